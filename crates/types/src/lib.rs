@@ -1,0 +1,21 @@
+//! The nouns of Cairn: digests, descriptors, platforms, names, labels, error classes.
+//!
+//! No I/O, no async, no database: what is here is parsed once at an edge and then true everywhere.
+
+mod digest;
+mod document;
+mod error;
+mod labels;
+pub mod media;
+mod mount;
+mod name;
+mod platform;
+
+pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, Hasher};
+pub use document::{ConfigPlatform, Descriptor, ImageConfig, Index, Manifest, RootFs};
+pub use error::{Classified, ErrorKind};
+pub use labels::{LABEL_BYTES_MAX, LabelError, Labels, validate_label};
+pub use media::{Compression, LayerType, MediaKind};
+pub use mount::{Mount, SnapshotKind, Usage};
+pub use name::{ImageName, IngestRef, LeaseId, NameError, Namespace, SnapshotKey};
+pub use platform::{Platform, PlatformError, PlatformMatcher};
