@@ -1,0 +1,38 @@
+//! Compiles the `.proto` files with `protox`, so that building needs no `protoc` on the machine.
+
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=containerd");
+    println!("cargo:rerun-if-changed=google");
+    let mut files = Vec::new();
+    collect(Path::new("containerd"), &mut files)?;
+    files.sort();
+    let descriptors = protox::compile(&files, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    tonic_prost_build::configure()
+        .btree_map(".")
+        // Blob bytes are handed from socket to file without a copy.
+        .bytes(".containerd.services.content.v1")
+        .include_file("containerd.rs")
+        .file_descriptor_set_path(out.join("containerd.bin"))
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|e| e == "proto") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! The wire types of Cairn: messages, clients and servers generated from the `.proto` files beside
+//! this crate. Names and numbers are those of containerd's API.
+//!
+//! Nothing here has behaviour; services are translated in the daemon, and only there and in the CLI
+//! is `tonic` named.
+
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::or_fun_call)]
+
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/containerd.rs"));
+}
+
+pub use generated::{containerd, google};
