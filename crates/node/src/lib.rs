@@ -1,1 +1,37 @@
-//! stub
+//! Where the rooms meet: opening a store, and importing, unpacking, listing, mounting, exporting
+//! and removing images in it.
+//!
+//! Content, snapshots, records and layers know nothing of one another; what needs two of them is
+//! here. No socket and no terminal: callers translate.
+
+pub mod df;
+pub mod export;
+pub mod failure;
+pub mod gc;
+pub mod images;
+pub mod import;
+pub mod inspect;
+pub mod mount_image;
+pub mod node;
+pub mod progress;
+mod unpack;
+
+pub use df::UsageRow;
+pub use export::ExportRequest;
+pub use failure::{Failure, Report};
+pub use gc::{GcCount, GcReport};
+pub use images::{ImageInfo, Removed, Tagged};
+pub use import::{ImportRequest, Imported, Source};
+pub use inspect::{Inspect, InspectNode, Role};
+pub use mount_image::MountRequest;
+pub use node::{EngineKind, Node, NodeOptions};
+pub use progress::{Event, Phase, Progress, Silent};
+
+/// Answers for what is declared and not yet built.
+fn unpublished(attempted: &str) -> Failure {
+    Failure::new(
+        cairn_types::ErrorKind::Unimplemented,
+        attempted,
+        "not built yet",
+    )
+}

@@ -1,0 +1,64 @@
+//! What long work tells its caller while it runs.
+
+use cairn_types::Digest;
+
+/// How far a layer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Not begun.
+    Waiting,
+    /// Its bytes are stored.
+    Fetch,
+    /// Its bytes are stored and unpacked in one pass.
+    FetchUnpack,
+    /// It is unpacked from its stored bytes.
+    Unpack,
+    /// It is made durable.
+    Sync,
+    /// Complete.
+    Done,
+    /// There was nothing to do.
+    HereAlready,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is known what will be done.
+    Resolved {
+        /// The image, or the archive when it has no name.
+        name: String,
+        /// As `linux/amd64`; empty when the manifest names none.
+        platform: String,
+        /// Compressed digest and size in bytes, lowest first. In a docker archive the digest of a
+        /// packed layer is only known at its end; until then its diff ID stands here.
+        layers: Vec<(Digest, u64)>,
+    },
+    /// A layer went on.
+    Layer {
+        /// As in [`Event::Resolved`].
+        digest: Digest,
+        /// Where it is.
+        phase: Phase,
+        /// Bytes of the stored form so far.
+        done: u64,
+        /// Bytes of the stored form.
+        total: u64,
+    },
+    /// Everything that was resolved is complete.
+    Done,
+}
+
+/// Receives events, from several threads at once. Must return quickly: the work waits for it.
+pub trait Progress: Send + Sync {
+    /// Takes one event.
+    fn event(&self, event: Event);
+}
+
+/// Listens to nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn event(&self, _event: Event) {}
+}
