@@ -1,0 +1,127 @@
+//! Gives the directories that a layer had to invent the attributes they have in the layers below.
+//!
+//! A layer is applied before its parents are known, so that layers can be applied side by side.
+//! Afterwards, lowest layer first, this makes the tree what it would be had they been applied one
+//! after the other: an invented directory takes owner, mode, times and attributes of the first
+//! layer below that has it, as far as that one shows through at all.
+
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+};
+
+use cairn_sys::Dir;
+use cairn_types::Usage;
+use rustix::{fs::FileType, io::Errno};
+
+use crate::{
+    Error, Options,
+    apply::attributes::{copy_attributes, file_type, is_opaque, make_whiteout, set_opaque},
+    path::shown,
+};
+
+/// Completes `upper` from `parents`, nearest first, which have been completed themselves.
+///
+/// To be called for every layer, also where `invented` is empty: an opaque mark on the layer's root
+/// takes effect here, since overlay looks at that mark in every directory but the root. Returns what
+/// that added to the layer's usage, nearly always nothing.
+pub fn adopt(
+    upper: &Dir,
+    parents: &[Dir],
+    invented: &[Vec<u8>],
+    options: &Options,
+) -> Result<Usage, Error> {
+    let opaque_xattr = options.opaque_xattr();
+    let failed = |path: &[u8]| {
+        let path = shown(path);
+        move |source| Error::Adopt { path, source }
+    };
+    for path in invented {
+        let Some(model) = find(parents, path, opaque_xattr).map_err(failed(path))? else {
+            continue;
+        };
+        let own = descend(upper, path, opaque_xattr).map_err(failed(path))?;
+        if let Descent::Found(own) = own {
+            copy_attributes(&model, &own).map_err(failed(path))?;
+        }
+    }
+    hide_below_root(upper, parents, opaque_xattr).map_err(failed(b""))
+}
+
+/// The directory of the first parent that has `path`, unless something nearer hides it.
+fn find(parents: &[Dir], path: &[u8], opaque_xattr: &str) -> cairn_sys::Result<Option<Dir>> {
+    for parent in parents {
+        match descend(parent, path, opaque_xattr)? {
+            Descent::Found(dir) => return Ok(Some(dir)),
+            Descent::Blocked => return Ok(None),
+            Descent::Hidden => return Ok(None),
+            Descent::Missing => {}
+        }
+    }
+    Ok(None)
+}
+
+enum Descent {
+    Found(Dir),
+    /// Not in this layer.
+    Missing,
+    /// Not in this layer, and a directory on the way is opaque.
+    Hidden,
+    /// A file, a link or a whiteout is on the way.
+    Blocked,
+}
+
+fn descend(root: &Dir, path: &[u8], opaque_xattr: &str) -> cairn_sys::Result<Descent> {
+    let mut here = root.clone();
+    let mut hidden = false;
+    for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+        hidden = hidden || is_opaque(&here, opaque_xattr)?;
+        match here.open_dir(OsStr::from_bytes(name)) {
+            Ok(dir) => here = dir,
+            Err(err) if err.is(Errno::NOENT) => {
+                return Ok(if hidden {
+                    Descent::Hidden
+                } else {
+                    Descent::Missing
+                });
+            }
+            Err(err) if err.is(Errno::NOTDIR) || err.is(Errno::LOOP) => {
+                return Ok(Descent::Blocked);
+            }
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(Descent::Found(here))
+}
+
+/// An opaque root, spelled out: a whiteout for each name of the layers below, an opaque mark on each
+/// directory that continues one of them.
+fn hide_below_root(upper: &Dir, parents: &[Dir], opaque_xattr: &str) -> cairn_sys::Result<Usage> {
+    let mut added = Usage::default();
+    if parents.is_empty() || !is_opaque(upper, opaque_xattr)? {
+        return Ok(added);
+    }
+    let mut names = BTreeSet::<OsString>::new();
+    for parent in parents {
+        for entry in parent.entries()? {
+            names.insert(entry.name);
+        }
+        if is_opaque(parent, opaque_xattr)? {
+            break;
+        }
+    }
+    for name in names {
+        match upper.try_stat(&name)? {
+            None => {
+                make_whiteout(upper, &name)?;
+                added.inodes += 1;
+            }
+            Some(stat) if file_type(&stat) == FileType::Directory => {
+                set_opaque(&upper.open_dir(&name)?, opaque_xattr)?;
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(added)
+}
