@@ -274,3 +274,63 @@ fn forged_marks_and_devices_are_refused() {
     refused(layer().char_device("x", 4096, 0), "out of range");
     check(layer().char_device("null", 1, 3), &["null char 1:3"]);
 }
+
+/// CVE-2025-47290: a parent is swapped for a link to the outside again and again while its layer is
+/// written. What becomes of the layer is the swapper's loss; the outside stays as it was.
+#[test]
+fn p15_a_parent_swapped_for_a_link_leads_nowhere() {
+    use std::{
+        fs,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+    let place = place();
+    let canary = place.canary();
+    let upper = place.path("fs");
+    place.upper("fs");
+    let done = AtomicBool::new(false);
+    let swaps = std::thread::scope(|scope| {
+        let swapper = scope.spawn(|| {
+            let (real, aside, link) = (upper.join("d"), upper.join("aside"), upper.join("link"));
+            let mut swaps = 0u32;
+            while !done.load(Ordering::Relaxed) {
+                if fs::rename(&real, &aside).is_err() {
+                    continue;
+                }
+                if std::os::unix::fs::symlink(format!("{canary}/dir"), &link).is_ok() {
+                    let _ = fs::rename(&link, &real);
+                    let _ = fs::remove_file(&real);
+                }
+                let _ = fs::rename(&aside, &real);
+                swaps += 1;
+            }
+            swaps
+        });
+        for _ in 0..60 {
+            let mut hostile = layer()
+                .dir("d")
+                .file("d/victim", "changed")
+                .mode(0o777)
+                .dir("d/new");
+            for i in 0..20 {
+                let other = format!("o{i}");
+                hostile = hostile
+                    .dir(&other)
+                    .symlink(&other, "d")
+                    .whiteout("d/victim");
+                hostile = hostile
+                    .file(&format!("{other}/victim"), "changed")
+                    .opaque("d");
+                hostile = hostile
+                    .file("d", "no directory")
+                    .dir("d")
+                    .file("d/x/y", "1");
+            }
+            // It may well fail on what it finds half swapped.
+            let _ = place.apply("fs", &hostile);
+        }
+        done.store(true, Ordering::Relaxed);
+        swapper.join().expect("the swapper")
+    });
+    assert!(swaps > 1000, "too few swaps to mean anything: {swaps}");
+    place.check_outside();
+}
