@@ -1,0 +1,284 @@
+//! The words and flags. What is only an alias of another tool's word is accepted and hidden.
+//!
+//! Parsing decides everything that can be decided without a store, so that a wrong command line is
+//! exit code 2 before anything was attempted.
+
+use std::path::PathBuf;
+
+use cairn_types::{Namespace, Platform};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::{error::Problem, out::ColorChoice, size};
+
+mod bundle;
+mod images;
+mod store;
+
+pub use bundle::{BundleArgs, BundleCreate, BundleRm, BundleVerb};
+pub use images::{
+    Export, ImagesArgs, ImagesVerb, Import, Inspect, List, MountImage, Remove, Sort, SortBy, Tag,
+    Unmount, Usage,
+};
+pub use store::{
+    ContentArgs, ContentGet, ContentVerb, SnapshotUsage, SnapshotsArgs, SnapshotsVerb,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  cairn images import busybox.tar        take in what `docker save` wrote
+  cairn images mount busybox:1.36        look at its files without running it";
+
+/// Keeps container images and unpacks them for runc.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cairn",
+    version,
+    before_help = EXAMPLES,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// For every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressChoice {
+    /// Bars on a terminal, lines otherwise.
+    #[default]
+    Auto,
+    /// Bars.
+    Tty,
+    /// One line per phase.
+    Plain,
+    /// One object per line.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// Accepted before and after the verb.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Talk to the daemon at this socket
+    #[arg(short, long, global = true, value_name = "SOCK")]
+    pub address: Option<PathBuf>,
+    /// Directory of the store
+    #[arg(
+        long,
+        global = true,
+        env = "CAIRN_ROOT",
+        hide_env = true,
+        value_name = "DIR",
+        default_value = "/var/lib/cairn"
+    )]
+    pub root: PathBuf,
+    /// Namespace to work in
+    #[arg(short, long, global = true, env = "CONTAINERD_NAMESPACE", hide_env = true,
+          value_name = "NS", default_value = "default",
+          value_parser = |t: &str| Namespace::parse(t))]
+    pub namespace: Namespace,
+    /// One JSON document on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// docker's spelling of `--json`
+    #[arg(long, global = true, hide = true, value_name = "json", value_parser = format_is_json)]
+    pub format: Option<String>,
+    /// Names only, no progress, no notes
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say what is done; twice says more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// ctr's `-vv`
+    #[arg(long, global = true, hide = true)]
+    pub debug: bool,
+    /// Give up after this long
+    #[arg(long, global = true, value_name = "D", value_parser = size::parse_duration)]
+    pub timeout: Option<std::time::Duration>,
+    /// Give up connecting after this long
+    #[arg(long, global = true, hide = true, value_name = "D", value_parser = size::parse_duration)]
+    pub connect_timeout: Option<std::time::Duration>,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: ColorChoice,
+    /// How to show progress
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
+    pub progress: ProgressChoice,
+    /// Never shorten anything
+    #[arg(long, global = true)]
+    pub no_trunc: bool,
+}
+
+impl Global {
+    /// `--json` in either spelling.
+    pub fn wants_json(&self) -> bool {
+        self.json || self.format.is_some()
+    }
+
+    /// `-v` counted, `--debug` as two.
+    pub fn verbosity(&self) -> u8 {
+        if self.debug {
+            self.verbose.max(2)
+        } else {
+            self.verbose
+        }
+    }
+}
+
+fn format_is_json(text: &str) -> Result<String, String> {
+    match text {
+        "json" => Ok(text.to_owned()),
+        _ => Err("only json is known; for single fields use --json | jq".to_owned()),
+    }
+}
+
+/// Which variants of an image.
+#[derive(Debug, Default, Args)]
+pub struct Platforms {
+    /// Take this variant, may be repeated [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]",
+          value_parser = |t: &str| t.parse::<Platform>())]
+    pub platform: Vec<Platform>,
+    /// Take every variant
+    #[arg(long, conflicts_with = "platform")]
+    pub all_platforms: bool,
+    #[command(flatten)]
+    foreign: PodmanPlatform,
+}
+
+/// podman's way to say a platform, answered with ours.
+#[derive(Debug, Default, Args)]
+struct PodmanPlatform {
+    #[arg(long, hide = true, value_name = "ARCH")]
+    arch: Option<String>,
+    #[arg(long, hide = true, value_name = "OS")]
+    os: Option<String>,
+    #[arg(long, hide = true, value_name = "VARIANT")]
+    variant: Option<String>,
+}
+
+impl Platforms {
+    /// Refuses `--arch`, `--os` and `--variant` with the `--platform` to type instead.
+    pub fn checked(&self) -> Result<(), Problem> {
+        let PodmanPlatform { arch, os, variant } = &self.foreign;
+        if arch.is_none() && os.is_none() && variant.is_none() {
+            return Ok(());
+        }
+        let host = Platform::host();
+        let mut text = format!(
+            "{}/{}",
+            os.as_deref().unwrap_or("linux"),
+            arch.as_deref().unwrap_or(&host.architecture)
+        );
+        if let Some(variant) = variant {
+            text.push('/');
+            text.push_str(variant);
+        }
+        Err(Problem::usage("a platform is one word here").next(format!("--platform {text}")))
+    }
+}
+
+/// The groups and the commands without one.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // One value lives for the whole run.
+pub enum Command {
+    /// Images: import, list, inspect, tag, remove, mount, export
+    #[command(visible_alias = "image", alias = "i")]
+    Images(ImagesArgs),
+    /// Where the space went
+    Df,
+    /// Remove what nothing refers to
+    #[command(alias = "prune")]
+    Gc {
+        /// Only count
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// The store and what it holds
+    Info,
+    /// Versions of client and server
+    Version,
+    /// A completion script for a shell
+    Completion {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// `images import`
+    #[command(hide = true)]
+    Load(Import),
+    /// `images export`
+    #[command(hide = true)]
+    Save(Export),
+    /// `images tag`
+    #[command(hide = true)]
+    Tag(Tag),
+    /// `images rm`
+    #[command(hide = true)]
+    Rmi(Remove),
+    /// `images inspect`
+    #[command(hide = true)]
+    Inspect(Inspect),
+    /// `images mount`
+    #[command(hide = true)]
+    Mount(MountImage),
+    /// `images unmount`
+    #[command(hide = true, alias = "unmount")]
+    Umount(Unmount),
+    /// docker's `system df` and `system prune`
+    #[command(hide = true)]
+    System {
+        /// Which
+        #[command(subcommand)]
+        verb: SystemVerb,
+    },
+    /// Asked for, absent, answered with the next step
+    #[command(flatten)]
+    Absent(Absent),
+}
+
+/// docker's `system`.
+#[derive(Debug, Subcommand)]
+pub enum SystemVerb {
+    /// `df`
+    Df,
+    /// `gc`
+    Prune,
+}
+
+/// What other tools do and Cairn leaves to them.
+#[derive(Debug, Subcommand)]
+pub enum Absent {
+    /// Runs nothing
+    #[command(hide = true, aliases = ["ps", "exec", "start"])]
+    Run(Rest),
+    /// Builds nothing
+    #[command(hide = true, alias = "commit")]
+    Build(Rest),
+    /// Keeps no passwords
+    #[command(hide = true, alias = "logout")]
+    Login(Rest),
+    /// Searches nowhere
+    #[command(hide = true)]
+    Search(Rest),
+}
+
+/// Words that are read over.
+#[derive(Debug, Args)]
+pub struct Rest {
+    /// Anything
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub words: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests;

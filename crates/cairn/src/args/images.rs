@@ -1,0 +1,262 @@
+//! `cairn images …`.
+
+use std::path::PathBuf;
+
+use cairn_types::Platform;
+use clap::{ArgAction, Args, Subcommand};
+
+use super::Platforms;
+
+/// The group; without a verb it lists.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct ImagesArgs {
+    /// Which verb
+    #[command(subcommand)]
+    pub verb: Option<ImagesVerb>,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // One value lives for the whole run.
+pub enum ImagesVerb {
+    /// Take in an OCI or docker archive, or an OCI layout directory
+    #[command(alias = "load")]
+    Import(Import),
+    /// Write images to an archive that OCI and docker tools read
+    #[command(alias = "save")]
+    Export(Export),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// Show what an image is made of
+    #[command(aliases = ["i", "history"])]
+    Inspect(Inspect),
+    /// Give an image more names
+    Tag(Tag),
+    /// Remove names; `cairn gc` frees the space
+    #[command(visible_alias = "remove", aliases = ["del", "delete"])]
+    Rm(Remove),
+    /// Mount an image's files and print where
+    Mount(MountImage),
+    /// Undo `mount`
+    #[command(alias = "umount")]
+    Unmount(Unmount),
+    /// Disk use of each unpacked layer
+    Usage(Usage),
+    /// Tell which images are complete
+    Check(List),
+}
+
+/// `import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Archive, layout directory, or - for standard input
+    #[arg(value_name = "FILE|-", required_unless_present = "input")]
+    pub file: Option<PathBuf>,
+    /// docker's spelling of the argument
+    #[arg(short, long, hide = true, value_name = "FILE", conflicts_with = "file")]
+    pub input: Option<PathBuf>,
+    /// Keep names under this one, put bare tags behind it
+    #[arg(long, value_name = "NAME")]
+    pub base_name: Option<String>,
+    /// Name the archive's whole index
+    #[arg(long, value_name = "NAME")]
+    pub index_name: Option<String>,
+    /// Name every manifest by its digest, too
+    #[arg(long)]
+    pub digests: bool,
+    /// Which variants
+    #[command(flatten)]
+    pub platforms: Platforms,
+    /// Leave the layers packed
+    #[arg(long)]
+    pub no_unpack: bool,
+    /// Label the images
+    #[arg(long, value_name = "K=V", value_parser = label)]
+    pub label: Vec<(String, String)>,
+}
+
+impl Import {
+    /// The archive, by whichever spelling it came.
+    pub fn source(&self) -> Option<&PathBuf> {
+        self.file.as_ref().or(self.input.as_ref())
+    }
+}
+
+/// `export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// File to write (- for standard output), then the images
+    #[arg(value_name = "OUT|- REF", required = true)]
+    pub words: Vec<String>,
+    /// docker's spelling of OUT; then every argument is an image
+    #[arg(short, long, hide = true, value_name = "FILE")]
+    pub output: Option<String>,
+    /// Which variants
+    #[command(flatten)]
+    pub platforms: Platforms,
+    /// Leave out docker's manifest.json
+    #[arg(long)]
+    pub skip_manifest_json: bool,
+    /// Leave out foreign layers
+    #[arg(long)]
+    pub skip_non_distributable: bool,
+}
+
+/// `ls` and `check`
+#[derive(Debug, Default, Args)]
+pub struct List {
+    /// Only these: a name, or name==X, name~=X, labels.KEY==X
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// docker's spelling of the argument
+    #[arg(short, long, hide = true, value_name = "FILTER")]
+    pub filter: Vec<String>,
+    /// Also type and labels
+    #[arg(long)]
+    pub wide: bool,
+    /// docker's; digests are always shown
+    #[arg(long, hide = true)]
+    pub digests: bool,
+    /// name, size or added; :desc reverses
+    #[arg(long, value_name = "KEY", default_value = "name", value_parser = sort_key)]
+    pub sort: Sort,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Name or digest
+    #[arg(value_name = "REF")]
+    pub image: String,
+    /// This variant's manifest and configuration
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = |t: &str| t.parse::<Platform>())]
+    pub platform: Option<Platform>,
+    /// The manifest's bytes
+    #[arg(long)]
+    pub raw: bool,
+    /// The configuration's bytes
+    #[arg(long, conflicts_with = "raw")]
+    pub config: bool,
+}
+
+/// `tag`
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// Which image
+    #[arg(value_name = "SRC")]
+    pub source: String,
+    /// Its new names
+    #[arg(value_name = "DST", required = true)]
+    pub targets: Vec<String>,
+    /// Move names that mean another image
+    #[arg(long)]
+    pub force: bool,
+    /// Take the new names as they are
+    #[arg(long)]
+    pub skip_reference_check: bool,
+}
+
+/// `rm`
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Names or digests
+    #[arg(value_name = "REF", required = true)]
+    pub images: Vec<String>,
+    /// Also when a bundle was made from it
+    #[arg(short, long)]
+    pub force: bool,
+    /// podman's: an absent image is no failure
+    #[arg(short, long, hide = true)]
+    pub ignore: bool,
+    /// Free the space before returning
+    #[arg(long)]
+    pub sync: bool,
+}
+
+/// `mount`
+#[derive(Debug, Args)]
+pub struct MountImage {
+    /// Name or digest
+    #[arg(value_name = "REF")]
+    pub image: String,
+    /// Where [default: a new directory below /run/cairn/mounts]
+    #[arg(value_name = "TARGET")]
+    pub target: Option<PathBuf>,
+    /// Writable
+    #[arg(long)]
+    pub rw: bool,
+    /// Which variant
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = |t: &str| t.parse::<Platform>())]
+    pub platform: Option<Platform>,
+}
+
+/// `unmount`
+#[derive(Debug, Args)]
+pub struct Unmount {
+    /// As `mount` printed it
+    #[arg(value_name = "TARGET")]
+    pub target: PathBuf,
+    /// Also drop what was changed in it
+    #[arg(long)]
+    pub rm: bool,
+}
+
+/// `usage`
+#[derive(Debug, Args)]
+pub struct Usage {
+    /// Name or digest
+    #[arg(value_name = "REF")]
+    pub image: String,
+    /// Exact bytes
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    pub bytes: bool,
+}
+
+/// The order of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sort {
+    /// By what.
+    pub by: SortBy,
+    /// `:desc`.
+    pub descending: bool,
+}
+
+/// What a list can be ordered by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortBy {
+    /// Bytewise.
+    #[default]
+    Name,
+    /// Smallest first.
+    Size,
+    /// Oldest first.
+    Added,
+}
+
+fn sort_key(text: &str) -> Result<Sort, String> {
+    let (key, descending) = match text.split_once(':') {
+        None => (text, false),
+        Some((key, "desc")) => (key, true),
+        Some((key, "asc")) => (key, false),
+        Some(_) => return Err("only :desc may follow the key".to_owned()),
+    };
+    let by = match key {
+        "name" => SortBy::Name,
+        "size" => SortBy::Size,
+        "added" => SortBy::Added,
+        _ => return Err("name, size or added".to_owned()),
+    };
+    Ok(Sort { by, descending })
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => {
+            cairn_types::validate_label(key, value).map_err(|e| e.to_string())?;
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}

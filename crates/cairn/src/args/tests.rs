@@ -1,0 +1,111 @@
+//! Which command lines are taken, and what the others are told.
+
+use super::*;
+use clap::CommandFactory;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn the_grammar_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn aliases_and_global_flags_after_the_verb() {
+    for line in [
+        "cairn images ls -n x --json",
+        "cairn -n x images",
+        "cairn i list -f busybox",
+        "cairn image rm a b -f",
+        "cairn images del a",
+        "cairn load -i file.tar",
+        "cairn save -o out.tar a b",
+        "cairn images export out.tar a b",
+        "cairn rmi a",
+        "cairn inspect a",
+        "cairn tag a b",
+        "cairn mount a /mnt",
+        "cairn umount /mnt",
+        "cairn prune",
+        "cairn system df",
+        "cairn images i a --format json",
+        "cairn images ls --sort size:desc",
+        "cairn run -it --rm busybox sh -c ls",
+        "cairn ps",
+        "cairn logout example.com",
+    ] {
+        let parsed = parse(line);
+        assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("refused"));
+    }
+    let cli = parse("cairn images ls -n k8s.io -vv").expect("line");
+    assert_eq!(cli.global.namespace.as_str(), "k8s.io");
+    assert_eq!(cli.global.verbosity(), 2);
+}
+
+/// The groups that are parsed here and wait for their part of the store.
+#[derive(Debug, clap::Parser)]
+#[allow(clippy::large_enum_variant)] // One value per test line.
+enum Waiting {
+    Content(ContentArgs),
+    Snapshots(SnapshotsArgs),
+    Bundle(BundleArgs),
+}
+
+#[test]
+fn groups_that_are_only_parsed() {
+    for line in [
+        "cairn content",
+        "cairn content cat 791d2af -o f",
+        "cairn snapshots tree",
+        "cairn snapshots ls --wide",
+        "cairn bundle create a /d -e A=B -t --cmd echo -n hi",
+        "cairn bundle remove /d /e",
+    ] {
+        let parsed = Waiting::try_parse_from(line.split(' '));
+        assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("refused"));
+    }
+}
+
+#[test]
+fn wrong_usage_says_what_to_type() {
+    for (line, says) in [
+        ("cairn vesion", "a similar subcommand exists: 'version'"),
+        ("cairn images ls --format {{.ID}}", "--json | jq"),
+        ("cairn images ls --sort colour", "name, size or added"),
+        ("cairn images tag a", "<DST>"),
+        ("cairn images import", "FILE"),
+        ("cairn images ls -n a..b", "invalid namespace"),
+        ("cairn images import f --platform amd64", "OS/ARCH"),
+        ("cairn images import f --label x", "KEY=VALUE"),
+    ] {
+        let err = parse(line).expect_err(line);
+        assert_eq!(err.exit_code(), 2, "{line}");
+        assert!(err.to_string().contains(says), "{line}: {err}");
+    }
+}
+
+#[test]
+fn podmans_platform_flags_print_ours() {
+    let line = "cairn images import f --arch arm64 --variant v8";
+    let Command::Images(ImagesArgs {
+        verb: Some(ImagesVerb::Import(import)),
+    }) = parse(line).expect(line).command
+    else {
+        panic!("not an import");
+    };
+    let problem = import.platforms.checked().expect_err("refused");
+    assert_eq!(problem.exit_code(), 2);
+    assert_eq!(problem.next, ["--platform linux/arm64/v8"]);
+}
+
+#[test]
+fn help_fits_one_screen_and_opens_with_examples() {
+    let help = Cli::command().render_help().to_string();
+    assert!(help.starts_with("Examples:\n  cairn "), "{help}");
+    assert!(help.lines().count() <= 40, "{} lines", help.lines().count());
+    for hidden in ["rmi", "umount", "login", "prune"] {
+        assert!(!help.contains(hidden), "{hidden} is in the help");
+    }
+}

@@ -1,0 +1,169 @@
+//! One function per verb: parse what is left to parse, ask the client, print.
+
+use crate::{
+    args::{Absent, Cli, Command, Global, ImagesVerb, ProgressChoice, SystemVerb},
+    error::Problem,
+    model::Time,
+    out::Out,
+    progress::{Mode, Show},
+    table::Table,
+};
+
+pub mod images;
+pub mod store;
+
+use std::io::IsTerminal;
+
+use cairn_types::ErrorKind;
+use jiff::Timestamp;
+
+/// What every verb needs.
+pub struct Context {
+    /// The flags.
+    pub global: Global,
+    /// The streams.
+    pub out: Out,
+}
+
+/// A verb's end. `Failed` was reported already, argument by argument.
+pub type Result<T = ()> = std::result::Result<T, Stop>;
+
+/// Why a verb ends early.
+#[derive(Debug)]
+pub enum Stop {
+    /// To be reported, once.
+    Problem(Problem),
+    /// Reported; only the exit code is left to set.
+    Failed,
+}
+
+impl<P: Into<Problem>> From<P> for Stop {
+    fn from(problem: P) -> Stop {
+        Stop::Problem(problem.into())
+    }
+}
+
+impl Context {
+    /// A table for people, or the document for programs.
+    pub fn list(&self, table: &Table, document: &impl serde::Serialize) {
+        if self.global.wants_json() {
+            self.out.json(document);
+        } else {
+            self.out
+                .text(&table.render(self.out.stdout, self.global.no_trunc));
+        }
+    }
+
+    /// One name per line, such that it can be pasted.
+    pub fn names<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
+        names.into_iter().for_each(|name| self.out.line(name));
+    }
+
+    /// Digests are shortened for a person at a terminal only.
+    pub fn short_digests(&self) -> bool {
+        self.out.stdout.columns.is_some() && !self.global.no_trunc
+    }
+
+    /// Tries `verb` on each; every failure is reported, the rest is still tried.
+    pub fn each<T>(&self, items: &[T], mut verb: impl FnMut(&T) -> Result) -> Result {
+        let mut failed = false;
+        for item in items {
+            match verb(item) {
+                Ok(()) => {}
+                Err(Stop::Failed) => failed = true,
+                Err(Stop::Problem(problem)) if problem.usage => return Err(Stop::Problem(problem)),
+                Err(Stop::Problem(problem)) => {
+                    problem.report(&self.out, self.global.wants_json());
+                    failed = true;
+                }
+            }
+        }
+        if failed { Err(Stop::Failed) } else { Ok(()) }
+    }
+
+    /// Bars, lines, objects or nothing, for one piece of work.
+    pub fn progress(&self, verb: &'static str) -> Result<Show> {
+        let terminal = std::io::stderr().is_terminal();
+        let mode = match self.global.progress {
+            ProgressChoice::None => Mode::None,
+            ProgressChoice::Json => Mode::Json,
+            _ if self.out.quiet => Mode::None,
+            ProgressChoice::Tty if !terminal => {
+                let text = "--progress=tty needs a terminal on standard error";
+                return Err(Problem::usage(text).next("--progress=plain").into());
+            }
+            ProgressChoice::Tty => Mode::Tty,
+            ProgressChoice::Auto if terminal => Mode::Tty,
+            ProgressChoice::Auto | ProgressChoice::Plain => Mode::Plain,
+        };
+        Ok(Show::new(mode, verb, self.out))
+    }
+}
+
+/// Runs what was parsed.
+pub fn run(cli: Cli) -> std::result::Result<(), (Stop, Out, bool)> {
+    let Cli { global, command } = cli;
+    let out = Out::new(global.color, global.quiet, global.verbosity());
+    let json = global.wants_json();
+    let context = Context { global, out };
+    dispatch(&context, command).map_err(|stop| (stop, out, json))
+}
+
+fn dispatch(context: &Context, command: Command) -> Result {
+    match command {
+        Command::Images(group) => images::run(
+            context,
+            group
+                .verb
+                .unwrap_or_else(|| ImagesVerb::Ls(Default::default())),
+        ),
+        Command::Load(args) => images::run(context, ImagesVerb::Import(args)),
+        Command::Save(args) => images::run(context, ImagesVerb::Export(args)),
+        Command::Tag(args) => images::run(context, ImagesVerb::Tag(args)),
+        Command::Rmi(args) => images::run(context, ImagesVerb::Rm(args)),
+        Command::Inspect(args) => images::run(context, ImagesVerb::Inspect(args)),
+        Command::Mount(args) => images::run(context, ImagesVerb::Mount(args)),
+        Command::Umount(args) => images::run(context, ImagesVerb::Unmount(args)),
+        Command::Df
+        | Command::System {
+            verb: SystemVerb::Df,
+        } => store::df(context),
+        Command::Gc { dry_run } => store::gc(context, dry_run),
+        Command::System {
+            verb: SystemVerb::Prune,
+        } => store::gc(context, false),
+        Command::Info => store::info(context),
+        Command::Version => store::version(context),
+        Command::Completion { shell } => store::completion(context, shell),
+        Command::Absent(absent) => Err(elsewhere(&absent).into()),
+    }
+}
+
+/// What was asked for and is another tool's work: the next step, exit code 2.
+fn elsewhere(absent: &Absent) -> Problem {
+    let mut problem = match absent {
+        Absent::Run(_) => Problem::usage("cairn keeps images and runs nothing")
+            .next("cairn bundle create IMAGE DIR && runc run -b DIR ID"),
+        Absent::Build(_) => Problem::usage("cairn keeps images and builds none")
+            .next("buildctl build --output type=oci,dest=FILE … && cairn images import FILE"),
+        Absent::Login(_) => {
+            Problem::usage("cairn keeps no passwords; it reads those of docker and podman")
+                .next("docker login REGISTRY")
+                .next("podman login REGISTRY")
+        }
+        Absent::Search(_) => Problem::usage("cairn searches no registry")
+            .next("curl -s https://REGISTRY/v2/_catalog"),
+    };
+    problem.kind = ErrorKind::Unimplemented;
+    problem
+}
+
+/// Now, for ages.
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// The later of two moments is the newer.
+fn newer(a: &Time, b: &Time) -> std::cmp::Ordering {
+    a.cmp(b)
+}

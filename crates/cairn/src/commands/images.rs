@@ -1,0 +1,376 @@
+//! `cairn images …`.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+use cairn_types::{ErrorKind, ImageName};
+
+use super::{Context, Result, Stop, newer, now};
+use crate::{
+    args::{
+        Export, ImagesVerb, Import, Inspect, List, MountImage, Remove, SortBy, Tag, Unmount, Usage,
+    },
+    client::{Client, ExportOptions, ImportOptions, NewImage, Source},
+    error::{Problem, quote},
+    filter::Filter,
+    model, signal, size,
+    table::short_digest,
+    view,
+};
+
+/// Where `mount` without a target puts things.
+const MOUNTS: &str = "/run/cairn/mounts";
+
+/// Runs one verb.
+pub fn run(context: &Context, verb: ImagesVerb) -> Result {
+    match verb {
+        ImagesVerb::Import(args) => import(context, args),
+        ImagesVerb::Export(args) => export(context, &args),
+        ImagesVerb::Ls(args) => ls(context, &args),
+        ImagesVerb::Inspect(args) => inspect(context, &args),
+        ImagesVerb::Tag(args) => tag(context, &args),
+        ImagesVerb::Rm(args) => rm(context, &args),
+        ImagesVerb::Mount(args) => mount(context, &args),
+        ImagesVerb::Unmount(args) => unmount(context, &args),
+        ImagesVerb::Usage(args) => usage(context, &args),
+        ImagesVerb::Check(args) => check(context, &args),
+    }
+}
+
+fn import(context: &Context, args: Import) -> Result {
+    args.platforms.checked()?;
+    let path = args.source().cloned().unwrap_or_else(|| PathBuf::from("-"));
+    let standard = path == Path::new("-");
+    if standard && io::stdin().is_terminal() {
+        let text = "an archive is expected on standard input, not a terminal";
+        return Err(Problem::usage(text).next("cairn images import FILE").into());
+    }
+    let source = if standard {
+        Source::Stdin
+    } else {
+        Source::Path(path)
+    };
+    let progress = context.progress("import")?;
+    let client = Client::open(&context.global)?;
+    let options = ImportOptions {
+        base_name: args.base_name,
+        index_name: args.index_name,
+        digests: args.digests,
+        platforms: args.platforms.platform,
+        all_platforms: args.platforms.all_platforms,
+        unpack: !args.no_unpack,
+        labels: args.label.into_iter().collect(),
+    };
+    signal::resumable(true);
+    let images = client.import(source, options, &progress)?;
+    signal::resumable(false);
+    drop(progress);
+    if context.global.wants_json() {
+        let documents: Vec<&model::Image> = images.iter().map(|i| &i.image).collect();
+        context.out.json(&documents);
+    } else if context.out.quiet {
+        context.names(images.iter().map(|i| &*i.image.name));
+    } else {
+        images
+            .iter()
+            .for_each(|i| context.out.line(imported(i, context.short_digests())));
+    }
+    Ok(())
+}
+
+/// `imported REF  DIGEST  PLATFORM  SIZE, unpacked SIZE`
+fn imported(new: &NewImage, short: bool) -> String {
+    let digest = &new.image.target.digest;
+    let digest = if short {
+        short_digest(digest)
+    } else {
+        digest.clone()
+    };
+    let (name, bytes) = (quote(&new.image.name), size::bytes(new.image.content_size));
+    let unpacked = match new.image.unpacked_size {
+        Some(n) => format!("unpacked {}", size::bytes(n)),
+        None => "not unpacked".to_owned(),
+    };
+    format!(
+        "imported {name}  {digest}  {}  {bytes}, {unpacked}",
+        new.platform
+    )
+}
+
+fn export(context: &Context, args: &Export) -> Result {
+    args.platforms.checked()?;
+    let (out, texts) = match (&args.output, args.words.as_slice()) {
+        (Some(out), texts) => (&**out, texts),
+        (None, [out, texts @ ..]) if !texts.is_empty() => (&**out, texts),
+        (None, _) => {
+            let text = "which images? the first word is the file to write";
+            return Err(Problem::usage(text)
+                .next("cairn images export FILE REF")
+                .into());
+        }
+    };
+    let standard = out == "-";
+    if standard && io::stdout().is_terminal() {
+        let text = "an archive is not written to a terminal";
+        return Err(Problem::usage(text)
+            .next("cairn images export FILE REF")
+            .into());
+    }
+    let progress = context.progress("export")?;
+    let client = Client::open(&context.global)?;
+    let resolve = |text: &String| client.resolve(text, "export image");
+    let names = texts
+        .iter()
+        .map(resolve)
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    let options = ExportOptions {
+        names: names.clone(),
+        platforms: args.platforms.platform.clone(),
+        all_platforms: args.platforms.all_platforms,
+        skip_manifest_json: args.skip_manifest_json,
+        skip_non_distributable: args.skip_non_distributable,
+    };
+    if standard {
+        client.export(&mut io::stdout().lock(), options, &progress)?;
+        return Ok(());
+    }
+    let bytes = export_to(&client, Path::new(out), options, &progress)?;
+    drop(progress);
+    if context.global.wants_json() {
+        let names: Vec<&str> = names.iter().map(ImageName::as_str).collect();
+        context
+            .out
+            .json(&serde_json::json!({"file": out, "images": names, "size": bytes}));
+    } else if !context.out.quiet {
+        let names: Vec<String> = names.iter().map(|n| quote(n.as_str())).collect();
+        let (file, bytes) = (quote(out), size::bytes(bytes));
+        context
+            .out
+            .line(format!("exported {} to {file}  {bytes}", names.join(" ")));
+    }
+    Ok(())
+}
+
+/// Beside the file first, and in its place when it is whole: half an archive under the right name
+/// is worse than none.
+fn export_to(
+    client: &Client,
+    path: &Path,
+    options: ExportOptions,
+    progress: &dyn crate::client::Progress,
+) -> std::result::Result<u64, Problem> {
+    let failed = |err: io::Error| {
+        let kind = match err.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::StorageFull => ErrorKind::ResourceExhausted,
+            _ => ErrorKind::Internal,
+        };
+        Problem::new(kind, "write", &path.display().to_string(), err.to_string())
+    };
+    let special = std::fs::metadata(path).is_ok_and(|m| !m.is_file());
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = if special {
+        path.to_owned()
+    } else {
+        PathBuf::from(partial)
+    };
+    let mut file = File::create(&partial).map_err(failed)?;
+    let written = client.export(&mut file, options, progress);
+    let finished = written.and_then(|bytes| {
+        file.flush().map_err(failed)?;
+        if !special {
+            std::fs::rename(&partial, path).map_err(failed)?;
+        }
+        Ok(bytes)
+    });
+    if finished.is_err() && !special {
+        // The first error is the one to hear about.
+        let _ = std::fs::remove_file(&partial);
+    }
+    finished
+}
+
+/// The images that the filters let through, in order.
+fn selected(client: &Client, args: &List) -> Result<Vec<model::Image>> {
+    let filters = args
+        .filters
+        .iter()
+        .chain(&args.filter)
+        .map(|text| Filter::parse(text));
+    let filters = filters.collect::<std::result::Result<Vec<_>, _>>()?;
+    let mut images = client.images()?;
+    images.retain(|image| filters.is_empty() || filters.iter().any(|f| f.matches(image)));
+    images.sort_by(|a, b| {
+        let by = match args.sort.by {
+            SortBy::Name => std::cmp::Ordering::Equal,
+            SortBy::Size => a.content_size.cmp(&b.content_size),
+            SortBy::Added => newer(&a.created_at, &b.created_at),
+        };
+        by.then_with(|| a.name.cmp(&b.name))
+    });
+    if args.sort.descending {
+        images.reverse();
+    }
+    Ok(images)
+}
+
+fn ls(context: &Context, args: &List) -> Result {
+    let images = selected(&Client::open(&context.global)?, args)?;
+    if context.out.quiet && !context.global.wants_json() {
+        context.names(images.iter().map(|i| &*i.name));
+    } else {
+        context.list(&view::images(&images, args.wide, now()), &images);
+    }
+    Ok(())
+}
+
+fn check(context: &Context, args: &List) -> Result {
+    let images = selected(&Client::open(&context.global)?, args)?;
+    if context.out.quiet && !context.global.wants_json() {
+        context.names(images.iter().filter(|i| i.complete).map(|i| &*i.name));
+    } else {
+        context.list(&view::check(&images), &images);
+    }
+    if images.iter().all(|i| i.complete) {
+        Ok(())
+    } else {
+        Err(Stop::Failed)
+    }
+}
+
+fn inspect(context: &Context, args: &Inspect) -> Result {
+    let client = Client::open(&context.global)?;
+    let name = client.resolve(&args.image, "inspect image")?;
+    let details = client.inspect(&name, args.platform.as_ref())?;
+    if args.raw || args.config {
+        let (what, bytes) = match args.raw {
+            true => ("manifest", &details.manifest),
+            false => ("configuration", &details.config),
+        };
+        if bytes.is_empty() {
+            let reason = format!("its {what} for this platform is not here");
+            let attempted = "inspect image";
+            let problem = Problem::new(ErrorKind::NotFound, attempted, name.as_str(), reason);
+            return Err(problem
+                .next(format!("cairn images inspect {}", quote(name.as_str())))
+                .into());
+        }
+        context.out.bytes(bytes);
+    } else if context.global.wants_json() {
+        context.out.json(&details.image);
+    } else if context.out.quiet {
+        context.out.line(&details.image.name);
+    } else {
+        context
+            .out
+            .text(&view::tree(&details.tree, context.short_digests()));
+    }
+    Ok(())
+}
+
+fn tag(context: &Context, args: &Tag) -> Result {
+    let parse = |text: &String| match args.skip_reference_check {
+        true => ImageName::parse(text),
+        false => ImageName::normalize(text),
+    };
+    let as_usage = |err| Problem::from(err).into_usage();
+    let targets = args
+        .targets
+        .iter()
+        .map(parse)
+        .collect::<std::result::Result<Vec<_>, _>>();
+    let targets = targets.map_err(as_usage)?;
+    let client = Client::open(&context.global)?;
+    let source = client.resolve(&args.source, "tag image")?;
+    context.each(&targets, |target| {
+        client.tag(&source, target, args.force)?;
+        if !context.out.quiet {
+            context.out.line(target.as_str());
+        }
+        Ok(())
+    })
+}
+
+fn rm(context: &Context, args: &Remove) -> Result {
+    let client = Client::open(&context.global)?;
+    let result = context.each(&args.images, |text| {
+        let name = match client.resolve(text, "remove image") {
+            Err(problem) if args.ignore && problem.kind == ErrorKind::NotFound => return Ok(()),
+            name => name?,
+        };
+        let removed = client.remove_image(&name, args.force)?;
+        if !context.out.quiet {
+            let mut line = format!("removed {}", quote(name.as_str()));
+            let dirs: Vec<String> = removed
+                .bundles
+                .iter()
+                .map(|dir| quote(&dir.display().to_string()))
+                .collect();
+            match dirs.as_slice() {
+                [] => {}
+                [dir] => line.push_str(&format!(" (bundle {dir} keeps its files)")),
+                dirs => line.push_str(&format!(" (bundles {} keep their files)", dirs.join(", "))),
+            }
+            context.out.line(line);
+        }
+        Ok(())
+    });
+    if args.sync {
+        client.gc(false)?;
+    }
+    result
+}
+
+fn mount(context: &Context, args: &MountImage) -> Result {
+    let client = Client::open(&context.global)?;
+    let name = client.resolve(&args.image, "mount image")?;
+    let target = match &args.target {
+        Some(target) => target.clone(),
+        None => fresh_target(&name),
+    };
+    let mounted = client.mount_image(&name, &target, args.rw, args.platform.clone())?;
+    // Alone on standard output, so that `cd $(cairn mount busybox)` works.
+    context.out.line(mounted.display().to_string());
+    Ok(())
+}
+
+/// A directory that is not there yet, named after the image.
+fn fresh_target(name: &ImageName) -> PathBuf {
+    let word: String = name
+        .familiar()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let base = Path::new(MOUNTS);
+    let candidates = (1..).map(|n| {
+        base.join(if n == 1 {
+            word.clone()
+        } else {
+            format!("{word}-{n}")
+        })
+    });
+    candidates
+        .into_iter()
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| base.join(&word))
+}
+
+fn unmount(context: &Context, args: &Unmount) -> Result {
+    Client::open(&context.global)?.unmount_image(&args.target, args.rm)?;
+    Ok(())
+}
+
+fn usage(context: &Context, args: &Usage) -> Result {
+    let client = Client::open(&context.global)?;
+    let name = client.resolve(&args.image, "measure image")?;
+    let rows = client.inspect(&name, None)?.usage;
+    let object = |(key, size, inodes): &(String, u64, u64)| serde_json::json!({"key": key, "size": size, "inodes": inodes});
+    let document: Vec<_> = rows.iter().map(object).collect();
+    context.list(&view::usage(&rows, true, args.bytes), &document);
+    Ok(())
+}

@@ -1,0 +1,332 @@
+//! Errors as people and programs read them: one greppable line, then what helps.
+//!
+//! Nothing here decides what went wrong; it only writes it down. Lines that would repeat what
+//! another already says are left out by whoever fills in the problem.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+
+use cairn_types::ErrorKind;
+use serde_json::{Value, json};
+
+use crate::out::{Out, Style, paint};
+
+/// Columns from the margin of a detail line to its value: the longest label and a blank.
+const LABEL_WIDTH: usize = "namespace: ".len();
+
+/// What could not be done, to what, why, and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The class, for programs and for the exit code.
+    pub kind: ErrorKind,
+    /// Verb and kind, as `inspect image`; empty when nothing was attempted.
+    pub attempted: String,
+    /// Kind and name of the object, unquoted.
+    pub object: Option<(String, String)>,
+    /// Lower case, no full stop.
+    pub reason: String,
+    /// Where it was looked for.
+    pub namespace: Option<String>,
+    /// Stands in brackets behind the namespace.
+    pub namespace_note: Option<String>,
+    /// Other namespaces that have it.
+    pub found_in: Vec<String>,
+    /// The chain, outermost first.
+    pub causes: Vec<String>,
+    /// A file and a place in it.
+    pub location: Option<String>,
+    /// One command to paste each.
+    pub next: Vec<String>,
+    /// Wrong usage: nothing was attempted, exit code 2.
+    pub usage: bool,
+}
+
+/// A failed command. Boxed, so that the happy path carries one pointer; its fields are [`Parts`]'.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem(Box<Parts>);
+
+impl Deref for Problem {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl DerefMut for Problem {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.0
+    }
+}
+
+impl Problem {
+    /// `cannot ATTEMPTED NAME: REASON`. The object's kind is the last word of `attempted`.
+    pub fn new(kind: ErrorKind, attempted: &str, name: &str, reason: impl Into<String>) -> Problem {
+        let noun = attempted.split_once(' ').map_or("", |(_, noun)| noun);
+        Problem(Box::new(Parts {
+            kind,
+            attempted: attempted.to_owned(),
+            object: (!name.is_empty()).then(|| (noun.to_owned(), name.to_owned())),
+            reason: reason.into(),
+            namespace: None,
+            namespace_note: None,
+            found_in: Vec::new(),
+            causes: Vec::new(),
+            location: None,
+            next: Vec::new(),
+            usage: false,
+        }))
+    }
+
+    /// A sentence of its own, answered with exit code 2.
+    pub fn usage(sentence: impl Into<String>) -> Problem {
+        let mut problem = Problem::new(ErrorKind::InvalidArgument, "", "", sentence);
+        problem.usage = true;
+        problem
+    }
+
+    /// Wrong usage after all: exit code 2.
+    #[must_use]
+    pub fn into_usage(mut self) -> Problem {
+        self.usage = true;
+        self
+    }
+
+    /// Adds one `cause:` line.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<String>) -> Problem {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Adds one `next:` line.
+    #[must_use]
+    pub fn next(mut self, command: impl Into<String>) -> Problem {
+        self.next.push(command.into());
+        self
+    }
+
+    /// 1 failed, 2 wrong usage.
+    pub fn exit_code(&self) -> u8 {
+        if self.usage { 2 } else { 1 }
+    }
+
+    /// The first line without its `error: `.
+    pub fn message(&self) -> String {
+        let reason = escape(&self.reason);
+        match (&*self.attempted, &self.object) {
+            ("", _) => reason,
+            (attempted, None) => format!("cannot {attempted}: {reason}"),
+            (attempted, Some((_, name))) => {
+                format!("cannot {attempted} {}: {reason}", quote(name))
+            }
+        }
+    }
+
+    /// All lines, each with its end.
+    pub fn render(&self, color: bool) -> String {
+        let mut text = format!(
+            "{}: {}\n",
+            paint(color, Style::Red, "error"),
+            self.message()
+        );
+        let mut detail = |label: &str, value: &str| {
+            let padded = format!("{:LABEL_WIDTH$}", format!("{label}:"));
+            let padded = match label {
+                "next" => paint(color, Style::Cyan, &padded),
+                _ => padded,
+            };
+            text.push_str(&format!("  {padded}{}\n", escape(value)));
+        };
+        if let Some(namespace) = &self.namespace {
+            match &self.namespace_note {
+                Some(note) => detail("namespace", &format!("{namespace} ({note})")),
+                None => detail("namespace", namespace),
+            }
+        }
+        if !self.found_in.is_empty() {
+            detail("found in", &self.found_in.join(", "));
+        }
+        self.causes.iter().for_each(|cause| detail("cause", cause));
+        self.location
+            .iter()
+            .for_each(|place| detail("where", place));
+        self.next.iter().for_each(|next| detail("next", next));
+        text
+    }
+
+    /// The machine-readable form; every key is always there.
+    pub fn json(&self) -> Value {
+        let object = self.object.as_ref();
+        json!({"error": {
+            "code": self.kind.code(),
+            "message": self.message(),
+            "attempted": self.attempted,
+            "object": object.map(|(kind, name)| json!({"kind": kind, "name": name})),
+            "namespace": self.namespace,
+            "causes": self.causes,
+            "found_in": self.found_in,
+            "next": self.next,
+        }})
+    }
+
+    /// Writes it to standard error in the form that was asked for.
+    pub fn report(&self, out: &Out, json: bool) {
+        if json {
+            out.error_text(&format!("{}\n", self.json()));
+        } else {
+            out.error_text(&self.render(out.stderr.color));
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl cairn_types::Classified for Problem {
+    fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl From<cairn_types::NameError> for Problem {
+    fn from(err: cairn_types::NameError) -> Problem {
+        let mut problem = Problem::new(ErrorKind::InvalidArgument, "", "", err.to_string());
+        // Docker's most common slip has an obvious repair; other texts are not guessed at.
+        if let cairn_types::NameError::Grammar {
+            what: "reference",
+            text,
+            reason,
+        } = &err
+            && reason.contains("lower case")
+        {
+            problem.next.push(quote(&text.to_lowercase()));
+        }
+        problem
+    }
+}
+
+/// A name as a shell takes it back: quoted when it needs it, control characters escaped.
+pub fn quote(name: &str) -> String {
+    let escaped = escape(name);
+    match shlex::try_quote(&escaped) {
+        Ok(quoted) => quoted.into_owned(),
+        Err(_) => escaped, // Only for NUL, which `escape` has replaced.
+    }
+}
+
+fn escape(text: &str) -> String {
+    crate::table::printable(text)
+}
+
+/// What to say about names that are close: at most a third of the letters differ.
+pub fn nearest<'n>(wanted: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let limit = (wanted.chars().count() / 3).clamp(1, 5);
+    names
+        .into_iter()
+        .map(|name| (distance(wanted, name), name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein's, by one row.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const B: &str = "docker.io/library/busybox:1.36";
+
+    #[test]
+    fn the_rendered_example() {
+        let mut problem = Problem::new(ErrorKind::NotFound, "inspect image", B, "not found")
+            .next(format!("cairn -n k8s.io images inspect {B}"));
+        problem.namespace = Some("default".to_owned());
+        problem.found_in = vec!["k8s.io".to_owned()];
+        assert_eq!(
+            problem.render(false),
+            "\
+error: cannot inspect image docker.io/library/busybox:1.36: not found
+  namespace: default
+  found in:  k8s.io
+  next:      cairn -n k8s.io images inspect docker.io/library/busybox:1.36
+"
+        );
+        let painted = problem.render(true);
+        assert!(
+            painted.starts_with("\x1b[31merror\x1b[0m: cannot"),
+            "{painted}"
+        );
+        assert_eq!(
+            problem.json().to_string(),
+            r#"{"error":{"attempted":"inspect image","causes":[],"code":"not_found","found_in":["k8s.io"],"message":"cannot inspect image docker.io/library/busybox:1.36: not found","namespace":"default","next":["cairn -n k8s.io images inspect docker.io/library/busybox:1.36"],"object":{"kind":"image","name":"docker.io/library/busybox:1.36"}}}"#
+        );
+    }
+
+    #[test]
+    fn nobody_has_it_but_one_is_near() {
+        let typed = "docker.io/library/busybx:1.36";
+        let near = nearest(typed, [B, "docker.io/library/alpine:3"]).expect("near");
+        let mut problem = Problem::new(ErrorKind::NotFound, "export image", typed, "not found")
+            .cause(format!("nearest name: {near}"))
+            .next("cairn images ls");
+        problem.namespace = Some("default".to_owned());
+        problem.namespace_note = Some("2 images; no other namespace has it".to_owned());
+        assert_eq!(
+            problem.render(false),
+            "\
+error: cannot export image docker.io/library/busybx:1.36: not found
+  namespace: default (2 images; no other namespace has it)
+  cause:     nearest name: docker.io/library/busybox:1.36
+  next:      cairn images ls
+"
+        );
+        assert_eq!(nearest("zzz", [B]), None);
+    }
+
+    #[test]
+    fn a_bad_reference_is_a_sentence_with_its_repair() {
+        let err = cairn_types::ImageName::normalize("Busybox:1.36").expect_err("upper case");
+        assert_eq!(
+            Problem::from(err).render(false),
+            "error: invalid reference \"Busybox:1.36\": repository must be lower case\n  \
+             next:      busybox:1.36\n"
+        );
+    }
+
+    #[test]
+    fn names_come_out_as_a_shell_takes_them() {
+        assert_eq!(quote("a b"), "'a b'");
+        assert_eq!(quote("a'b"), "\"a'b\"");
+        assert_eq!(quote("a\x1b[2J"), "\"a\\\\u{1b}[2J\"");
+        assert_eq!(quote(B), B);
+        let problem = Problem::new(ErrorKind::NotFound, "import", "my notes.txt", "bad\nthing");
+        assert_eq!(
+            problem.message(),
+            "cannot import 'my notes.txt': bad\\nthing"
+        );
+        assert_eq!(problem.exit_code(), 1);
+        assert_eq!(Problem::usage("no").exit_code(), 2);
+    }
+}

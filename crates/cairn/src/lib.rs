@@ -1,0 +1,47 @@
+//! The command line of Cairn.
+//!
+//! `args` says which words there are, `commands` has one function per verb, `client` is the only
+//! door to the store, `view`, `table`, `size`, `progress` and `error` turn what comes back into
+//! text, and `out` is the only way out. It keeps nothing itself.
+
+pub mod args;
+pub mod client;
+pub mod commands;
+pub mod error;
+pub mod filter;
+pub mod model;
+pub mod out;
+pub mod progress;
+pub mod signal;
+pub mod size;
+pub mod table;
+pub mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Reads the command line, runs it, reports, and answers with the exit code: 0 done, 1 failed,
+/// 2 wrong usage.
+pub fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(err) => return clap_exit(&err),
+    };
+    signal::watch();
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((commands::Stop::Failed, ..)) => ExitCode::FAILURE,
+        Err((commands::Stop::Problem(problem), out, json)) => {
+            problem.report(&out, json);
+            ExitCode::from(problem.exit_code())
+        }
+    }
+}
+
+/// Help and version go to standard output with 0, complaints to standard error with 2.
+fn clap_exit(err: &clap::Error) -> ExitCode {
+    // A closed stream leaves nobody to tell.
+    let _ = err.print();
+    u8::try_from(err.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}

@@ -1,0 +1,195 @@
+//! The documents of `--json`, and what the tables are made of.
+//!
+//! The keys are a promise to scripts: within a major version they are added to, never renamed,
+//! retyped or left out. Unknown is `null`. They are independent of the types of the store, so that
+//! neither can change the other by accident.
+
+use cairn_types::{Labels, SnapshotKind};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+/// A moment: nanoseconds and `Z` in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub Timestamp);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&crate::size::time_exact(self.0))
+    }
+}
+
+/// What a name points at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Target {
+    /// Of the manifest or index.
+    pub media_type: String,
+    /// Whole.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// One name in one namespace.
+#[derive(Clone, Debug, Serialize)]
+pub struct Image {
+    /// The full reference.
+    pub name: String,
+    /// Whose.
+    pub namespace: String,
+    /// Where it points.
+    pub target: Target,
+    /// Without attestations.
+    pub platforms: Vec<String>,
+    /// Bytes of all blobs that are here.
+    pub content_size: u64,
+    /// Bytes on disk of its snapshots; unknown when it is not unpacked.
+    pub unpacked_size: Option<u64>,
+    /// Nothing is missing.
+    pub complete: bool,
+    /// Digests that are not here.
+    pub missing: Vec<String>,
+    /// As set.
+    pub labels: Labels,
+    /// When this store got it.
+    pub created_at: Time,
+    /// When the name last moved.
+    pub updated_at: Time,
+}
+
+/// One blob as a namespace sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Blob {
+    /// Whole.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+    /// Its diff ID, for a layer whose digest differs.
+    pub uncompressed: Option<String>,
+    /// As set.
+    pub labels: Labels,
+    /// When it was linked here.
+    pub created_at: Time,
+    /// When its labels last changed.
+    pub updated_at: Time,
+}
+
+/// One snapshot.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// Its name.
+    pub key: String,
+    /// What it stands on.
+    pub parent: Option<String>,
+    /// In lower case.
+    pub kind: SnapshotKind,
+    /// Bytes on disk of its own layer.
+    pub size: Option<u64>,
+    /// Of its own layer.
+    pub inodes: Option<u64>,
+    /// Its files have reached the disk.
+    pub durable: bool,
+    /// As set.
+    pub labels: Labels,
+    /// When it was prepared or committed.
+    pub created_at: Time,
+    /// When its labels last changed.
+    pub updated_at: Time,
+}
+
+/// One bundle.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bundle {
+    /// Absolute.
+    pub dir: String,
+    /// What it was made from.
+    pub image: String,
+    /// Of the manifest.
+    pub digest: String,
+    /// Of the manifest.
+    pub platform: String,
+    /// The writable layer's key.
+    pub snapshot: String,
+    /// Whose.
+    pub namespace: String,
+    /// `rootfs` is mounted now.
+    pub mounted: bool,
+    /// Bytes of the writable layer.
+    pub size: Option<u64>,
+    /// When it was made.
+    pub created_at: Time,
+}
+
+/// One line of `df`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Usage {
+    /// `images`, `content`, `snapshots`, `ingests`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How many there are.
+    pub total: u64,
+    /// How many something holds.
+    pub active: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes that `gc` would free.
+    pub reclaimable: u64,
+}
+
+/// How many of each kind `gc` removed.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Removed {
+    /// Names.
+    pub images: u64,
+    /// Blobs.
+    pub content: u64,
+    /// Trees.
+    pub snapshots: u64,
+    /// Half-written blobs.
+    pub ingests: u64,
+    /// Expired ones.
+    pub leases: u64,
+}
+
+/// What `gc` did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gc {
+    /// Nothing was removed, only counted.
+    pub dry_run: bool,
+    /// By kind.
+    pub removed: Removed,
+    /// Bytes.
+    pub freed_bytes: u64,
+    /// Milliseconds.
+    pub wall_ms: u64,
+    /// Bytes by kind, for the table only: the document has one sum.
+    #[serde(skip)]
+    pub freed: Removed,
+}
+
+/// An image from its name down to its layers, for the tree of `inspect`.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// The full reference.
+    pub name: String,
+    /// Whose.
+    pub namespace: String,
+    /// When this store got it.
+    pub added: Timestamp,
+    /// Index or manifest.
+    pub root: Node,
+}
+
+/// One blob of the tree.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// `manifest`, `config`, `layer 1`, …
+    pub role: String,
+    /// Whole.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+    /// What there is to say about it.
+    pub note: String,
+    /// Below it.
+    pub children: Vec<Node>,
+}

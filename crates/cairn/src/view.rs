@@ -1,0 +1,296 @@
+//! The default output of each listing: which columns, in which order, and the trees.
+//!
+//! Pure functions from documents to text; they read no clock, no store and no terminal.
+
+use jiff::Timestamp;
+
+use crate::{
+    model::{Blob, Bundle, Gc, Image, Node, Snapshot, Tree, Usage},
+    size,
+    table::{Cell, Column, Table, short_digest},
+};
+
+/// Width of `999.9 MiB (100%)`: RECLAIMABLE does not jump between two runs.
+const RECLAIMABLE_WIDTH: usize = 16;
+
+/// REF DIGEST SIZE UNPACKED PLATFORMS ADDED; wide: + TYPE LABELS.
+pub fn images(images: &[Image], wide: bool, now: Timestamp) -> Table {
+    let mut columns = vec![
+        Column::left("REF"),
+        Column::left("DIGEST"),
+        Column::right("SIZE"),
+        Column::right("UNPACKED"),
+        Column::left("PLATFORMS"),
+        Column::left("ADDED"),
+    ];
+    if wide {
+        columns.extend([Column::left("TYPE"), Column::left("LABELS")]);
+    }
+    let mut table = Table::new(&columns);
+    for image in images {
+        let mut row = vec![
+            Cell::Reference(image.name.clone()),
+            Cell::Digest(image.target.digest.clone()),
+            Cell::bytes(Some(image.content_size)),
+            Cell::bytes(image.unpacked_size),
+            Cell::text(image.platforms.join(",")),
+            Cell::text(size::age(image.created_at.0, now)),
+        ];
+        if wide {
+            let media_type = Cell::text(&*image.target.media_type);
+            row.extend([media_type, Cell::Labels(image.labels.clone())]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// REF STATUS CONTENT UNPACKED.
+pub fn check(images: &[Image]) -> Table {
+    let headers = ["REF", "STATUS", "CONTENT", "UNPACKED"].map(Column::left);
+    let mut table = Table::new(&headers);
+    for image in images {
+        let content = match image.missing.len() {
+            0 => "complete".to_owned(),
+            n => format!("{n} missing"),
+        };
+        table.row(vec![
+            Cell::Reference(image.name.clone()),
+            Cell::text(if image.complete {
+                "ready"
+            } else {
+                "incomplete"
+            }),
+            Cell::text(content),
+            Cell::text(if image.unpacked_size.is_some() {
+                "yes"
+            } else {
+                "no"
+            }),
+        ]);
+    }
+    table
+}
+
+/// DIGEST SIZE AGE LABELS.
+pub fn content(blobs: &[Blob], now: Timestamp) -> Table {
+    let mut table = Table::new(&[
+        Column::left("DIGEST"),
+        Column::right("SIZE"),
+        Column::left("AGE"),
+        Column::left("LABELS"),
+    ]);
+    for blob in blobs {
+        table.row(vec![
+            Cell::Digest(blob.digest.clone()),
+            Cell::bytes(Some(blob.size)),
+            Cell::text(size::age(blob.created_at.0, now)),
+            Cell::Labels(blob.labels.clone()),
+        ]);
+    }
+    table
+}
+
+/// KEY PARENT KIND SIZE; wide: + INODES CREATED LABELS.
+pub fn snapshots(snapshots: &[Snapshot], wide: bool, now: Timestamp) -> Table {
+    let mut columns = vec![
+        Column::left("KEY"),
+        Column::left("PARENT"),
+        Column::left("KIND"),
+        Column::right("SIZE"),
+    ];
+    if wide {
+        columns.extend([
+            Column::right("INODES"),
+            Column::left("CREATED"),
+            Column::left("LABELS"),
+        ]);
+    }
+    let mut table = Table::new(&columns);
+    for snapshot in snapshots {
+        let parent = snapshot.parent.as_deref();
+        let mut row = vec![
+            Cell::Digest(snapshot.key.clone()),
+            parent.map_or_else(|| Cell::text(""), |p| Cell::Digest(p.to_owned())),
+            Cell::text(snapshot.kind.name()),
+            Cell::bytes(snapshot.size),
+        ];
+        if wide {
+            let inodes = snapshot.inodes;
+            row.extend([
+                inodes.map_or_else(|| Cell::number("-"), Cell::number),
+                Cell::text(size::age(snapshot.created_at.0, now)),
+                Cell::Labels(snapshot.labels.clone()),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// KEY SIZE INODES; `total` adds a line with the sums. Sizes are exact with `exact`.
+pub fn usage(rows: &[(String, u64, u64)], total: bool, exact: bool) -> Table {
+    let columns = [
+        Column::left("KEY"),
+        Column::right("SIZE"),
+        Column::right("INODES"),
+    ];
+    let mut table = Table::new(&columns);
+    let bytes = |n: u64| {
+        if exact {
+            Cell::number(n)
+        } else {
+            Cell::bytes(Some(n))
+        }
+    };
+    for (key, size, inodes) in rows {
+        table.row(vec![
+            Cell::Digest(key.clone()),
+            bytes(*size),
+            Cell::number(inodes),
+        ]);
+    }
+    if total {
+        let size = rows.iter().map(|r| r.1).sum();
+        let inodes: u64 = rows.iter().map(|r| r.2).sum();
+        table.row(vec![Cell::text("total"), bytes(size), Cell::number(inodes)]);
+    }
+    table
+}
+
+/// One blank per level, as `ctr snapshots tree`; siblings in bytewise order.
+pub fn snapshot_tree(snapshots: &[Snapshot]) -> String {
+    let known = |key: &str| snapshots.iter().any(|s| s.key == key);
+    let mut roots: Vec<&Snapshot> = snapshots
+        .iter()
+        .filter(|s| s.parent.as_deref().is_none_or(|p| !known(p)))
+        .collect();
+    roots.sort_by(|a, b| b.key.cmp(&a.key));
+    let mut open: Vec<(usize, &Snapshot)> = roots.into_iter().map(|s| (0, s)).collect();
+    let mut text = String::new();
+    // A chain may be 500 deep; a loop on a list of open ends does not care.
+    while let Some((depth, snapshot)) = open.pop() {
+        text.push_str(&format!("{}{}\n", " ".repeat(depth), snapshot.key));
+        let mut children: Vec<&Snapshot> = snapshots
+            .iter()
+            .filter(|s| s.parent.as_deref() == Some(&snapshot.key))
+            .collect();
+        children.sort_by(|a, b| b.key.cmp(&a.key));
+        open.extend(children.into_iter().map(|s| (depth + 1, s)));
+    }
+    text
+}
+
+/// DIR IMAGE PLATFORM MOUNTED SIZE CREATED.
+pub fn bundles(bundles: &[Bundle], now: Timestamp) -> Table {
+    let mut table = Table::new(&[
+        Column::left("DIR"),
+        Column::left("IMAGE"),
+        Column::left("PLATFORM"),
+        Column::left("MOUNTED"),
+        Column::right("SIZE"),
+        Column::left("CREATED"),
+    ]);
+    for bundle in bundles {
+        table.row(vec![
+            Cell::text(&*bundle.dir),
+            Cell::Reference(bundle.image.clone()),
+            Cell::text(&*bundle.platform),
+            Cell::text(if bundle.mounted { "yes" } else { "no" }),
+            Cell::bytes(bundle.size),
+            Cell::text(size::age(bundle.created_at.0, now)),
+        ]);
+    }
+    table
+}
+
+/// TYPE TOTAL ACTIVE SIZE RECLAIMABLE.
+pub fn df(rows: &[Usage]) -> Table {
+    let mut table = Table::new(&[
+        Column::left("TYPE"),
+        Column::right("TOTAL"),
+        Column::right("ACTIVE"),
+        Column::right("SIZE"),
+        Column::right("RECLAIMABLE").at_least(RECLAIMABLE_WIDTH),
+    ]);
+    for row in rows {
+        let percent = size::percent(row.reclaimable, row.size);
+        table.row(vec![
+            Cell::text(&*row.kind),
+            Cell::number(row.total),
+            Cell::number(row.active),
+            Cell::bytes(Some(row.size)),
+            Cell::number(format!("{} ({percent}%)", size::bytes(row.reclaimable))),
+        ]);
+    }
+    table
+}
+
+/// TYPE REMOVED FREED, kinds of which nothing went left out, and the total with its time.
+pub fn gc(gc: &Gc) -> Table {
+    let columns = [
+        Column::left("TYPE"),
+        Column::right("REMOVED"),
+        Column::right("FREED"),
+    ];
+    let mut table = Table::new(&columns);
+    let (removed, freed) = (&gc.removed, &gc.freed);
+    let kinds = [
+        ("images", removed.images, freed.images),
+        ("content", removed.content, freed.content),
+        ("snapshots", removed.snapshots, freed.snapshots),
+        ("ingests", removed.ingests, freed.ingests),
+        ("leases", removed.leases, freed.leases),
+    ];
+    for (kind, count, bytes) in kinds.into_iter().filter(|k| k.1 > 0) {
+        table.row(vec![
+            Cell::text(kind),
+            Cell::number(count),
+            Cell::bytes(Some(bytes)),
+        ]);
+    }
+    let count: u64 = kinds.iter().map(|k| k.1).sum();
+    let total = vec![
+        Cell::text("total"),
+        Cell::number(count),
+        Cell::bytes(Some(gc.freed_bytes)),
+    ];
+    let wall = std::time::Duration::from_millis(gc.wall_ms);
+    table.row_with(total, &format!(" in {}", size::duration(wall)));
+    table
+}
+
+/// The tree of `images inspect`. Digests are shortened for people.
+pub fn tree(tree: &Tree, short: bool) -> String {
+    let added = size::time(tree.added);
+    let mut text = format!(
+        "{}   (namespace {}, added {added})\n",
+        tree.name, tree.namespace
+    );
+    branch(&mut text, "", true, &tree.root, short);
+    text
+}
+
+fn branch(text: &mut String, indent: &str, last: bool, node: &Node, short: bool) {
+    let digest = if short {
+        short_digest(&node.digest)
+    } else {
+        node.digest.clone()
+    };
+    let corner = if last { "└─" } else { "├─" };
+    let (role, bytes) = (&node.role, size::bytes(node.size));
+    let line = format!(
+        "{indent}{corner} {role:8}  {digest}  {bytes:9}  {}",
+        node.note
+    );
+    text.push_str(line.trim_end());
+    text.push('\n');
+    let below = format!("{indent}{}", if last { "   " } else { "│  " });
+    // An image tree is an index, its manifests, their blobs: three levels, checked by its reader.
+    for (i, child) in node.children.iter().enumerate() {
+        branch(text, &below, i + 1 == node.children.len(), child, short);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! The built program as a user meets it: words, streams, exit codes.
+//!
+//! What is here needs no store. Every expected text is the command line's specification, letter by
+//! letter.
+
+use std::{
+    fs,
+    io::Read,
+    os::unix::{
+        fs::PermissionsExt,
+        process::{CommandExt, ExitStatusExt},
+    },
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+fn cairn(words: &[&str]) -> Command {
+    command(Path::new(env!("CARGO_BIN_EXE_cairn")), words)
+}
+
+fn command(program: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(words)
+        .env_clear()
+        .env("CAIRN_FORCE_TTY", "100")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs it and compares all there is to see.
+#[track_caller]
+fn check(command: &mut Command, code: i32, stdout: &str, stderr: &str) {
+    let Output {
+        status,
+        stdout: out,
+        stderr: err,
+    } = command.output().expect("the program starts");
+    assert_eq!(String::from_utf8_lossy(&err), stderr, "standard error");
+    assert_eq!(String::from_utf8_lossy(&out), stdout, "standard output");
+    assert_eq!(status.code(), Some(code), "{status}");
+}
+
+#[test]
+fn version_needs_no_store() {
+    let host = cairn_types::Platform::host();
+    let text =
+        format!("client  cairn 0.1.0 ({host})\nserver  inside this process, root /no/such/place\n");
+    check(
+        &mut cairn(&["version", "--root", "/no/such/place"]),
+        0,
+        &text,
+        "",
+    );
+    let mut by_variable = cairn(&["version"]);
+    check(
+        by_variable.env("CAIRN_ROOT", "/no/such/place"),
+        0,
+        &text,
+        "",
+    );
+    check(&mut cairn(&["-V"]), 0, "cairn 0.1.0\n", "");
+}
+
+#[test]
+fn what_is_another_tools_work_says_whose() {
+    let run = "\
+error: cairn keeps images and runs nothing
+  next:      cairn bundle create IMAGE DIR && runc run -b DIR ID
+";
+    check(&mut cairn(&["run", "-it", "busybox", "sh"]), 2, "", run);
+    check(&mut cairn(&["ps"]), 2, "", run);
+    let login = "\
+error: cairn keeps no passwords; it reads those of docker and podman
+  next:      docker login REGISTRY
+  next:      podman login REGISTRY
+";
+    check(&mut cairn(&["login", "example.com"]), 2, "", login);
+    let json = "{\"error\":{\"attempted\":\"\",\"causes\":[],\"code\":\"unimplemented\",\
+                \"found_in\":[],\"message\":\"cairn keeps images and runs nothing\",\
+                \"namespace\":null,\"next\":[\"cairn bundle create IMAGE DIR && runc run -b DIR \
+                ID\"],\"object\":null}}\n";
+    check(&mut cairn(&["--json", "run"]), 2, "", json);
+}
+
+#[test]
+fn an_address_where_nobody_listens() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let socket = dir.path().join("cairn.sock");
+    let socket = socket.to_str().expect("text");
+    let text = format!(
+        "\
+error: cannot reach cairnd at {socket}: nobody listens there
+  next:      systemctl start cairnd
+  next:      leave out --address to work without a daemon
+"
+    );
+    check(&mut cairn(&["images", "ls", "-a", socket]), 1, "", &text);
+    check(&mut cairn(&["--address", socket, "df"]), 1, "", &text);
+}
+
+/// The program is copied to where an unprivileged user may run it.
+#[test]
+fn not_root() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let program = dir.path().join("cairn");
+    fs::copy(env!("CARGO_BIN_EXE_cairn"), &program).expect("copy");
+    let mut command = command(&program, &["images", "ls", "my image"]);
+    command.uid(65534).gid(65534).current_dir("/");
+    check(
+        &mut command,
+        1,
+        "",
+        "\
+error: cannot open /var/lib/cairn: permission denied (you are nobody, and no daemon answers at /run/cairn/cairn.sock)
+  next:      sudo cairn images ls 'my image'
+",
+    );
+}
+
+#[test]
+fn wrong_usage_is_two_and_attempts_nothing() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let root = dir.path().join("root");
+    let root = root.to_str().expect("text");
+    for words in [
+        &["pul"][..],
+        &["images", "ls", "--no-such-flag"],
+        &["images", "ls", "--format", "{{.ID}}"],
+        &["images", "ls", "-n", ".."],
+        &["images", "tag", "a", "Upper:Case"],
+        &["images", "import", "f", "--arch", "arm64"],
+        &["images", "export", "only-a-file.tar"],
+        &["images", "ls", "--progress", "tty", "--sort", "colour"],
+        &["images", "import", "f", "--progress", "tty"],
+    ] {
+        let output = cairn(words)
+            .env("CAIRN_ROOT", root)
+            .output()
+            .expect("start");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {stderr}");
+        assert!(stderr.starts_with("error: "), "{words:?}: {stderr}");
+        assert!(output.stdout.is_empty(), "{words:?}");
+    }
+    assert!(!Path::new(root).exists(), "something was attempted");
+}
+
+#[test]
+fn help_is_on_standard_output() {
+    for words in [&["-h"][..], &["images", "import", "--help"]] {
+        let output = cairn(words).output().expect("start");
+        assert_eq!(output.status.code(), Some(0));
+        assert!(output.stderr.is_empty() && !output.stdout.is_empty());
+    }
+}
+
+/// A shell shows 141 for what died of SIGPIPE; nothing is printed about it.
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let mut child = cairn(&["completion", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start");
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    let mut pipe = child.stderr.take().expect("piped");
+    pipe.read_to_string(&mut stderr).expect("text");
+    let status = child.wait().expect("wait");
+    assert_eq!(stderr, "");
+    assert!(
+        status.code() == Some(141) || status.signal() == Some(13),
+        "{status}"
+    );
+}
