@@ -1,1 +1,23 @@
-//! stub
+//! The kernel: directory descriptors, `openat2`, xattrs, mounts, durable publish, fault points.
+//!
+//! Every system call that touches the store goes through this crate, which counts them and can make
+//! the n-th one fail ([`fault`]). It is the only place that may use `unsafe`. What a path of an image
+//! means is decided here and nowhere else: such paths are resolved by the kernel inside an open
+//! [`Dir`], never joined to a string.
+
+mod dir;
+pub mod durable;
+mod error;
+pub mod fault;
+pub mod lock;
+pub mod mount;
+mod place;
+pub mod raw;
+mod tree;
+mod xattr;
+
+pub use dir::{Dir, Space};
+pub use error::{Error, Result};
+pub use place::{boot_id, is_root};
+pub use rustix::fs::{FileType, OFlags, Stat, Timespec};
+pub use tree::DirEntry;
