@@ -1,10 +1,30 @@
 //! Writing images out as one archive that OCI and docker tools both read.
 
-use std::io::Write;
+mod tar;
 
-use cairn_types::{ImageName, Namespace, Platform};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::{self, Read, Write},
+};
 
-use crate::{Failure, Node, Progress};
+use cairn_types::{
+    Descriptor, Digest, ErrorKind, Hasher, ImageName, Labels, LayerType, Namespace, Platform,
+    PlatformMatcher,
+};
+use serde::Serialize;
+
+use self::tar::TarWriter;
+use crate::{
+    Event, Failure, Node, Phase, Progress,
+    import::{IMAGE_NAME, REF_NAME},
+    store::StoreBlobs,
+    unpack::no_platform,
+    walk::{Body, Tree},
+};
+
+const ATTEMPTED: &str = "export image";
+/// Where a blob came from (containerd), told on to whoever imports it.
+const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
 
 /// What to export, and how.
 pub struct ExportRequest<'a> {
@@ -24,14 +44,330 @@ pub struct ExportRequest<'a> {
     pub skip_non_distributable: bool,
 }
 
+/// `index.json`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u32,
+    manifests: &'a [Descriptor],
+}
+
+/// One image of docker's `manifest.json`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    repo_tags: Vec<String>,
+    layers: Vec<String>,
+}
+
+/// What goes into the archive.
+#[derive(Default)]
+struct Parts {
+    /// Entries of `index.json`.
+    entries: Vec<Descriptor>,
+    /// By their names in the archive, so that they come out sorted.
+    blobs: BTreeMap<String, Descriptor>,
+    /// Docker's view, by manifest.
+    saved: Vec<(Digest, Saved)>,
+}
+
 impl Node {
     /// Writes the archive and returns its length in bytes. Every blob is verified while it is
     /// written, so a damaged one ends in an error and an archive without end.
     pub fn export(
         &self,
-        _request: ExportRequest<'_>,
-        _progress: &dyn Progress,
+        request: ExportRequest<'_>,
+        progress: &dyn Progress,
     ) -> Result<u64, Failure> {
-        Err(crate::unpublished("export image"))
+        let _busy = self.working();
+        let mut parts = Parts::default();
+        for name in &request.names {
+            self.add_image(&request, name, &mut parts)?;
+        }
+        let title = match request.names.as_slice() {
+            [only] => only.to_string(),
+            names => format!("{} images", names.len()),
+        };
+        progress.event(Event::Resolved {
+            name: title,
+            platform: String::new(),
+            layers: parts
+                .blobs
+                .values()
+                .map(|b| (b.digest.clone(), b.size))
+                .collect(),
+        });
+        let length = self.write_archive(request, &parts, progress)?;
+        progress.event(Event::Done);
+        Ok(length)
     }
+
+    fn add_image(
+        &self,
+        request: &ExportRequest<'_>,
+        name: &ImageName,
+        parts: &mut Parts,
+    ) -> Result<(), Failure> {
+        let ns = &request.ns;
+        let record = self.image_record(ns, name, ATTEMPTED)?;
+        let blobs = StoreBlobs::new(self, ns, ATTEMPTED, name.to_string());
+        let tree = Tree::read(&blobs, &record.target)?;
+        if matches!(tree.body, Body::Missing | Body::Blob) {
+            return Err(blobs.missing(&tree.descriptor));
+        }
+        let kept = manifests(request, name, &tree)?;
+        for manifest in tree.manifests() {
+            if !kept.contains(&manifest.descriptor.digest) {
+                continue;
+            }
+            if matches!(manifest.body, Body::Missing) {
+                return Err(blobs.missing(&manifest.descriptor));
+            }
+            parts.add(&manifest.descriptor);
+            for child in manifest.children(&|_| true) {
+                let layer = LayerType::parse(&child.media_type);
+                let foreign = layer.is_some_and(|layer| layer.foreign);
+                if foreign
+                    && (request.skip_non_distributable || !self.has_blob(ns, &child.digest)?)
+                {
+                    continue;
+                }
+                parts.add(child);
+            }
+        }
+        indexes(&tree, &kept, parts);
+        let mut entry = record.target.clone();
+        entry.annotations = self.sources(ns, &entry.digest);
+        entry
+            .annotations
+            .insert(IMAGE_NAME.to_owned(), name.to_string());
+        entry
+            .annotations
+            .insert(REF_NAME.to_owned(), tag_of(name).to_owned());
+        parts.entries.push(entry);
+        parts.save(name, &tree, &kept);
+        Ok(())
+    }
+
+    /// The labels that say from which registry a target came, as annotations.
+    fn sources(&self, ns: &Namespace, digest: &Digest) -> Labels {
+        let labels = self.content().info(ns, digest).map(|info| info.labels);
+        let labels = labels.unwrap_or_default().into_iter();
+        labels
+            .filter(|(key, _)| key.starts_with(SOURCE_LABEL))
+            .collect()
+    }
+
+    fn write_archive(
+        &self,
+        request: ExportRequest<'_>,
+        parts: &Parts,
+        progress: &dyn Progress,
+    ) -> Result<u64, Failure> {
+        let failed = |err: io::Error| {
+            let kind = match err.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    ErrorKind::ResourceExhausted
+                }
+                io::ErrorKind::BrokenPipe => ErrorKind::Canceled,
+                _ => ErrorKind::Internal,
+            };
+            Failure::new(kind, ATTEMPTED, "the archive cannot be written").cause(err.to_string())
+        };
+        let mut tar = TarWriter::new(request.out);
+        tar.directory("blobs/").map_err(failed)?;
+        let mut directory = String::new();
+        for (name, blob) in &parts.blobs {
+            let own = format!("blobs/{}/", blob.digest.algorithm().name());
+            if own != directory {
+                tar.directory(&own).map_err(failed)?;
+                directory = own;
+            }
+            let source = self.open_stored(&request.ns, &blob.digest, ATTEMPTED)?;
+            tar.file(name, 0o444, blob.size).map_err(failed)?;
+            copy_verified(source, blob, &mut tar, &failed)?;
+            progress.event(Event::Layer {
+                digest: blob.digest.clone(),
+                phase: Phase::Done,
+                done: blob.size,
+                total: blob.size,
+            });
+        }
+        let index = Index {
+            schema_version: 2,
+            manifests: &parts.entries,
+        };
+        let index = serde_json::to_vec(&index).expect("plain fields serialise");
+        tar.small("index.json", 0o644, &index).map_err(failed)?;
+        if !request.skip_manifest_json && !parts.saved.is_empty() {
+            let saved: Vec<&Saved> = parts.saved.iter().map(|(_, saved)| saved).collect();
+            let saved = serde_json::to_vec(&saved).expect("plain fields serialise");
+            tar.small("manifest.json", 0o644, &saved).map_err(failed)?;
+        }
+        let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
+        tar.small("oci-layout", 0o444, layout).map_err(failed)?;
+        tar.finish().map_err(failed)
+    }
+}
+
+/// The manifests that go out: all that are asked for must be here; attestations go along when they
+/// are.
+fn manifests(
+    request: &ExportRequest<'_>,
+    name: &ImageName,
+    tree: &Tree,
+) -> Result<HashSet<Digest>, Failure> {
+    let mut kept = HashSet::new();
+    if request.all_platforms {
+        kept.extend(tree.manifests().iter().map(|m| m.descriptor.digest.clone()));
+        return Ok(kept);
+    }
+    let host = [Platform::host()];
+    let wanted = match request.platforms.as_slice() {
+        [] => &host,
+        some => some,
+    };
+    for platform in wanted {
+        match tree.pick(&PlatformMatcher::only(platform)) {
+            Some(manifest) => {
+                kept.insert(manifest.descriptor.digest.clone());
+            }
+            None if tree.images().next().is_none() => {}
+            None => {
+                return Err(no_platform(tree, platform, ATTEMPTED)
+                    .object("image", name)
+                    .namespace(&request.ns));
+            }
+        }
+    }
+    for manifest in tree.manifests() {
+        if matches!(manifest.body, Body::Missing) {
+            continue;
+        }
+        let about = manifest
+            .descriptor
+            .annotations
+            .get("vnd.docker.reference.digest");
+        let belongs = match about.and_then(|text| Digest::parse(text).ok()) {
+            Some(subject) => kept.contains(&subject),
+            None => matches!(&manifest.body, Body::Manifest(body) if !body.is_image()),
+        };
+        if belongs {
+            kept.insert(manifest.descriptor.digest.clone());
+        }
+    }
+    Ok(kept)
+}
+
+/// Adds the indexes on the way to what is kept.
+fn indexes(tree: &Tree, kept: &HashSet<Digest>, parts: &mut Parts) -> bool {
+    match &tree.body {
+        Body::Index(children) => {
+            let mut any = false;
+            for child in children {
+                any |= indexes(child, kept, parts);
+            }
+            if any {
+                parts.add(&tree.descriptor);
+            }
+            any
+        }
+        _ => kept.contains(&tree.descriptor.digest),
+    }
+}
+
+/// The tag of a name, or `latest` for one that has only a digest.
+fn tag_of(name: &ImageName) -> &str {
+    let name = name.as_str().split('@').next().unwrap_or_default();
+    let last = name.rsplit('/').next().unwrap_or(name);
+    last.split_once(':').map_or("latest", |(_, tag)| tag)
+}
+
+fn path_of(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+impl Parts {
+    fn add(&mut self, descriptor: &Descriptor) {
+        let path = path_of(&descriptor.digest);
+        self.blobs.entry(path).or_insert_with(|| descriptor.clone());
+    }
+
+    /// Adds docker's view of an image. Docker knows one platform for a name: the host's if it is
+    /// here, else the first.
+    fn save(&mut self, name: &ImageName, tree: &Tree, kept: &HashSet<Digest>) {
+        let host = PlatformMatcher::only(&Platform::host());
+        let here = |tree: &&Tree| kept.contains(&tree.descriptor.digest);
+        let manifest = tree
+            .pick(&host)
+            .filter(here)
+            .or_else(|| tree.images().find(here));
+        let Some((manifest, Body::Manifest(body))) = manifest.map(|tree| (tree, &tree.body)) else {
+            return;
+        };
+        if !body.is_image() {
+            return;
+        }
+        // `name@digest` is no tag.
+        let tag = (!name.as_str().contains('@')).then(|| name.familiar().to_owned());
+        let digest = &manifest.descriptor.digest;
+        if let Some((_, known)) = self.saved.iter_mut().find(|(known, _)| known == digest) {
+            known.repo_tags.extend(tag);
+            return;
+        }
+        let layers = body
+            .manifest
+            .layers
+            .iter()
+            .map(|layer| path_of(&layer.digest));
+        let saved = Saved {
+            config: path_of(&body.manifest.config.digest),
+            repo_tags: tag.into_iter().collect(),
+            layers: layers.collect(),
+        };
+        self.saved.push((digest.clone(), saved));
+    }
+}
+
+fn copy_verified(
+    mut source: Box<dyn Read + Send>,
+    blob: &Descriptor,
+    tar: &mut TarWriter<'_>,
+    failed: &dyn Fn(io::Error) -> Failure,
+) -> Result<(), Failure> {
+    let damaged = |cause: String| {
+        let reason = format!("blob {} is damaged", blob.digest);
+        Failure::new(ErrorKind::DataLoss, ATTEMPTED, reason)
+            .cause(cause)
+            .next("cairn fsck --repair")
+    };
+    let mut hasher = Hasher::new(blob.digest.algorithm());
+    let mut buffer = vec![0; 1 << 18];
+    let mut length = 0;
+    loop {
+        let got = match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(got) => got,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+            Err(err) => return Err(damaged(err.to_string())),
+        };
+        length += got as u64;
+        if length > blob.size {
+            return Err(damaged(format!("it has more than {} bytes", blob.size)));
+        }
+        hasher.update(&buffer[..got]);
+        tar.data(&buffer[..got]).map_err(failed)?;
+    }
+    let actual = hasher.finish();
+    if length < blob.size {
+        return Err(damaged(format!(
+            "it has {length} bytes instead of {}",
+            blob.size
+        )));
+    }
+    if actual != blob.digest {
+        return Err(damaged(format!("its bytes hash to {actual}")));
+    }
+    Ok(())
 }

@@ -1,10 +1,18 @@
-//! Image names: finding, listing, tagging, removing.
+//! Image names: listing, tagging, labelling, removing.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
-use cairn_types::{Descriptor, Digest, ImageName, Labels, Namespace};
+use cairn_meta::{ImageRecord, Timestamp, Tx, View, schema};
+use cairn_types::{
+    Classified, Descriptor, DiffId, Digest, ErrorKind, ImageName, Labels, Namespace, SnapshotKey,
+    validate_label,
+};
 
-use crate::{Failure, Node};
+use crate::{
+    Failure, Node,
+    store::StoreBlobs,
+    walk::{Body, Tree},
+};
 
 /// One image, with what the store has of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,73 +63,273 @@ pub struct Removed {
 
 impl Node {
     /// All images of a namespace, by name.
-    pub fn images(&self, _ns: &Namespace) -> Result<Vec<ImageInfo>, Failure> {
-        Err(crate::unpublished("list images"))
+    pub fn images(&self, ns: &Namespace) -> Result<Vec<ImageInfo>, Failure> {
+        let records = self.image_records(ns, "list images")?;
+        records
+            .into_iter()
+            .map(|(name, record)| self.describe(ns, name, record, "list images"))
+            .collect()
     }
 
     /// One image by its full name.
-    pub fn image(&self, _ns: &Namespace, _name: &ImageName) -> Result<ImageInfo, Failure> {
-        Err(crate::unpublished("inspect image"))
+    pub fn image(&self, ns: &Namespace, name: &ImageName) -> Result<ImageInfo, Failure> {
+        let record = self.image_record(ns, name, "inspect image")?;
+        self.describe(ns, name.clone(), record, "inspect image")
     }
 
-    /// Finds the image a person means: its exact name, its name completed as Docker does, or at
-    /// least 7 hex digits of its target's digest. `attempted` is for the message
-    /// (`inspect image`).
-    pub fn resolve(
+    pub(crate) fn describe(
         &self,
-        _ns: &Namespace,
-        _text: &str,
+        ns: &Namespace,
+        name: ImageName,
+        record: ImageRecord,
         attempted: &str,
-    ) -> Result<ImageName, Failure> {
-        Err(crate::unpublished(attempted))
+    ) -> Result<ImageInfo, Failure> {
+        let blobs = StoreBlobs::new(self, ns, attempted, name.to_string()).lenient();
+        let tree = blobs.tree(&record.target)?;
+        let facts = self.facts(ns, &tree)?;
+        Ok(ImageInfo {
+            name,
+            namespace: ns.clone(),
+            target: record.target,
+            labels: record.labels,
+            created_at: record.created_at.0,
+            updated_at: record.updated_at.0,
+            platforms: facts.platforms,
+            content_size: facts.content_size,
+            unpacked_size: facts.unpacked_size,
+            complete: facts.missing.is_empty(),
+            missing: facts.missing,
+        })
+    }
+
+    /// What the store has of a tree. Manifests that an index lists and that were left out as other
+    /// platforms are not missed; what a manifest that is here refers to is.
+    fn facts(&self, ns: &Namespace, tree: &Tree) -> Result<Facts, Failure> {
+        let mut facts = Facts::default();
+        let mut seen = HashSet::new();
+        let mut size = |digest: &Digest, bytes: u64| {
+            if seen.insert(digest.clone()) {
+                facts.content_size += bytes;
+            }
+        };
+        let mut stack = vec![tree];
+        let mut manifests = 0;
+        while let Some(tree) = stack.pop() {
+            match &tree.body {
+                Body::Index(children) => {
+                    size(&tree.descriptor.digest, tree.descriptor.size);
+                    stack.extend(children.iter().rev());
+                }
+                Body::Manifest(body) => {
+                    manifests += 1;
+                    size(&tree.descriptor.digest, tree.descriptor.size);
+                    for child in tree.children(&|_| true) {
+                        if self.has_blob(ns, &child.digest)? {
+                            size(&child.digest, child.size);
+                        } else if child.data.is_none() && !facts.missing.contains(&child.digest) {
+                            facts.missing.push(child.digest.clone());
+                        }
+                    }
+                    if tree.is_attestation() || !body.is_image() {
+                        continue;
+                    }
+                    let platform = tree.platform().map(|p| p.to_string());
+                    if let Some(platform) = platform.filter(|p| !facts.platforms.contains(p)) {
+                        facts.platforms.push(platform);
+                    }
+                    if let Some(config) = &body.config {
+                        let unpacked = self.unpacked_size(ns, &config.rootfs.diff_ids)?;
+                        if let Some(bytes) = unpacked {
+                            *facts.unpacked_size.get_or_insert(0) += bytes;
+                        }
+                    }
+                }
+                Body::Missing | Body::Blob => {}
+            }
+        }
+        if manifests == 0 {
+            facts.missing.push(tree.descriptor.digest.clone());
+        }
+        Ok(facts)
+    }
+
+    /// Bytes of a stack on disk; `None` when it is not unpacked. A stack of no layers takes none.
+    pub(crate) fn unpacked_size(
+        &self,
+        ns: &Namespace,
+        diff_ids: &[DiffId],
+    ) -> Result<Option<u64>, Failure> {
+        let mut bytes = 0;
+        for chain in cairn_types::ChainId::stack(diff_ids) {
+            let key = SnapshotKey::from(&chain);
+            match self.snapshots().stat(ns, &key) {
+                Ok(info) => bytes += info.usage.bytes,
+                Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(err) => {
+                    return Err(Failure::of("look up snapshot", &err).object("snapshot", key));
+                }
+            }
+        }
+        Ok(Some(bytes))
     }
 
     /// Gives an image one more name. A name that means another image is moved only with `force`.
     pub fn tag(
         &self,
-        _ns: &Namespace,
-        _source: &ImageName,
-        _target: &ImageName,
-        _force: bool,
+        ns: &Namespace,
+        source: &ImageName,
+        target: &ImageName,
+        force: bool,
     ) -> Result<Tagged, Failure> {
-        Err(crate::unpublished("tag"))
+        let record = self.image_record(ns, source, "tag image")?;
+        let key = (ns.clone(), target.clone());
+        let now = Timestamp::now();
+        let written = self.meta().write(move |tx: &mut Tx| {
+            let (tagged, created_at, labels) = match tx.get(&schema::IMAGES, &key)? {
+                None => (Tagged::Created, now, record.labels),
+                Some(known) if known.target.digest == record.target.digest => {
+                    return Ok(Ok(Tagged::Unchanged));
+                }
+                Some(known) if !force => return Ok(Err(known.target.digest)),
+                Some(known) => (Tagged::Moved, known.created_at, known.labels),
+            };
+            let record = ImageRecord {
+                target: record.target,
+                labels,
+                created_at,
+                updated_at: now,
+            };
+            tx.put(&schema::IMAGES, &key, &record)?;
+            Ok::<_, cairn_meta::Error>(Ok(tagged))
+        });
+        match written {
+            Ok(Ok(tagged)) => Ok(tagged),
+            Ok(Err(digest)) => {
+                let reason = format!("the name exists and means {digest}");
+                Err(Failure::new(ErrorKind::AlreadyExists, "tag", reason)
+                    .object("image", target)
+                    .namespace(ns)
+                    .next(format!("cairn images tag --force {source} {target}")))
+            }
+            Err(err) => Err(Failure::of("tag", &err)
+                .object("image", target)
+                .namespace(ns)),
+        }
     }
 
     /// Sets labels (an empty value removes one), or replaces all of them; returns those after.
     pub fn label_image(
         &self,
-        _ns: &Namespace,
-        _name: &ImageName,
-        _labels: Labels,
-        _replace_all: bool,
+        ns: &Namespace,
+        name: &ImageName,
+        labels: Labels,
+        replace_all: bool,
     ) -> Result<Labels, Failure> {
-        Err(crate::unpublished("label image"))
+        let attempted = "label image";
+        for (key, value) in &labels {
+            validate_label(key, value).map_err(|err| {
+                Failure::of(attempted, &err)
+                    .object("image", name)
+                    .namespace(ns)
+            })?;
+        }
+        let key = (ns.clone(), name.clone());
+        let now = Timestamp::now();
+        let written = self.meta().write(move |tx: &mut Tx| {
+            let Some(mut record) = tx.get(&schema::IMAGES, &key)? else {
+                return Ok(None);
+            };
+            if replace_all {
+                record.labels.clear();
+            }
+            record.labels.extend(labels);
+            record.labels.retain(|_, value| !value.is_empty());
+            record.updated_at = now;
+            tx.put(&schema::IMAGES, &key, &record)?;
+            Ok::<_, cairn_meta::Error>(Some(record.labels))
+        });
+        match written {
+            Ok(Some(labels)) => Ok(labels),
+            Ok(None) => Err(self.no_such_image(ns, name, attempted)),
+            Err(err) => Err(Failure::of(attempted, &err)
+                .object("image", name)
+                .namespace(ns)),
+        }
     }
 
     /// Removes a name. When it is the last that leads to an image that a bundle was made from,
     /// `force` is needed. Blobs and snapshots stay until [`Node::gc`].
     pub fn remove_image(
         &self,
-        _ns: &Namespace,
-        _name: &ImageName,
-        _force: bool,
+        ns: &Namespace,
+        name: &ImageName,
+        force: bool,
     ) -> Result<Removed, Failure> {
-        Err(crate::unpublished("remove image"))
-    }
-
-    /// Finds the blob a person means: a digest, or at least 7 hex digits of one, with or without
-    /// its algorithm.
-    pub fn resolve_digest(
-        &self,
-        _ns: &Namespace,
-        _text: &str,
-        attempted: &str,
-    ) -> Result<Digest, Failure> {
-        Err(crate::unpublished(attempted))
+        let attempted = "remove image";
+        self.image_record(ns, name, attempted)?;
+        let scan = self.meta().read(|view| view.scan(&schema::BUNDLES, &()));
+        let scan = scan.map_err(|err| Failure::of(attempted, &err).object("image", name))?;
+        let bundles: Vec<PathBuf> = scan
+            .into_iter()
+            .filter(|(_, bundle)| bundle.namespace == *ns && bundle.image == *name)
+            .map(|(dir, _)| PathBuf::from(dir))
+            .collect();
+        if let Some(first) = bundles.first().filter(|_| !force) {
+            let first = first.display();
+            let reason = format!("bundle {first} was made from it");
+            return Err(
+                Failure::new(ErrorKind::FailedPrecondition, attempted, reason)
+                    .object("image", name)
+                    .namespace(ns)
+                    .next(format!("cairn bundle rm {first}"))
+                    .next(format!("cairn images rm --force {name}")),
+            );
+        }
+        let key = (ns.clone(), name.clone());
+        let written = self.meta().write(move |tx: &mut Tx| {
+            let known = tx.get(&schema::IMAGES, &key)?.is_some();
+            tx.delete(&schema::IMAGES, &key)?;
+            Ok::<_, cairn_meta::Error>(known)
+        });
+        match written {
+            Ok(true) => Ok(Removed {
+                name: name.clone(),
+                bundles,
+            }),
+            Ok(false) => Err(self.no_such_image(ns, name, attempted)),
+            Err(err) => Err(Failure::of(attempted, &err)
+                .object("image", name)
+                .namespace(ns)),
+        }
     }
 
     /// All namespaces that hold anything, by name.
     pub fn namespaces(&self) -> Result<Vec<Namespace>, Failure> {
-        Err(crate::unpublished("list namespaces"))
+        let attempted = "list namespaces";
+        let read = self.meta().read(|view| {
+            let mut all: Vec<Namespace> = Vec::new();
+            let recorded = view.scan(&schema::NAMESPACES, &())?;
+            all.extend(recorded.into_iter().map(|(ns, _)| ns));
+            let images = view.scan(&schema::IMAGES, &())?;
+            all.extend(images.into_iter().map(|((ns, _), _)| ns));
+            let blobs = view.scan(&schema::BLOB_LINKS, &())?;
+            all.extend(blobs.into_iter().map(|((ns, _), _)| ns));
+            let snapshots = view.scan(&schema::SNAPSHOTS, &())?;
+            all.extend(snapshots.into_iter().map(|((ns, _), _)| ns));
+            Ok::<_, cairn_meta::Error>(all)
+        });
+        let mut all = read.map_err(|err| Failure::of(attempted, &err))?;
+        all.sort();
+        all.dedup();
+        Ok(all)
     }
+}
+
+/// What a store has of one image.
+#[derive(Default)]
+struct Facts {
+    platforms: Vec<String>,
+    content_size: u64,
+    unpacked_size: Option<u64>,
+    missing: Vec<Digest>,
 }

@@ -1,11 +1,42 @@
 //! Bringing images in from an archive or a layout directory.
+//!
+//! - [`archive`] makes one table of members of whatever came, [`skim`] and [`stream`] fill it;
+//! - [`contents`] finds the images in it, [`docker`] for the forms that have no index;
+//! - [`choose`] takes what the platforms asked for need;
+//! - [`names`] names the result, [`write`] stores it.
+//!
+//! The layers pass through `unpack/pool.rs`, as everywhere.
 
-use std::path::PathBuf;
+mod archive;
+mod choose;
+mod contents;
+mod docker;
+mod names;
+mod skim;
+mod stream;
+mod write;
 
-use cairn_types::{Descriptor, Labels, Namespace, Platform};
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use cairn_sys::Dir;
+use cairn_types::{Descriptor, Digest, ErrorKind, Labels, Namespace, Platform};
 use tokio::io::AsyncRead;
 
-use crate::{Failure, Node, Progress};
+pub(crate) use self::names::{IMAGE_NAME, REF_NAME};
+use self::{
+    archive::{Archive, not_an_archive},
+    choose::Wanted,
+    names::Naming,
+};
+use crate::{Event, Failure, Node, Progress, unpack::Reading};
+
+/// For messages.
+const ATTEMPTED: &str = "import";
 
 /// Where an archive comes from.
 pub enum Source {
@@ -91,9 +122,111 @@ impl Node {
     /// Imports every image of an archive. Either all of them are there afterwards, or none.
     pub fn import(
         &self,
-        _request: ImportRequest,
-        _progress: &dyn Progress,
+        request: ImportRequest,
+        progress: &dyn Progress,
     ) -> Result<Vec<Imported>, Failure> {
-        Err(crate::unpublished("import"))
+        let _busy = self.working();
+        // Blobs that are new. What is verified is kept when only space ran out, so that the next
+        // try needs less; otherwise a failed import leaves nothing.
+        let mut stored = Vec::new();
+        let ns = request.ns.clone();
+        let done = self.import_into(request, progress, &mut stored);
+        match &done {
+            Ok((_, needed)) => stream::discard(self, &ns, &stored, needed),
+            Err(failure) if failure.kind == ErrorKind::ResourceExhausted => {}
+            Err(_) => stream::discard(self, &ns, &stored, &HashSet::new()),
+        }
+        progress.event(Event::Done);
+        done.map(|(imported, _)| imported)
     }
+
+    fn import_into(
+        &self,
+        request: ImportRequest,
+        progress: &dyn Progress,
+        stored: &mut Vec<Digest>,
+    ) -> Result<(Vec<Imported>, HashSet<Digest>), Failure> {
+        let ImportRequest { ns, source, .. } = request;
+        let mut archive = self.open_source(&ns, source, stored)?;
+        let contents = contents::read(&mut archive)?;
+        let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        let options = write::Options {
+            naming: Naming::new(request.base_name, request.digests, &today),
+            index_name: request.index_name,
+            wanted: Wanted::new(&request.platforms, request.all_platforms),
+            unpack: request.unpack,
+            labels: request.labels,
+        };
+        let chosen = choose::choose(&archive, &contents, &options)?;
+        write::write(self, &ns, &archive, chosen, &options, progress, stored)
+    }
+
+    fn open_source(
+        &self,
+        ns: &Namespace,
+        source: Source,
+        stored: &mut Vec<Digest>,
+    ) -> Result<Archive, Failure> {
+        let name = source.name();
+        match source {
+            Source::Stdin => {
+                let reader = Box::new(stream::InPlace(std::io::stdin()));
+                stream::read(self, ns, name, reader, stored)
+            }
+            Source::Stream { reader, .. } => stream::read(self, ns, name, reader, stored),
+            Source::Path(path) => self.open_path(ns, name, &path, stored),
+        }
+    }
+
+    fn open_path(
+        &self,
+        ns: &Namespace,
+        name: String,
+        path: &Path,
+        stored: &mut Vec<Digest>,
+    ) -> Result<Archive, Failure> {
+        let failed = |err: std::io::Error| unopened(&name, &err);
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if metadata.is_dir() {
+            let dir = Dir::open(path)
+                .map_err(|err| Failure::of(ATTEMPTED, &err).object("layout", &name))?;
+            return Ok(Archive::directory(
+                name,
+                dir,
+                ns.clone(),
+                self.content().clone(),
+            ));
+        }
+        let mut file = File::open(path).map_err(failed)?;
+        if !metadata.is_file() {
+            // A pipe, as `<(docker save …)` makes one.
+            let reader = Box::new(stream::InPlace(file));
+            return stream::read(self, ns, name, reader, stored);
+        }
+        let mut head = Vec::new();
+        (&mut file)
+            .take(512)
+            .read_to_end(&mut head)
+            .map_err(failed)?;
+        if skim::is_header(&head) {
+            let content = self.content().clone();
+            return Archive::file(name, file, metadata.len(), ns.clone(), content);
+        }
+        if head.is_empty() {
+            return Err(not_an_archive(&name, &head));
+        }
+        let file = File::open(path).map_err(failed)?;
+        stream::read(self, ns, name, Box::new(stream::InPlace(file)), stored)
+    }
+}
+
+fn unopened(name: &str, err: &std::io::Error) -> Failure {
+    let (kind, reason) = match err.kind() {
+        std::io::ErrorKind::NotFound => (ErrorKind::NotFound, "no such file".to_owned()),
+        std::io::ErrorKind::PermissionDenied => {
+            (ErrorKind::PermissionDenied, "permission denied".to_owned())
+        }
+        _ => (ErrorKind::Internal, err.to_string()),
+    };
+    Failure::new(kind, ATTEMPTED, reason).object("archive", name)
 }

@@ -1,8 +1,17 @@
 //! What an image is made of.
 
-use cairn_types::{ChainId, Descriptor, DiffId, ImageName, Namespace, Platform, Usage};
+use cairn_types::{
+    ChainId, Classified, Descriptor, DiffId, ErrorKind, ImageName, Namespace, Platform,
+    PlatformMatcher, SnapshotKey, Usage,
+};
 
-use crate::{Failure, ImageInfo, Node};
+use crate::{
+    Failure, ImageInfo, Node,
+    store::StoreBlobs,
+    walk::{Body, ManifestBody, Tree},
+};
+
+const ATTEMPTED: &str = "inspect image";
 
 /// What a blob is to its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,13 +68,115 @@ pub struct Inspect {
 
 impl Node {
     /// Looks into an image; `platform` chooses whose manifest and configuration are returned whole
-    /// (the host's when `None`).
+    /// (the host's when `None`, or the first one when the host's is not there).
     pub fn inspect(
         &self,
-        _ns: &Namespace,
-        _name: &ImageName,
-        _platform: Option<&Platform>,
+        ns: &Namespace,
+        name: &ImageName,
+        platform: Option<&Platform>,
     ) -> Result<Inspect, Failure> {
-        Err(crate::unpublished("inspect image"))
+        let record = self.image_record(ns, name, ATTEMPTED)?;
+        let blobs = StoreBlobs::new(self, ns, ATTEMPTED, name.to_string());
+        let tree = Tree::read(&blobs, &record.target)?;
+        let picked = match platform {
+            Some(_) => Some(self.pick(ns, &tree, platform, ATTEMPTED, name.as_str())?),
+            None => {
+                let host = PlatformMatcher::only(&Platform::host());
+                let here = |tree: &&Tree| matches!(tree.body, Body::Manifest(_));
+                let best = tree.pick(&host).filter(here);
+                best.or_else(|| tree.manifests().into_iter().find(here))
+            }
+        };
+        let (manifest_bytes, config_bytes) = match picked.map(|tree| (tree, &tree.body)) {
+            Some((tree, Body::Manifest(body))) => {
+                let config = body.config_bytes.clone().unwrap_or_default();
+                (tree.bytes.clone(), config)
+            }
+            _ => (Vec::new(), Vec::new()),
+        };
+        Ok(Inspect {
+            image: self.describe(ns, name.clone(), record, ATTEMPTED)?,
+            manifest: picked
+                .filter(|_| !manifest_bytes.is_empty())
+                .map(|tree| tree.descriptor.clone()),
+            tree: self.look(ns, &tree)?,
+            manifest_bytes,
+            config_bytes,
+        })
+    }
+
+    fn look(&self, ns: &Namespace, tree: &Tree) -> Result<InspectNode, Failure> {
+        let (role, children) = match &tree.body {
+            Body::Index(children) => {
+                let children = children.iter().map(|child| self.look(ns, child));
+                (Role::Index, children.collect::<Result<_, _>>()?)
+            }
+            Body::Manifest(body) if tree.is_attestation() => {
+                (Role::Attestation, self.look_inside(ns, body)?)
+            }
+            Body::Manifest(body) => (Role::Manifest, self.look_inside(ns, body)?),
+            Body::Missing if tree.is_attestation() => (Role::Attestation, Vec::new()),
+            Body::Missing => (Role::Manifest, Vec::new()),
+            Body::Blob => (Role::Other, Vec::new()),
+        };
+        Ok(InspectNode {
+            role,
+            descriptor: tree.descriptor.clone(),
+            present: match tree.body {
+                Body::Blob => self.has_blob(ns, &tree.descriptor.digest)?,
+                Body::Missing => false,
+                _ => true,
+            },
+            platform: tree.platform(),
+            diff_id: None,
+            chain_id: None,
+            unpacked: None,
+            children,
+        })
+    }
+
+    fn look_inside(
+        &self,
+        ns: &Namespace,
+        body: &ManifestBody,
+    ) -> Result<Vec<InspectNode>, Failure> {
+        let blob = |role, descriptor: &Descriptor| {
+            Ok::<_, Failure>(InspectNode {
+                role,
+                descriptor: descriptor.clone(),
+                present: self.has_blob(ns, &descriptor.digest)?,
+                platform: None,
+                diff_id: None,
+                chain_id: None,
+                unpacked: None,
+                children: Vec::new(),
+            })
+        };
+        let mut config = blob(Role::Config, &body.manifest.config)?;
+        config.platform = body.config.as_ref().map(|c| c.platform().normalized());
+        let mut nodes = vec![config];
+        let diff_ids = body.config.as_ref().map(|c| c.rootfs.diff_ids.clone());
+        let diff_ids = diff_ids
+            .filter(|ids| ids.len() == body.manifest.layers.len())
+            .unwrap_or_default();
+        let chains = ChainId::stack(&diff_ids);
+        for (i, layer) in body.manifest.layers.iter().enumerate() {
+            let mut node = blob(Role::Layer(i + 1), layer)?;
+            node.diff_id = diff_ids.get(i).cloned();
+            node.chain_id = chains.get(i).cloned();
+            if let Some(chain) = chains.get(i) {
+                node.unpacked = self.usage_of(ns, &SnapshotKey::from(chain))?;
+            }
+            nodes.push(node);
+        }
+        Ok(nodes)
+    }
+
+    fn usage_of(&self, ns: &Namespace, key: &SnapshotKey) -> Result<Option<Usage>, Failure> {
+        match self.snapshots().stat(ns, key) {
+            Ok(info) => Ok(Some(info.usage)),
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(Failure::of("look up snapshot", &err).object("snapshot", key)),
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! here. No socket and no terminal: callers translate.
 
 pub mod df;
+mod documents;
 pub mod export;
 pub mod failure;
 pub mod gc;
@@ -14,7 +15,10 @@ pub mod inspect;
 pub mod mount_image;
 pub mod node;
 pub mod progress;
+mod resolve;
+mod store;
 mod unpack;
+mod walk;
 
 pub use df::UsageRow;
 pub use export::ExportRequest;
@@ -26,12 +30,3 @@ pub use inspect::{Inspect, InspectNode, Role};
 pub use mount_image::MountRequest;
 pub use node::{EngineKind, Node, NodeOptions};
 pub use progress::{Event, Phase, Progress, Silent};
-
-/// Answers for what is declared and not yet built.
-fn unpublished(attempted: &str) -> Failure {
-    Failure::new(
-        cairn_types::ErrorKind::Unimplemented,
-        attempted,
-        "not built yet",
-    )
-}

@@ -1,8 +1,39 @@
-//! An open store.
+//! An open store: its directories, its lock, and what has to be mended first.
+//!
+//! ```text
+//! <root>/           0711, so that a bundle's files can be reached through it and nothing be listed
+//!   lock            held by the one process that has the store open
+//!   layout          the version of this tree
+//!   meta/           0700, the records
+//!   content/        blobs and unfinished uploads
+//!   snapshots/      0700, unpacked layers
+//! ```
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    ffi::OsStr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+};
+
+use cairn_content::Content;
+pub use cairn_meta::EngineKind;
+use cairn_meta::Store;
+use cairn_snapshot::Snapshots;
+use cairn_sys::{
+    Dir, durable,
+    lock::{LockError, RootLock},
+};
+use cairn_types::ErrorKind;
+use serde::{Deserialize, Serialize};
 
 use crate::Failure;
+
+/// The version of the tree that this build writes; older ones it could read, newer ones it refuses.
+const LAYOUT: u32 = 1;
+/// A layout file is one line.
+const LAYOUT_BYTES_MAX: u64 = 4096;
+const ATTEMPTED: &str = "open";
 
 /// What opening needs.
 #[derive(Clone, Debug)]
@@ -13,36 +44,156 @@ pub struct NodeOptions {
     pub engine: EngineKind,
 }
 
-/// Which engine keeps the records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum EngineKind {
-    /// redb, the default.
-    #[default]
-    Redb,
-    /// sled.
-    Sled,
-}
-
 /// An open store. Clones share it; the lock on its root lasts until the last one is gone.
 #[derive(Clone)]
 pub struct Node {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// Fields are dropped in order: the lock last.
 pub(crate) struct Inner {
+    content: Content,
+    snapshots: Snapshots,
+    meta: Store,
     pub(crate) root: PathBuf,
+    pub(crate) dir: Dir,
+    pub(crate) busy: RwLock<()>,
+    _lock: RootLock,
+}
+
+/// What the `layout` file says.
+#[derive(Serialize, Deserialize)]
+struct Layout {
+    layout: u32,
+    written_by: String,
 }
 
 impl Node {
     /// Opens the store at `options.root`, making it when absent, and recovers what a crash left.
     pub fn open(options: NodeOptions) -> Result<Node, Failure> {
+        let root = options.root;
+        let open_failure = |err: &dyn cairn_types::Classified| {
+            Failure::of(ATTEMPTED, err).object("store", root.display())
+        };
+        make_root(&root)?;
+        let dir = Dir::open(&root).map_err(|err| open_failure(&err))?;
+        let lock =
+            RootLock::acquire(&dir, OsStr::new("lock")).map_err(|err| locked(&root, &err))?;
+        check_layout(&root, &dir)?;
+        let sub = |name: &str, mode| {
+            dir.create_dir_all_open(name, mode)
+                .map_err(|err| open_failure(&err))
+        };
+        let boot_id = cairn_sys::boot_id().map_err(|err| open_failure(&err))?;
+        let meta =
+            Store::open(&sub("meta", 0o700)?, options.engine).map_err(|err| open_failure(&err))?;
+        let content = Content::open(&sub("content", 0o711)?, meta.clone())
+            .map_err(|err| open_failure(&err))?;
+        let snapshots = Snapshots::open(&sub("snapshots", 0o700)?, meta.clone(), boot_id)
+            .map_err(|err| open_failure(&err))?;
+        snapshots.recover().map_err(|err| open_failure(&err))?;
+        content.sweep().map_err(|err| open_failure(&err))?;
         Ok(Node {
-            inner: Arc::new(Inner { root: options.root }),
+            inner: Arc::new(Inner {
+                content,
+                snapshots,
+                meta,
+                root,
+                dir,
+                busy: RwLock::new(()),
+                _lock: lock,
+            }),
         })
     }
 
     /// The root directory.
-    pub fn root(&self) -> &std::path::Path {
+    pub fn root(&self) -> &Path {
         &self.inner.root
     }
+
+    /// The blobs.
+    pub fn content(&self) -> &Content {
+        &self.inner.content
+    }
+
+    /// The snapshots.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.inner.snapshots
+    }
+
+    /// The records.
+    pub fn meta(&self) -> &Store {
+        &self.inner.meta
+    }
+}
+
+/// 0711 whatever the umask is: snapshots' parents are 0700, and mounts of bundles need the way.
+fn make_root(root: &Path) -> Result<(), Failure> {
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(root);
+    made.map_err(|err| {
+        let kind = match err.kind() {
+            std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            std::io::ErrorKind::StorageFull => ErrorKind::ResourceExhausted,
+            _ => ErrorKind::Internal,
+        };
+        Failure::new(kind, ATTEMPTED, err.to_string()).object("store", root.display())
+    })
+}
+
+fn locked(root: &Path, err: &LockError) -> Failure {
+    let failure = match err {
+        LockError::Held { pid, program } => {
+            let by = match pid {
+                Some(pid) => format!("locked by {program} (pid {pid})"),
+                None => "locked by another process".to_owned(),
+            };
+            Failure::new(ErrorKind::Unavailable, ATTEMPTED, by)
+                .next("leave out --root to talk to it")
+                .next("systemctl stop cairnd")
+        }
+        other => Failure::of(ATTEMPTED, other),
+    };
+    failure.object("store", root.display())
+}
+
+/// Refuses a tree that a newer version wrote, and marks a new one as ours.
+fn check_layout(root: &Path, dir: &Dir) -> Result<(), Failure> {
+    let name = OsStr::new("layout");
+    let failed =
+        |err: &cairn_sys::Error| Failure::of(ATTEMPTED, err).object("store", root.display());
+    if dir.try_stat(name).map_err(|err| failed(&err))?.is_none() {
+        let layout = Layout {
+            layout: LAYOUT,
+            written_by: format!("cairn {}", env!("CARGO_PKG_VERSION")),
+        };
+        let mut bytes = serde_json::to_vec(&layout).expect("a struct of plain fields serialises");
+        bytes.push(b'\n');
+        return durable::write_file(dir, name, &bytes, 0o644).map_err(|err| failed(&err));
+    }
+    let bytes = dir
+        .read_file(name, LAYOUT_BYTES_MAX)
+        .map_err(|err| failed(&err))?;
+    let layout: Layout = serde_json::from_slice(&bytes).map_err(|err| {
+        Failure::new(ErrorKind::DataLoss, ATTEMPTED, "its layout file is damaged")
+            .object("store", root.display())
+            .cause(err.to_string())
+            .at(root.join("layout").display().to_string())
+    })?;
+    if layout.layout > LAYOUT {
+        let reason = format!(
+            "store layout {}, this cairn reads up to {LAYOUT}",
+            layout.layout
+        );
+        let newer = layout.written_by.split(' ').next_back().unwrap_or_default();
+        return Err(
+            Failure::new(ErrorKind::FailedPrecondition, ATTEMPTED, reason)
+                .object("store", root.display())
+                .cause(format!("last written by {}", layout.written_by))
+                .next(format!("install cairn >= {newer}")),
+        );
+    }
+    Ok(())
 }

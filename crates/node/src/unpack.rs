@@ -1,8 +1,268 @@
 //! Making the snapshots of an image's layers exist.
+//!
+//! The one way by which layers become snapshots, whether their bytes come from an archive or are in
+//! the store: all layers that are missing are unpacked side by side, and when every digest and diff
+//! ID is proven they take from their parents what they had to invent and appear together.
 
-use cairn_types::{ChainId, Descriptor, Namespace, Platform};
+pub(crate) mod pool;
+mod work;
 
-use crate::{Failure, Node, Progress};
+use std::collections::{HashMap, HashSet};
+
+use cairn_layer::Options;
+use cairn_snapshot::StagedLayer;
+use cairn_sys::Dir;
+use cairn_types::{
+    ChainId, Descriptor, DiffId, Digest, ErrorKind, LayerType, Namespace, Platform,
+    PlatformMatcher, SnapshotKey, Usage,
+};
+
+use self::pool::{Job, Made, Tree as Unpacked};
+pub(crate) use self::work::{Reading, Work};
+use crate::{
+    Event, Failure, Node, Phase, Progress,
+    store::StoreBlobs,
+    walk::{Body, LAYERS_MAX, ManifestBody, Tree},
+};
+
+/// The layers of one image, lowest first.
+pub(crate) struct Stack {
+    pub(crate) layers: Vec<(Descriptor, LayerType, DiffId)>,
+}
+
+impl Stack {
+    /// Checks that a manifest and its configuration describe a stack that can be unpacked.
+    pub(crate) fn of(work: &Work<'_>, tree: &Tree, body: &ManifestBody) -> Result<Stack, Failure> {
+        let refuse = |reason: String| {
+            work.failure(Failure::new(
+                ErrorKind::InvalidArgument,
+                work.attempted,
+                reason,
+            ))
+        };
+        let types = body.layer_types().map_err(|(number, media_type)| {
+            let count = body.manifest.layers.len();
+            let reason = format!("layer {number} of {count} has unknown type {media_type}");
+            refuse(reason)
+                .cause("known: tar, tar+gzip, tar+zstd, and docker's names for them")
+                .next("keep it packed: --no-unpack")
+        })?;
+        let Some(config) = &body.config else {
+            let reason = format!(
+                "configuration {} of manifest {} is missing",
+                body.manifest.config.digest, tree.descriptor.digest
+            );
+            let mut failure = refuse(reason);
+            failure.kind = ErrorKind::NotFound;
+            return Err(failure);
+        };
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != types.len() {
+            return Err(refuse(format!(
+                "its manifest has {} layers, its configuration {} diff IDs",
+                types.len(),
+                diff_ids.len()
+            )));
+        }
+        if types.len() > LAYERS_MAX {
+            return Err(refuse(format!(
+                "it has {} layers, the kernel mounts at most {LAYERS_MAX}",
+                types.len()
+            )));
+        }
+        let layers = body.manifest.layers.iter().cloned();
+        let layers = layers.zip(types).zip(diff_ids.iter().cloned());
+        Ok(Stack {
+            layers: layers.map(|((d, t), id)| (d, t, id)).collect(),
+        })
+    }
+
+    /// The chain IDs, lowest first.
+    pub(crate) fn chains(&self) -> Vec<ChainId> {
+        let diff_ids: Vec<DiffId> = self.layers.iter().map(|(_, _, id)| id.clone()).collect();
+        ChainId::stack(&diff_ids)
+    }
+}
+
+/// A snapshot that is to exist.
+struct Planned {
+    key: SnapshotKey,
+    parent: Option<SnapshotKey>,
+    diff_id: DiffId,
+}
+
+/// What is to be done for some stacks and blobs.
+pub(crate) struct Plan {
+    jobs: Vec<Job>,
+    /// Parents before children.
+    snapshots: Vec<Planned>,
+    /// Blobs of the stacks for which there is nothing to do.
+    here: Vec<(Digest, u64)>,
+}
+
+impl Plan {
+    /// Finds out what is missing: of `stacks` the snapshots, of `blobs` the blobs themselves. A
+    /// blob that a stack needs unpacked and that is in no `blobs` is read from the store.
+    pub(crate) fn new(
+        work: &Work<'_>,
+        stacks: &[Stack],
+        blobs: &[Descriptor],
+    ) -> Result<Plan, Failure> {
+        let mut jobs: HashMap<Digest, Job> = HashMap::new();
+        for blob in blobs {
+            let stored = work.node.has_blob(work.ns, &blob.digest)?;
+            jobs.entry(blob.digest.clone()).or_insert_with(|| Job {
+                digest: blob.digest.clone(),
+                size: blob.size,
+                store: !stored,
+                layer: None,
+                trees: Vec::new(),
+            });
+        }
+        let mut snapshots = Vec::new();
+        let mut seen = HashSet::new();
+        for stack in stacks {
+            let mut parent = None;
+            for ((layer, layer_type, diff_id), chain) in stack.layers.iter().zip(stack.chains()) {
+                let key = SnapshotKey::from(&chain);
+                let job = jobs.entry(layer.digest.clone()).or_insert_with(|| Job {
+                    digest: layer.digest.clone(),
+                    size: layer.size,
+                    store: false,
+                    layer: None,
+                    trees: Vec::new(),
+                });
+                // One blob has one diff ID, or one of two chains would get the other's tree.
+                if job
+                    .layer
+                    .as_ref()
+                    .is_some_and(|(known, _)| known != diff_id)
+                {
+                    let reason = format!("layer {} is given two diff IDs", layer.digest);
+                    let failure = Failure::new(ErrorKind::InvalidArgument, work.attempted, reason);
+                    return Err(work.failure(failure));
+                }
+                job.layer = Some((diff_id.clone(), *layer_type));
+                if seen.insert(key.clone()) && !work.node.has_snapshot(work.ns, &key)? {
+                    job.trees.push(key.clone());
+                    snapshots.push(Planned {
+                        key: key.clone(),
+                        parent: parent.clone(),
+                        diff_id: diff_id.clone(),
+                    });
+                }
+                parent = Some(key);
+            }
+        }
+        let (jobs, here): (Vec<Job>, Vec<Job>) = jobs
+            .into_values()
+            .partition(|job| job.store || !job.trees.is_empty());
+        Ok(Plan {
+            jobs,
+            snapshots,
+            here: here.into_iter().map(|job| (job.digest, job.size)).collect(),
+        })
+    }
+
+    /// Does it; nothing of the snapshots is visible before [`Ready::commit`]. On failure the blobs
+    /// that were stored stay listed in `stored`.
+    pub(crate) fn run(self, work: &Work<'_>, stored: &mut Vec<Digest>) -> Result<Ready, Failure> {
+        for (digest, size) in &self.here {
+            work.layer(digest, Phase::HereAlready, *size, *size);
+        }
+        let mut made = Made::default();
+        let done = pool::run(work, self.jobs, &mut made);
+        stored.append(&mut made.stored);
+        done?;
+        let mut trees: HashMap<SnapshotKey, Unpacked> = made
+            .trees
+            .into_iter()
+            .map(|tree| (tree.key.clone(), tree))
+            .collect();
+        let added = adopt_all(work, &self.snapshots, &trees)?;
+        let mut layers = Vec::new();
+        for (planned, added) in self.snapshots.into_iter().zip(added) {
+            let Some(tree) = trees.remove(&planned.key) else {
+                continue;
+            };
+            let own = tree.unpacked.applied.usage;
+            layers.push(StagedLayer {
+                staged: tree.staged,
+                key: planned.key,
+                parent: planned.parent,
+                usage: Usage {
+                    bytes: own.bytes + added.bytes,
+                    inodes: own.inodes + added.inodes,
+                },
+                diff_id: Some(planned.diff_id),
+                blob: Some(tree.blob),
+                labels: cairn_types::Labels::new(),
+            });
+        }
+        Ok(Ready { layers })
+    }
+}
+
+/// Completes every new layer from those below it, lowest first.
+fn adopt_all(
+    work: &Work<'_>,
+    planned: &[Planned],
+    trees: &HashMap<SnapshotKey, Unpacked>,
+) -> Result<Vec<Usage>, Failure> {
+    let parents_of: HashMap<&SnapshotKey, Option<&SnapshotKey>> = planned
+        .iter()
+        .map(|p| (&p.key, p.parent.as_ref()))
+        .collect();
+    let mut added = Vec::with_capacity(planned.len());
+    for planned in planned {
+        let Some(tree) = trees.get(&planned.key) else {
+            added.push(Usage::default());
+            continue;
+        };
+        let mut below: Vec<Dir> = Vec::new();
+        let mut parent = planned.parent.as_ref();
+        while let Some(key) = parent {
+            match trees.get(key) {
+                Some(tree) => {
+                    below.push(tree.staged.dir().clone());
+                    parent = parents_of.get(key).copied().flatten();
+                }
+                None => {
+                    let lowers = work.node.snapshots().lowers(work.ns, key);
+                    below.extend(lowers.map_err(|err| work.store_failure(&tree.blob, &err))?);
+                    break;
+                }
+            }
+        }
+        let invented = &tree.unpacked.applied.invented;
+        let usage = cairn_layer::adopt(tree.staged.dir(), &below, invented, &Options::default())
+            .map_err(|err| work.layer_failure(&tree.blob, &err))?;
+        added.push(usage);
+    }
+    Ok(added)
+}
+
+/// Layers that are complete and not yet visible.
+pub(crate) struct Ready {
+    layers: Vec<StagedLayer>,
+}
+
+impl Ready {
+    /// Makes them visible, all at once.
+    pub(crate) fn commit(self, work: &Work<'_>) -> Result<(), Failure> {
+        if self.layers.is_empty() {
+            return Ok(());
+        }
+        match work.node.snapshots().commit_stack(work.ns, self.layers) {
+            Ok(()) => Ok(()),
+            Err(err) => Err(work.failure(Failure::because(
+                work.attempted,
+                "its snapshots cannot be recorded",
+                &err,
+            ))),
+        }
+    }
+}
 
 impl Node {
     /// Makes the snapshots of the image `target` (a manifest, or an index from which `platform`
@@ -11,11 +271,80 @@ impl Node {
     /// Layers that are there already are left alone. An image without layers has no chain: `None`.
     pub fn unpack(
         &self,
-        _ns: &Namespace,
-        _target: &Descriptor,
-        _platform: Option<&Platform>,
-        _progress: &dyn Progress,
+        ns: &Namespace,
+        target: &Descriptor,
+        platform: Option<&Platform>,
+        progress: &dyn Progress,
     ) -> Result<Option<ChainId>, Failure> {
-        Err(crate::unpublished("unpack image"))
+        let _busy = self.working();
+        let blobs = StoreBlobs::new(self, ns, "unpack image", target.digest.to_string());
+        let tree = Tree::read(&blobs, target)?;
+        let picked = self.pick(
+            ns,
+            &tree,
+            platform,
+            "unpack image",
+            &target.digest.to_string(),
+        )?;
+        let Body::Manifest(body) = &picked.body else {
+            return Err(blobs.missing(&picked.descriptor));
+        };
+        let open = |digest: &Digest, _| self.open_stored(ns, digest, "unpack image");
+        let work = Work {
+            node: self,
+            ns,
+            attempted: "unpack image",
+            object: ("image", target.digest.to_string()),
+            open: &open,
+            location: &|_| None,
+            advice: "import or pull the image again",
+            progress,
+        };
+        let stack = Stack::of(&work, picked, body)?;
+        let chain = stack.chains().pop();
+        let layers = stack
+            .layers
+            .iter()
+            .map(|(d, _, _)| (d.digest.clone(), d.size));
+        progress.event(Event::Resolved {
+            name: target.digest.to_string(),
+            platform: picked.platform().map(|p| p.to_string()).unwrap_or_default(),
+            layers: layers.collect(),
+        });
+        let plan = Plan::new(&work, &[stack], &[])?;
+        plan.run(&work, &mut Vec::new())?.commit(&work)?;
+        if let Some(chain) = &chain {
+            self.hold_chain(ns, &body.manifest.config.digest, chain)?;
+        }
+        progress.event(Event::Done);
+        Ok(chain)
+    }
+
+    /// The manifest of `tree` for a platform, or a failure that says which there are.
+    pub(crate) fn pick<'t>(
+        &self,
+        ns: &Namespace,
+        tree: &'t Tree,
+        platform: Option<&Platform>,
+        attempted: &str,
+        name: &str,
+    ) -> Result<&'t Tree, Failure> {
+        let wanted = platform.cloned().unwrap_or_else(Platform::host);
+        let matcher = PlatformMatcher::only(&wanted);
+        tree.pick(&matcher).ok_or_else(|| {
+            no_platform(tree, &wanted, attempted)
+                .object("image", name)
+                .namespace(ns)
+        })
+    }
+}
+
+/// No manifest suits; which would.
+pub(crate) fn no_platform(tree: &Tree, wanted: &Platform, attempted: &str) -> Failure {
+    let reason = format!("no manifest for {wanted}");
+    let failure = Failure::new(ErrorKind::NotFound, attempted, reason);
+    match tree.platforms().as_slice() {
+        [] => failure.cause("it names no platform at all"),
+        some => failure.cause(format!("it has {}", some.join(", "))),
     }
 }

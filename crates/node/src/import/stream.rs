@@ -1,0 +1,391 @@
+//! An archive that can be read only once: from standard input, over a connection, or packed.
+//!
+//! Its entries come in any order, and what they mean is known only at the end. So small documents
+//! are kept in memory and everything else goes into the store as it arrives, verified where the
+//! archive names a digest; then the same table as for a file is handed on.
+
+use std::{
+    collections::HashSet,
+    io::{self, Cursor},
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll},
+    thread,
+};
+
+use async_compression::tokio::bufread::{BzDecoder, GzipDecoder, XzDecoder, ZstdDecoder};
+use cairn_types::{Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+use tokio_stream::StreamExt;
+use tokio_tar::{ArchiveBuilder, Entry, EntryType};
+
+use super::{
+    ATTEMPTED,
+    archive::{Archive, Place, clean, link_target, not_an_archive},
+    skim,
+};
+use crate::{Failure, Node, documents::DOCUMENT_BYTES_MAX};
+
+/// Most bytes of all documents of a stream together, kept in memory.
+const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
+/// What `xz -9` needs is 65 MiB.
+const XZ_MEMORY_MAX: u64 = 128 << 20;
+/// Also the unit of writes to the store.
+const BUFFER_BYTES: usize = 1 << 18;
+
+type Bytes = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A reader whose waiting is done in place. The stream has a thread of its own, so nobody else
+/// waits with it.
+pub(super) struct InPlace<R>(pub(super) R);
+
+impl<R: io::Read + Unpin> AsyncRead for InPlace<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let got = loop {
+            match self.0.read(buffer.initialize_unfilled()) {
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        buffer.advance(got);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads the whole stream. What was stored is listed in `stored`, also after a failure.
+pub(super) fn read(
+    node: &Node,
+    ns: &Namespace,
+    name: String,
+    reader: Bytes,
+    stored: &mut Vec<Digest>,
+) -> Result<Archive, Failure> {
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|err| broken(&name, &err))?;
+            let mut taker = Taker {
+                node,
+                ns,
+                archive: Archive::empty(name.clone(), ns.clone(), node.content().clone()),
+                documents: 0,
+                entries: 0,
+                stored,
+            };
+            runtime.block_on(taker.run(reader))?;
+            Ok(taker.archive)
+        });
+        worker.join().unwrap_or_else(|_| {
+            Err(Failure::new(
+                ErrorKind::Internal,
+                ATTEMPTED,
+                "the reader broke off",
+            ))
+        })
+    })
+}
+
+fn broken(name: &str, err: &io::Error) -> Failure {
+    let failure = match err.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            Failure::new(ErrorKind::DataLoss, ATTEMPTED, "the archive is cut short")
+                .next("fetch the archive again")
+        }
+        io::ErrorKind::InvalidData | io::ErrorKind::Other => {
+            Failure::new(ErrorKind::DataLoss, ATTEMPTED, "the archive is damaged")
+                .next("fetch the archive again")
+        }
+        _ => Failure::new(ErrorKind::Internal, ATTEMPTED, "it cannot be read"),
+    };
+    let failure = failure.object("archive", name);
+    let text = err.to_string();
+    if text.eq_ignore_ascii_case("unexpected end of file") {
+        return failure;
+    }
+    failure.cause(text)
+}
+
+/// Takes the first `length` bytes, less at the end of the stream, and gives the stream back whole.
+async fn peek(mut reader: Bytes, length: usize) -> io::Result<(Vec<u8>, Bytes)> {
+    let mut head = Vec::with_capacity(length);
+    (&mut reader)
+        .take(length as u64)
+        .read_to_end(&mut head)
+        .await?;
+    let whole = Cursor::new(head.clone()).chain(reader);
+    Ok((head, Box::new(whole)))
+}
+
+/// Undoes what the stream is packed in.
+async fn unpacked(reader: Bytes) -> io::Result<Bytes> {
+    let (head, reader) = peek(reader, 512).await?;
+    let reader = BufReader::with_capacity(BUFFER_BYTES, reader);
+    Ok(match head.as_slice() {
+        [0x1f, 0x8b, ..] => {
+            let mut decoder = GzipDecoder::new(reader);
+            decoder.multiple_members(true);
+            Box::new(decoder)
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            let mut decoder = ZstdDecoder::new(reader);
+            decoder.multiple_members(true);
+            Box::new(decoder)
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            let mut decoder = XzDecoder::with_mem_limit(reader, XZ_MEMORY_MAX);
+            decoder.multiple_members(true);
+            Box::new(decoder)
+        }
+        [b'B', b'Z', b'h', ..] => {
+            let mut decoder = BzDecoder::new(reader);
+            decoder.multiple_members(true);
+            Box::new(decoder)
+        }
+        _ => Box::new(reader),
+    })
+}
+
+/// Takes entries in.
+struct Taker<'a> {
+    node: &'a Node,
+    ns: &'a Namespace,
+    archive: Archive,
+    documents: u64,
+    entries: usize,
+    stored: &'a mut Vec<Digest>,
+}
+
+/// Makes ingest refs that no other stream uses.
+static INGESTS: AtomicU64 = AtomicU64::new(0);
+
+impl Taker<'_> {
+    async fn run(&mut self, reader: Bytes) -> Result<(), Failure> {
+        let name = self.archive.name.clone();
+        let broken = |err: io::Error| broken(&name, &err);
+        let reader = unpacked(reader).await.map_err(broken)?;
+        let (head, reader) = peek(reader, 512).await.map_err(broken)?;
+        if !skim::is_header(&head) {
+            return Err(not_an_archive(&name, &head));
+        }
+        let mut tar = ArchiveBuilder::new(BufReader::with_capacity(BUFFER_BYTES, reader)).build();
+        let mut entries = tar.entries().map_err(broken)?;
+        while let Some(entry) = entries.next().await {
+            self.entries += 1;
+            if self.entries > skim::ENTRIES_MAX {
+                let reason = format!("it has more than {} entries", skim::ENTRIES_MAX);
+                return Err(self.failure(ErrorKind::ResourceExhausted, reason));
+            }
+            self.entry(entry.map_err(broken)?).await?;
+        }
+        drop(entries);
+        // Padding is read as well: a producer on the other end of a pipe must not die of it, and a
+        // packed stream proves its own checksum only at its end.
+        if let Ok(mut rest) = tar.into_inner() {
+            loop {
+                let length = rest.fill_buf().await.map_err(broken)?.len();
+                if length == 0 {
+                    break;
+                }
+                rest.consume(length);
+            }
+        }
+        Ok(())
+    }
+
+    fn failure(&self, kind: ErrorKind, reason: String) -> Failure {
+        Failure::new(kind, ATTEMPTED, reason).object("archive", &self.archive.name)
+    }
+
+    async fn entry<R: AsyncRead + Unpin>(&mut self, mut entry: Entry<R>) -> Result<(), Failure> {
+        let broken = |name: &str, err: &io::Error| broken(name, err);
+        let path = entry
+            .path_bytes()
+            .map_err(|e| broken(&self.archive.name, &e))?;
+        let Some(name) = clean(&String::from_utf8_lossy(&path)) else {
+            return Ok(());
+        };
+        let link = entry
+            .link_name_bytes()
+            .map_err(|e| broken(&self.archive.name, &e))?;
+        let link = link.map(|link| String::from_utf8_lossy(&link).into_owned());
+        match entry.header().entry_type() {
+            EntryType::Symlink => {
+                let target = link.and_then(|link| link_target(&name, &link));
+                self.archive.link(name, target);
+                return Ok(());
+            }
+            EntryType::Link => {
+                self.archive.link(name, link.and_then(|link| clean(&link)));
+                return Ok(());
+            }
+            EntryType::Regular | EntryType::Continuous => {}
+            _ => return Ok(()),
+        }
+        let size = entry.effective_size();
+        let mut head = vec![0; BUFFER_BYTES];
+        let filled = fill(&mut entry, &mut head)
+            .await
+            .map_err(|err| broken(&self.archive.name, &err).at(self.archive.location(&name)))?;
+        head.truncate(filled);
+        if size <= DOCUMENT_BYTES_MAX && is_document(&name, &head) {
+            return self.document(name, size, head, entry).await;
+        }
+        let digest = self.store(&name, size, head, entry).await?;
+        self.archive.add(name, size, Place::Stored(digest))
+    }
+
+    async fn document<R: AsyncRead + Unpin>(
+        &mut self,
+        name: String,
+        size: u64,
+        mut bytes: Vec<u8>,
+        mut entry: Entry<R>,
+    ) -> Result<(), Failure> {
+        self.documents += size;
+        if self.documents > DOCUMENTS_BYTES_MAX {
+            let reason = format!("its documents take more than {DOCUMENTS_BYTES_MAX} bytes");
+            return Err(self.failure(ErrorKind::ResourceExhausted, reason));
+        }
+        entry
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(|err| broken(&self.archive.name, &err).at(self.archive.location(&name)))?;
+        self.archive.add(name, size, Place::Memory(bytes.into()))
+    }
+
+    /// Stores an entry's bytes under the digest its name says, or the one they have.
+    async fn store<R: AsyncRead + Unpin>(
+        &mut self,
+        name: &str,
+        size: u64,
+        mut buffer: Vec<u8>,
+        mut entry: Entry<R>,
+    ) -> Result<Digest, Failure> {
+        let expected = blob_name(name);
+        let number = INGESTS.fetch_add(1, Ordering::Relaxed);
+        let reference = format!("stream-{}-{number}", std::process::id());
+        let reference = IngestRef::parse(&reference).map_err(|err| Failure::of(ATTEMPTED, &err))?;
+        let content = self.node.content();
+        let mut ingest = match content.writer(self.ns, &reference, expected.as_ref(), size) {
+            Ok(ingest) => ingest,
+            Err(err) => match (&expected, err.kind()) {
+                // The reader skips what is left of an entry by itself.
+                (Some(expected), ErrorKind::AlreadyExists) => return Ok(expected.clone()),
+                _ => return Err(self.not_stored(name, &err)),
+            },
+        };
+        let copied: Result<(), Failure> = async {
+            let mut filled = buffer.len();
+            buffer.resize(BUFFER_BYTES, 0);
+            while filled > 0 {
+                io::Write::write_all(&mut ingest, &buffer[..filled])
+                    .map_err(|err| self.not_written(name, &err))?;
+                filled = fill(&mut entry, &mut buffer).await.map_err(|err| {
+                    broken(&self.archive.name, &err).at(self.archive.location(name))
+                })?;
+            }
+            let actual = ingest.digest_so_far();
+            match &expected {
+                Some(expected) if actual != *expected => Err(self.damaged(name, expected, &actual)),
+                _ => Ok(()),
+            }
+        }
+        .await;
+        if let Err(failure) = copied {
+            if let Err(err) = ingest.abort() {
+                tracing::warn!("abort an upload: {err}");
+            }
+            return Err(failure);
+        }
+        let digest = ingest.digest_so_far();
+        match ingest.commit(Some(size), Some(&digest), Labels::new()) {
+            Ok(_) => self.stored.push(digest.clone()),
+            Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
+            Err(err) => return Err(self.not_stored(name, &err)),
+        }
+        Ok(digest)
+    }
+
+    fn not_stored(&self, name: &str, err: &dyn Classified) -> Failure {
+        if err.kind() == ErrorKind::ResourceExhausted {
+            return self.full(name, err.to_string());
+        }
+        Failure::because(ATTEMPTED, "its blobs cannot be stored", err)
+            .object("archive", &self.archive.name)
+            .at(self.archive.location(name))
+    }
+
+    fn not_written(&self, name: &str, err: &io::Error) -> Failure {
+        match err.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                self.full(name, err.to_string())
+            }
+            _ => self
+                .failure(ErrorKind::Internal, "its blobs cannot be stored".to_owned())
+                .cause(err.to_string())
+                .at(self.archive.location(name)),
+        }
+    }
+
+    fn full(&self, name: &str, cause: String) -> Failure {
+        let root = self.node.root().display();
+        let free = self.node.free_bytes();
+        let reason = format!("no space left on {root} ({free} B free)");
+        self.failure(ErrorKind::ResourceExhausted, reason)
+            .cause(cause)
+            .at(self.archive.location(name))
+            .next("cairn df; cairn gc; then import again")
+    }
+
+    fn damaged(&self, name: &str, expected: &Digest, actual: &Digest) -> Failure {
+        self.failure(ErrorKind::DataLoss, format!("blob {expected} is damaged"))
+            .cause(format!("its bytes hash to {actual}"))
+            .at(self.archive.location(name))
+            .next("fetch the archive again")
+    }
+}
+
+/// Reads until the buffer is full or the entry ends.
+async fn fill<R: AsyncRead + Unpin>(entry: &mut Entry<R>, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match entry.read(&mut buffer[filled..]).await? {
+            0 => break,
+            got => filled += got,
+        }
+    }
+    Ok(filled)
+}
+
+/// What may have to be read before it is known what it is. A layer never begins like JSON.
+fn is_document(name: &str, head: &[u8]) -> bool {
+    let first = head.iter().find(|b| !b.is_ascii_whitespace());
+    let named = ["VERSION", "oci-layout", "repositories"]
+        .iter()
+        .any(|n| name.rsplit('/').next() == Some(n));
+    named || name.ends_with(".json") || matches!(first, Some(b'{' | b'[')) || head.is_empty()
+}
+
+/// `blobs/sha256/<hex>`.
+fn blob_name(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.strip_prefix("blobs/")?.split_once('/')?;
+    Digest::parse(&format!("{algorithm}:{hex}")).ok()
+}
+
+/// Removes blobs that were stored on the way and that nothing needs.
+pub(super) fn discard(node: &Node, ns: &Namespace, stored: &[Digest], needed: &HashSet<Digest>) {
+    for digest in stored.iter().filter(|d| !needed.contains(d)) {
+        match node.content().delete(ns, digest) {
+            Ok(_) => {}
+            Err(err) if err.kind() == ErrorKind::NotFound => {}
+            // The garbage collector finds it.
+            Err(err) => tracing::warn!("remove {digest}: {err}"),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Storing what was chosen, in the order in which nothing can be found before it is whole: blobs,
+//! documents, snapshots, names.
+
+use std::collections::{HashMap, HashSet};
+
+use cairn_meta::{ImageRecord, Timestamp, Tx, View, schema};
+use cairn_types::{
+    Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, Namespace, validate_label,
+};
+
+use super::{
+    ATTEMPTED, Imported, Reading,
+    archive::Archive,
+    choose::{Chosen, Wanted},
+    names::Naming,
+};
+use crate::{
+    Event, Failure, Node, Progress,
+    store::SNAPSHOT_REF,
+    unpack::{Plan, Stack, Work},
+    walk::{Body, ManifestBody, Tree, gc_labels},
+};
+
+/// How an archive is imported.
+pub(super) struct Options {
+    pub(super) naming: Naming,
+    pub(super) index_name: Option<String>,
+    pub(super) wanted: Wanted,
+    pub(super) unpack: bool,
+    pub(super) labels: Labels,
+}
+
+/// A document to store, with the references it holds.
+struct Paper<'a> {
+    bytes: &'a [u8],
+    labels: Labels,
+}
+
+/// What all chosen images consist of.
+#[derive(Default)]
+struct Parts<'a> {
+    papers: HashMap<&'a Digest, Paper<'a>>,
+    blobs: Vec<Descriptor>,
+    stacks: Vec<Stack>,
+}
+
+/// Stores everything; the images, and every digest they need.
+pub(super) fn write(
+    node: &Node,
+    ns: &Namespace,
+    archive: &Archive,
+    chosen: Vec<Chosen>,
+    options: &Options,
+    progress: &dyn Progress,
+    stored: &mut Vec<Digest>,
+) -> Result<(Vec<Imported>, HashSet<Digest>), Failure> {
+    for (key, value) in &options.labels {
+        validate_label(key, value)
+            .map_err(|err| Failure::of(ATTEMPTED, &err).object("archive", &archive.name))?;
+    }
+    let open = |digest: &Digest, reading| match reading {
+        Reading::Store => node.open_stored(ns, digest, ATTEMPTED),
+        Reading::Source => match archive.blob(digest)? {
+            Some(member) => archive.open(&member),
+            None => Err(absent(archive, digest)),
+        },
+    };
+    let location = |digest: &Digest| match archive.blob(digest) {
+        Ok(Some(member)) => Some(archive.location(&member.name)),
+        _ => None,
+    };
+    let work = Work {
+        node,
+        ns,
+        attempted: "import image",
+        object: ("image", title(archive, &chosen)),
+        open: &open,
+        location: &location,
+        advice: "fetch the archive again",
+        progress,
+    };
+    let parts = gather(&work, archive, &chosen, options.unpack)?;
+    announce(&work, &chosen);
+    let plan = Plan::new(&work, &parts.stacks, &parts.blobs)?;
+    let ready = plan.run(&work, stored)?;
+    let mut needed: HashSet<Digest> = HashSet::new();
+    for image in &chosen {
+        needed.extend(image.kept.iter().cloned());
+    }
+    for (digest, paper) in parts.papers {
+        if put(&work, digest, paper)? {
+            stored.push(digest.clone());
+        }
+    }
+    ready.commit(&work)?;
+    let imported = record(&work, &chosen, options)?;
+    Ok((imported, needed))
+}
+
+fn absent(archive: &Archive, digest: &Digest) -> Failure {
+    let reason = format!("blob {digest} is not in the archive");
+    Failure::new(ErrorKind::NotFound, ATTEMPTED, reason)
+        .object("archive", &archive.name)
+        .next("fetch or save the archive again")
+}
+
+/// How messages name what is imported.
+fn title(archive: &Archive, chosen: &[Chosen]) -> String {
+    match chosen {
+        [Chosen { names, .. }] if !names.is_empty() => names[0].to_string(),
+        _ => archive.name.clone(),
+    }
+}
+
+/// The manifests of a tree that are unpacked.
+fn picked(image: &Chosen) -> impl Iterator<Item = (&Tree, &ManifestBody)> {
+    let all = image.tree.manifests().into_iter();
+    all.filter_map(|tree| match &tree.body {
+        Body::Manifest(body) if image.images.contains(&tree.descriptor.digest) => {
+            Some((tree, &**body))
+        }
+        _ => None,
+    })
+}
+
+fn announce(work: &Work<'_>, chosen: &[Chosen]) {
+    for image in chosen {
+        for (tree, body) in picked(image) {
+            let layers = body.manifest.layers.iter();
+            work.progress.event(Event::Resolved {
+                name: image
+                    .names
+                    .first()
+                    .map_or_else(String::new, ToString::to_string),
+                platform: tree.platform().map(|p| p.to_string()).unwrap_or_default(),
+                layers: layers.map(|l| (l.digest.clone(), l.size)).collect(),
+            });
+        }
+    }
+}
+
+fn gather<'a>(
+    work: &Work<'_>,
+    archive: &Archive,
+    chosen: &'a [Chosen],
+    unpack: bool,
+) -> Result<Parts<'a>, Failure> {
+    let mut parts = Parts::default();
+    for image in chosen {
+        papers(archive, &image.tree, &image.kept, &mut parts)?;
+        for (tree, body) in picked(image).filter(|(_, body)| body.is_image()) {
+            // Also without unpacking: a configuration that contradicts its manifest is refused
+            // now, while somebody can still fetch it again.
+            let stack = match Stack::of(work, tree, body) {
+                Ok(stack) => stack,
+                Err(_) if !unpack && body.layer_types().is_err() => continue,
+                Err(failure) => return Err(failure),
+            };
+            if !unpack {
+                continue;
+            }
+            if let Some(chain) = stack.chains().pop() {
+                let config = &body.manifest.config.digest;
+                if let Some(paper) = parts.papers.get_mut(config) {
+                    paper
+                        .labels
+                        .insert(SNAPSHOT_REF.to_owned(), chain.to_string());
+                }
+            }
+            parts.stacks.push(stack);
+        }
+    }
+    // A blob that is also a document is stored as the document, with what it refers to.
+    let Parts { papers, blobs, .. } = &mut parts;
+    blobs.retain(|blob| !papers.contains_key(&blob.digest));
+    Ok(parts)
+}
+
+/// Collects the documents of a tree that are kept, and the blobs they refer to.
+fn papers<'a>(
+    archive: &Archive,
+    tree: &'a Tree,
+    kept: &HashSet<Digest>,
+    parts: &mut Parts<'a>,
+) -> Result<(), Failure> {
+    if !kept.contains(&tree.descriptor.digest) {
+        return Ok(());
+    }
+    let labels = gc_labels(&tree.children(&|digest| kept.contains(digest)));
+    let mut paper = |digest: &'a Digest, bytes: &'a [u8], labels: Labels| {
+        let paper = parts.papers.entry(digest).or_insert(Paper {
+            bytes,
+            labels: Labels::new(),
+        });
+        paper.labels.extend(labels);
+    };
+    match &tree.body {
+        Body::Missing | Body::Blob => {}
+        Body::Index(children) => {
+            paper(&tree.descriptor.digest, &tree.bytes, labels);
+            for child in children {
+                papers(archive, child, kept, parts)?;
+            }
+        }
+        Body::Manifest(body) => {
+            paper(&tree.descriptor.digest, &tree.bytes, labels);
+            let config = &body.manifest.config;
+            if let Some(bytes) = &body.config_bytes {
+                paper(&config.digest, bytes, Labels::new());
+            }
+            for child in tree.children(&|_| true) {
+                let here = archive.blob(&child.digest)?.is_some();
+                if here || archive.has_stored(&child.digest) {
+                    parts.blobs.push(child.clone());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stores a document; whether it is new.
+fn put(work: &Work<'_>, digest: &Digest, paper: Paper<'_>) -> Result<bool, Failure> {
+    let content = work.node.content();
+    let labels = paper.labels.clone();
+    match content.put(work.ns, paper.bytes, Some(digest), labels) {
+        Ok(_) => Ok(true),
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => {
+            work.node.add_labels(work.ns, digest, paper.labels)?;
+            Ok(false)
+        }
+        Err(err) => {
+            let reason = format!("document {digest} cannot be stored");
+            Err(work.failure(Failure::because(work.attempted, reason, &err)))
+        }
+    }
+}
+
+/// Names everything, all at once.
+fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<Imported>, Failure> {
+    let now = Timestamp::now();
+    let mut records: Vec<(ImageName, Descriptor)> = Vec::new();
+    let mut imported: Vec<Imported> = Vec::new();
+    for image in chosen {
+        let facts = facts(work, image, options.unpack)?;
+        for name in &image.names {
+            records.retain(|(known, _)| known != name);
+            imported.retain(|known| known.name != *name);
+            let mut target = image.tree.descriptor.clone();
+            target.platform = None;
+            records.push((name.clone(), target));
+            imported.push(Imported {
+                name: name.clone(),
+                ..facts.clone()
+            });
+        }
+    }
+    let ns = work.ns.clone();
+    let labels = options.labels.clone();
+    let written = work.node.meta().write(move |tx: &mut Tx| {
+        for (name, target) in records {
+            let key = (ns.clone(), name);
+            let record = match tx.get(&schema::IMAGES, &key)? {
+                Some(mut known) => {
+                    known.target = target;
+                    known.updated_at = now;
+                    if !labels.is_empty() {
+                        known.labels.clone_from(&labels);
+                    }
+                    known
+                }
+                None => ImageRecord {
+                    target,
+                    labels: labels.clone(),
+                    created_at: now,
+                    updated_at: now,
+                },
+            };
+            tx.put(&schema::IMAGES, &key, &record)?;
+        }
+        Ok::<(), cairn_meta::Error>(())
+    });
+    written.map_err(|err| work.failure(Failure::of(work.attempted, &err)))?;
+    Ok(imported)
+}
+
+/// What is told of an image, whatever its name.
+fn facts(work: &Work<'_>, image: &Chosen, unpack: bool) -> Result<Imported, Failure> {
+    let everything = image.tree.everything().into_iter();
+    let content_size = everything
+        .filter(|descriptor| image.kept.contains(&descriptor.digest))
+        .map(|descriptor| descriptor.size)
+        .sum();
+    let mut platform = None;
+    let mut unpacked_size = None;
+    for (tree, body) in picked(image) {
+        platform = platform.or_else(|| tree.platform());
+        if unpack && body.is_image() {
+            let config = body.config.as_ref();
+            let diff_ids = config.map_or(&[][..], |c| &c.rootfs.diff_ids);
+            let size = work.node.unpacked_size(work.ns, diff_ids)?;
+            unpacked_size = Some(unpacked_size.unwrap_or(0) + size.unwrap_or(0));
+        }
+    }
+    let anything = ImageName::parse("-").map_err(|err| Failure::of(work.attempted, &err))?;
+    Ok(Imported {
+        name: image.names.first().cloned().unwrap_or(anything),
+        target: image.tree.descriptor.clone(),
+        platform,
+        content_size,
+        unpacked_size,
+    })
+}

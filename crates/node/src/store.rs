@@ -1,0 +1,224 @@
+//! Small questions that several requests ask of the rooms below.
+
+use std::{
+    io::Read,
+    sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use cairn_meta::{ImageRecord, View, schema};
+use cairn_types::{
+    ChainId, Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, Namespace, SnapshotKey,
+    SnapshotKind,
+};
+
+use crate::{
+    Failure, Node,
+    documents::{DOCUMENT_BYTES_MAX, DocumentError},
+    walk::{self, Blobs, Tree},
+};
+
+/// The label by which a configuration holds its unpacked stack (containerd `core/unpack`).
+pub(crate) const SNAPSHOT_REF: &str = "containerd.io/gc.ref.snapshot.overlayfs";
+
+impl Node {
+    /// Held while references are on their way from blobs to records, so that the garbage collector
+    /// does not look in between.
+    pub(crate) fn working(&self) -> RwLockReadGuard<'_, ()> {
+        self.inner
+            .busy
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by the garbage collector.
+    pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.inner
+            .busy
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_blob(&self, ns: &Namespace, digest: &Digest) -> Result<bool, Failure> {
+        self.content()
+            .exists(ns, digest)
+            .map_err(|err| Failure::of("look up blob", &err).object("blob", digest))
+    }
+
+    /// Whether a committed snapshot of this name exists.
+    pub(crate) fn has_snapshot(&self, ns: &Namespace, key: &SnapshotKey) -> Result<bool, Failure> {
+        match self.snapshots().stat(ns, key) {
+            Ok(info) => Ok(info.kind == SnapshotKind::Committed),
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+            Err(err) => Err(Failure::of("look up snapshot", &err).object("snapshot", key)),
+        }
+    }
+
+    /// Opens a stored blob.
+    pub(crate) fn open_stored(
+        &self,
+        ns: &Namespace,
+        digest: &Digest,
+        attempted: &str,
+    ) -> Result<Box<dyn Read + Send>, Failure> {
+        let blob = self.content().open_blob(ns, digest).map_err(|err| {
+            Failure::because(attempted, format!("blob {digest} is missing"), &err).namespace(ns)
+        })?;
+        Ok(Box::new(blob))
+    }
+
+    /// Bytes free for the store, 0 when that cannot be told.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.inner.dir.space().map_or(0, |space| space.free_bytes)
+    }
+
+    /// Makes a configuration hold its unpacked stack.
+    pub(crate) fn hold_chain(
+        &self,
+        ns: &Namespace,
+        config: &Digest,
+        chain: &ChainId,
+    ) -> Result<(), Failure> {
+        let mut labels = Labels::new();
+        labels.insert(SNAPSHOT_REF.to_owned(), chain.to_string());
+        self.add_labels(ns, config, labels)
+    }
+
+    /// Adds labels to a blob.
+    pub(crate) fn add_labels(
+        &self,
+        ns: &Namespace,
+        digest: &Digest,
+        labels: Labels,
+    ) -> Result<(), Failure> {
+        self.content()
+            .update_labels(ns, digest, &labels)
+            .map(drop)
+            .map_err(|err| Failure::of("label blob", &err).object("blob", digest))
+    }
+
+    /// All image records of a namespace, by name.
+    pub(crate) fn image_records(
+        &self,
+        ns: &Namespace,
+        attempted: &str,
+    ) -> Result<Vec<(ImageName, ImageRecord)>, Failure> {
+        let read = self.meta().read(|view| view.scan(&schema::IMAGES, ns));
+        let records = read.map_err(|err| Failure::of(attempted, &err).namespace(ns))?;
+        Ok(records
+            .into_iter()
+            .map(|((_, name), record)| (name, record))
+            .collect())
+    }
+
+    /// One image record; a failure that says where else to look when it is not there.
+    pub(crate) fn image_record(
+        &self,
+        ns: &Namespace,
+        name: &ImageName,
+        attempted: &str,
+    ) -> Result<ImageRecord, Failure> {
+        let read = self
+            .meta()
+            .read(|view| view.get(&schema::IMAGES, &(ns.clone(), name.clone())));
+        match read {
+            Ok(Some(record)) => Ok(record),
+            Ok(None) => Err(self.no_such_image(ns, name, attempted)),
+            Err(err) => Err(Failure::of(attempted, &err)
+                .object("image", name)
+                .namespace(ns)),
+        }
+    }
+}
+
+/// The documents of one namespace.
+pub(crate) struct StoreBlobs<'a> {
+    node: &'a Node,
+    ns: &'a Namespace,
+    attempted: &'a str,
+    image: String,
+    lenient: bool,
+}
+
+impl<'a> StoreBlobs<'a> {
+    /// Damage and refusals are failures.
+    pub(crate) fn new(
+        node: &'a Node,
+        ns: &'a Namespace,
+        attempted: &'a str,
+        image: String,
+    ) -> Self {
+        StoreBlobs {
+            node,
+            ns,
+            attempted,
+            image,
+            lenient: false,
+        }
+    }
+
+    /// A damaged document counts as missing: one bad image must not hide the others from a list.
+    pub(crate) fn lenient(mut self) -> Self {
+        self.lenient = true;
+        self
+    }
+
+    /// A document that is needed and not here.
+    pub(crate) fn missing(&self, descriptor: &Descriptor) -> Failure {
+        let reason = format!("manifest {} is missing", descriptor.digest);
+        Failure::new(ErrorKind::NotFound, self.attempted, reason)
+            .object("image", &self.image)
+            .namespace(self.ns)
+            .next("import or pull the image again")
+    }
+
+    /// The tree below a target. Lenient readers get a target that cannot be read as missing.
+    pub(crate) fn tree(&self, target: &Descriptor) -> Result<Tree, Failure> {
+        match Tree::read(self, target) {
+            Err(err) if self.lenient => {
+                tracing::warn!("{err}");
+                Ok(Tree {
+                    descriptor: target.clone(),
+                    bytes: Vec::new(),
+                    body: walk::Body::Missing,
+                })
+            }
+            other => other,
+        }
+    }
+}
+
+impl Blobs for StoreBlobs<'_> {
+    type Error = Failure;
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Failure> {
+        let content = self.node.content();
+        match content.read_all(self.ns, &descriptor.digest, DOCUMENT_BYTES_MAX) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
+            Err(err) if self.lenient => {
+                tracing::warn!("read {}: {err}", descriptor.digest);
+                Ok(None)
+            }
+            Err(err) => {
+                let reason = format!("blob {} cannot be read", descriptor.digest);
+                Err(Failure::because(self.attempted, reason, &err)
+                    .object("image", &self.image)
+                    .namespace(self.ns))
+            }
+        }
+    }
+
+    fn refuse(&self, descriptor: &Descriptor, reason: DocumentError) -> Failure {
+        let text = format!("document {} is refused", descriptor.digest);
+        Failure::new(ErrorKind::InvalidArgument, self.attempted, text)
+            .object("image", &self.image)
+            .namespace(self.ns)
+            .cause(reason.to_string())
+    }
+
+    fn too_many(&self, _descriptor: &Descriptor, reason: String) -> Failure {
+        Failure::new(ErrorKind::InvalidArgument, self.attempted, reason)
+            .object("image", &self.image)
+            .namespace(self.ns)
+    }
+}

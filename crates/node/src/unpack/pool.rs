@@ -1,0 +1,418 @@
+//! Layers side by side: each is read once, and on the way stored, hashed, inflated, hashed again
+//! and written.
+//!
+//! As many workers as cores, the largest layer first, so that no long layer begins last. A layer is
+//! unpacked before the ones below it are known to be right; nothing of it is visible until all are.
+
+use std::{
+    io::{self, Read},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use cairn_content::Ingest;
+use cairn_layer::{Options, Unpacked};
+use cairn_snapshot::Staged;
+use cairn_types::{
+    Classified, Compression, DiffId, Digest, ErrorKind, IngestRef, Labels, LayerType, SnapshotKey,
+};
+
+use super::{Reading, Work};
+use crate::{Failure, Phase};
+
+/// The label that tells a packed layer's diff ID (containerd `core/images/labels.go`).
+pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+
+/// One blob, and what is to become of it.
+pub(crate) struct Job {
+    /// Its name.
+    pub(crate) digest: Digest,
+    /// Its bytes.
+    pub(crate) size: u64,
+    /// Put it into the store; otherwise it is there.
+    pub(crate) store: bool,
+    /// The diff ID it must have and how it may be packed; `None` when it is no layer to unpack.
+    pub(crate) layer: Option<(DiffId, LayerType)>,
+    /// The stacks that need it unpacked. More than one when images have it above different layers.
+    pub(crate) trees: Vec<SnapshotKey>,
+}
+
+/// A layer unpacked for one stack, and not yet visible.
+pub(crate) struct Tree {
+    pub(crate) key: SnapshotKey,
+    pub(crate) staged: Staged,
+    pub(crate) unpacked: Unpacked,
+    pub(crate) blob: Digest,
+}
+
+/// What the workers made.
+#[derive(Default)]
+pub(crate) struct Made {
+    /// Unpacked layers, in no order.
+    pub(crate) trees: Vec<Tree>,
+    /// Blobs that were not in the namespace before.
+    pub(crate) stored: Vec<Digest>,
+}
+
+/// Makes `ingest` refs that no other import uses.
+static INGESTS: AtomicU64 = AtomicU64::new(0);
+
+/// Does all jobs. After a failure what was stored is still listed in `made`, for cleaning up.
+pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Result<(), Failure> {
+    for job in &jobs {
+        work.layer(&job.digest, Phase::Waiting, 0, job.size);
+    }
+    let workers = thread::available_parallelism()
+        .map_or(1, |n| n.get())
+        .min(jobs.len());
+    // The queue is taken from its end.
+    jobs.sort_by_key(|job| job.size);
+    let queue = Mutex::new(jobs);
+    let results = Mutex::new((std::mem::take(made), None::<Failure>));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let next = lock(&queue).pop();
+                    let Some(job) = next else { break };
+                    let mut own = Made::default();
+                    let done = one(work, &job, &stop, &mut own);
+                    let mut results = lock(&results);
+                    results.0.trees.append(&mut own.trees);
+                    results.0.stored.append(&mut own.stored);
+                    if let Err(failure) = done {
+                        stop.store(true, Ordering::Relaxed);
+                        // Those that were only stopped are not the cause.
+                        let keep = results
+                            .1
+                            .as_ref()
+                            .is_none_or(|f| f.kind == ErrorKind::Canceled);
+                        if keep {
+                            results.1 = Some(failure);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (all, failure) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    *made = all;
+    failure.map_or(Ok(()), Err)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One blob from its source to where it belongs.
+fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result<(), Failure> {
+    let ingest = match job.store {
+        true => open_ingest(work, job)?,
+        false => None,
+    };
+    let stores = ingest.is_some();
+    let mut trees = job.trees.iter();
+    let mut tee = Tee {
+        source: (work.open)(
+            &job.digest,
+            if stores {
+                Reading::Source
+            } else {
+                Reading::Store
+            },
+        )?,
+        ingest,
+        read: 0,
+        limit: job.size,
+        failed: None,
+        stop,
+    };
+    let phase = match (stores, trees.len()) {
+        (true, 0) => Phase::Fetch,
+        (true, _) => Phase::FetchUnpack,
+        (false, _) => Phase::Unpack,
+    };
+    let first = pass(work, job, &mut tee, trees.next(), phase);
+    let outcome = settle(work, job, tee, first, made);
+    if let Some(tree) = outcome? {
+        made.trees.push(tree);
+    }
+    for key in trees {
+        let source = (work.open)(&job.digest, Reading::Store)?;
+        let tree = unpack(work, job, source, key, Phase::Unpack)?;
+        made.trees
+            .push(tree.map_err(|err| work.layer_failure(&job.digest, &err))?);
+    }
+    work.layer(&job.digest, Phase::Done, job.size, job.size);
+    Ok(())
+}
+
+fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
+    let number = INGESTS.fetch_add(1, Ordering::Relaxed);
+    let name = format!("import-{}-{number}-{}", std::process::id(), job.digest);
+    let reference =
+        IngestRef::parse(&name).map_err(|err| work.failure(Failure::of(work.attempted, &err)))?;
+    let opened = work
+        .node
+        .content()
+        .writer(work.ns, &reference, Some(&job.digest), job.size);
+    match opened {
+        Ok(ingest) => Ok(Some(ingest)),
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(None),
+        Err(err) => Err(work.store_failure(&job.digest, &err)),
+    }
+}
+
+/// What a pass over the bytes gave: nothing to unpack, or a tree, or why there is none.
+type Passed = Result<Option<Result<Tree, cairn_layer::Error>>, Failure>;
+
+fn pass(
+    work: &Work<'_>,
+    job: &Job,
+    tee: &mut Tee<'_>,
+    key: Option<&SnapshotKey>,
+    phase: Phase,
+) -> Passed {
+    match key {
+        Some(key) => unpack(work, job, tee, key, phase).map(Some),
+        None => {
+            tee.drain(&|done| work.layer(&job.digest, phase, done, job.size));
+            Ok(None)
+        }
+    }
+}
+
+fn unpack(
+    work: &Work<'_>,
+    job: &Job,
+    source: impl Read + Send,
+    key: &SnapshotKey,
+    phase: Phase,
+) -> Result<Result<Tree, cairn_layer::Error>, Failure> {
+    let Some((diff_id, layer_type)) = &job.layer else {
+        let reason = format!("layer {} has no diff ID", job.digest);
+        return Err(work.failure(Failure::new(ErrorKind::Internal, work.attempted, reason)));
+    };
+    let staged = work.node.snapshots().stage();
+    let staged = staged.map_err(|err| work.store_failure(&job.digest, &err))?;
+    let options = Options {
+        diff_algorithm: diff_id.digest().algorithm(),
+        ..Options::default()
+    };
+    let progress = |done| work.layer(&job.digest, phase, done, job.size);
+    let unpacked = cairn_layer::unpack(source, *layer_type, staged.dir(), &options, &progress);
+    let unpacked = match unpacked {
+        Ok(unpacked) => unpacked,
+        Err(err) => return Ok(Err(err)),
+    };
+    if unpacked.diff_id != *diff_id {
+        let reason = format!("layer {} is not what the configuration says", job.digest);
+        let failure = Failure::new(ErrorKind::DataLoss, work.attempted, reason)
+            .cause(format!("its diff ID should be {diff_id}"))
+            .cause(format!(
+                "its uncompressed bytes hash to {}",
+                unpacked.diff_id
+            ));
+        return Err(work.located(failure, &job.digest));
+    }
+    for skipped in &unpacked.applied.skipped {
+        tracing::info!(layer = %job.digest, "left out: {skipped}");
+    }
+    Ok(Ok(Tree {
+        key: key.clone(),
+        staged,
+        unpacked,
+        blob: job.digest.clone(),
+    }))
+}
+
+/// Ends a pass: proves size and digest, commits the blob, and finds the true cause of a failure. A
+/// damaged layer mostly fails as bad gzip or bad tar first; what matters is that its bytes are wrong.
+fn settle(
+    work: &Work<'_>,
+    job: &Job,
+    mut tee: Tee<'_>,
+    passed: Passed,
+    made: &mut Made,
+) -> Result<Option<Tree>, Failure> {
+    let unpack_failed = matches!(passed, Err(_) | Ok(Some(Err(_))));
+    if unpack_failed {
+        tee.drain(&|_| ());
+    }
+    let Tee {
+        ingest,
+        failed,
+        read,
+        ..
+    } = tee;
+    let abort = |ingest: Option<Ingest>| {
+        if let Some(Err(err)) = ingest.map(Ingest::abort) {
+            tracing::warn!("abort an upload: {err}");
+        }
+    };
+    if let Some(cause) = failed {
+        abort(ingest);
+        return Err(cause.failure(work, job));
+    }
+    if let Some(failure) = ingest.as_ref().and_then(|i| mismatch(work, job, i, read)) {
+        abort(ingest);
+        return Err(failure);
+    }
+    let tree = match passed {
+        Err(failure) => {
+            abort(ingest);
+            return Err(failure);
+        }
+        Ok(Some(Err(err))) => {
+            abort(ingest);
+            return Err(work.layer_failure(&job.digest, &err));
+        }
+        Ok(Some(Ok(tree))) => Some(tree),
+        Ok(None) => None,
+    };
+    if let Some(ingest) = ingest {
+        commit(work, job, ingest, tree.as_ref(), made)?;
+    }
+    Ok(tree)
+}
+
+fn mismatch(work: &Work<'_>, job: &Job, ingest: &Ingest, read: u64) -> Option<Failure> {
+    let actual = ingest.digest_so_far();
+    if actual == job.digest && read == job.size {
+        return None;
+    }
+    let mut failure = work.damaged(&job.digest);
+    if read > job.size {
+        failure = failure.cause(format!("it has more than {} bytes", job.size));
+    } else if read < job.size {
+        failure = failure.cause(format!("it has {read} bytes instead of {}", job.size));
+    }
+    if actual != job.digest {
+        failure = failure.cause(format!("its bytes hash to {actual}"));
+    }
+    Some(failure)
+}
+
+fn commit(
+    work: &Work<'_>,
+    job: &Job,
+    ingest: Ingest,
+    tree: Option<&Tree>,
+    made: &mut Made,
+) -> Result<(), Failure> {
+    work.layer(&job.digest, Phase::Sync, job.size, job.size);
+    let mut labels = Labels::new();
+    if let Some(tree) = tree.filter(|t| t.unpacked.compression != Compression::None) {
+        labels.insert(UNCOMPRESSED.to_owned(), tree.unpacked.diff_id.to_string());
+    }
+    match ingest.commit(Some(job.size), Some(&job.digest), labels) {
+        Ok(_) => made.stored.push(job.digest.clone()),
+        // Another import was faster.
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
+        Err(err) => return Err(work.store_failure(&job.digest, &err)),
+    }
+    Ok(())
+}
+
+/// Why a pass broke off outside of the layer itself.
+enum Broken {
+    Source(io::Error),
+    Store(io::Error),
+    Stopped,
+}
+
+impl Broken {
+    fn failure(self, work: &Work<'_>, job: &Job) -> Failure {
+        let digest = &job.digest;
+        let (kind, reason, err) = match self {
+            Broken::Stopped => {
+                let failure = Failure::new(ErrorKind::Canceled, work.attempted, "it was stopped");
+                return work.failure(failure);
+            }
+            Broken::Source(err) if err.kind() == io::ErrorKind::UnexpectedEof => (
+                ErrorKind::DataLoss,
+                format!("layer {digest} is cut short"),
+                err,
+            ),
+            Broken::Source(err) => (
+                ErrorKind::Internal,
+                format!("layer {digest} cannot be read"),
+                err,
+            ),
+            Broken::Store(err) if is_full(&err) => {
+                return work.full(digest, &err.to_string());
+            }
+            Broken::Store(err) => (
+                ErrorKind::Internal,
+                format!("layer {digest} cannot be stored"),
+                err,
+            ),
+        };
+        let failure = Failure::new(kind, work.attempted, reason).cause(err.to_string());
+        work.located(failure, digest)
+    }
+}
+
+fn is_full(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// Passes a source's bytes on, and stores and counts them on the way.
+struct Tee<'a> {
+    source: Box<dyn Read + Send>,
+    ingest: Option<Ingest>,
+    read: u64,
+    limit: u64,
+    failed: Option<Broken>,
+    stop: &'a AtomicBool,
+}
+
+impl Tee<'_> {
+    /// Reads what is left, so that the digest is of everything.
+    fn drain(&mut self, progress: &dyn Fn(u64)) {
+        let mut buffer = vec![0; 1 << 18];
+        while self.failed.is_none() {
+            match self.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => progress(self.read),
+            }
+        }
+    }
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            self.failed.get_or_insert(Broken::Stopped);
+            return Err(io::Error::other("stopped"));
+        }
+        let got = match self.source.read(buffer) {
+            Ok(got) => got,
+            Err(err) => {
+                let copy = io::Error::new(err.kind(), err.to_string());
+                self.failed = Some(Broken::Source(err));
+                return Err(copy);
+            }
+        };
+        self.read += got as u64;
+        // One byte too many proves the size wrong; the rest of an endless source is not wanted.
+        if self.read > self.limit {
+            return Ok(0);
+        }
+        if let Some(ingest) = &mut self.ingest
+            && let Err(err) = io::Write::write_all(ingest, &buffer[..got])
+        {
+            let copy = io::Error::new(err.kind(), err.to_string());
+            self.failed = Some(Broken::Store(err));
+            return Err(copy);
+        }
+        Ok(got)
+    }
+}

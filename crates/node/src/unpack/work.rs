@@ -1,0 +1,105 @@
+//! What all workers of one request share, and how its failures name things.
+
+use std::io::Read;
+
+use cairn_types::{Classified, Digest, ErrorKind, Namespace};
+
+use crate::{Event, Failure, Node, Phase, Progress};
+
+/// Where a worker reads a blob.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Where the image comes from.
+    Source,
+    /// From the store; it is there.
+    Store,
+}
+
+/// Opens a blob for a worker.
+pub(crate) type Open<'a> =
+    dyn Fn(&Digest, Reading) -> Result<Box<dyn Read + Send>, Failure> + Sync + 'a;
+
+/// What all workers share, and how they name things in messages.
+pub(crate) struct Work<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) ns: &'a Namespace,
+    /// As in [`crate::Report::attempted`].
+    pub(crate) attempted: &'static str,
+    /// Kind and name, as in [`crate::Report::object`].
+    pub(crate) object: (&'static str, String),
+    pub(crate) open: &'a Open<'a>,
+    /// Where a blob lies, for `where:` lines.
+    pub(crate) location: &'a (dyn Fn(&Digest) -> Option<String> + Sync),
+    /// What to do about damage.
+    pub(crate) advice: &'static str,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+impl Work<'_> {
+    pub(super) fn layer(&self, digest: &Digest, phase: Phase, done: u64, total: u64) {
+        self.progress.event(Event::Layer {
+            digest: digest.clone(),
+            phase,
+            done,
+            total,
+        });
+    }
+
+    /// Says which object and namespace a failure is about.
+    pub(crate) fn failure(&self, failure: Failure) -> Failure {
+        let failure = failure.object(self.object.0, &self.object.1);
+        failure.namespace(self.ns)
+    }
+
+    pub(crate) fn located(&self, failure: Failure, digest: &Digest) -> Failure {
+        let mut failure = self.failure(failure);
+        failure.location = (self.location)(digest);
+        failure
+    }
+
+    /// A layer whose bytes are wrong; the caller adds how.
+    pub(super) fn damaged(&self, digest: &Digest) -> Failure {
+        let reason = format!("layer {digest} is damaged");
+        let failure = Failure::new(ErrorKind::DataLoss, self.attempted, reason);
+        self.located(failure, digest).next(self.advice)
+    }
+
+    pub(super) fn full(&self, digest: &Digest, cause: &str) -> Failure {
+        let root = self.node.root().display();
+        let free = self.node.free_bytes();
+        let reason = format!("no space left on {root} ({free} B free)");
+        let failure = Failure::new(ErrorKind::ResourceExhausted, self.attempted, reason)
+            .cause(format!("write layer {digest}"))
+            .cause(cause)
+            .next("cairn df; cairn gc; then try again");
+        self.failure(failure)
+    }
+
+    pub(super) fn store_failure(&self, digest: &Digest, err: &dyn Classified) -> Failure {
+        if err.kind() == ErrorKind::ResourceExhausted {
+            return self.full(digest, &root_cause(err));
+        }
+        let reason = format!("layer {digest} cannot be stored");
+        self.failure(Failure::because(self.attempted, reason, err))
+    }
+
+    pub(super) fn layer_failure(&self, digest: &Digest, err: &cairn_layer::Error) -> Failure {
+        if err.kind() == ErrorKind::ResourceExhausted
+            && !matches!(err, cairn_layer::Error::TooLarge { .. })
+        {
+            return self.full(digest, &root_cause(err));
+        }
+        let reason = format!("layer {digest} cannot be unpacked");
+        self.located(Failure::because(self.attempted, reason, err), digest)
+    }
+}
+
+fn root_cause(err: &dyn Classified) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(err) = source {
+        text = err.to_string();
+        source = err.source();
+    }
+    text
+}
