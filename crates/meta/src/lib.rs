@@ -1,1 +1,26 @@
-//! stub
+//! The records: typed trees over an ordered key-value engine.
+//!
+//! This room decides what a record looks like, that many changes share one flush, and which engine
+//! keeps them; it is the only one that names an engine. It deliberately knows no rule of images,
+//! blobs or snapshots: those live in the rooms that write the records.
+
+mod committer;
+mod engine;
+mod error;
+mod key;
+mod record;
+mod records;
+pub mod schema;
+mod store;
+mod txn;
+
+pub use error::Error;
+pub use key::{Component, Key, Prefix};
+pub use record::Record;
+pub use records::{
+    BlobLink, BlobRecord, BundleRecord, ImageRecord, IngestRecord, LeaseRecord, NamespaceRecord,
+    SnapshotRecord, Timestamp,
+};
+pub use schema::Table;
+pub use store::{EngineKind, Store};
+pub use txn::{Reader, Tx, View};

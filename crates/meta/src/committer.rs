@@ -1,0 +1,129 @@
+//! One thread that runs all transactions and makes each group of them durable by one commit.
+//!
+//! Transactions that arrive while a commit is under way wait together and share the next one, so
+//! sixteen clients pay for one flush, not sixteen; and since one thread runs them all, none needs a
+//! lock on a record.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+};
+
+use cairn_sys::fault;
+
+use crate::{
+    Error, Tx,
+    engine::{Batch, Engine},
+};
+
+/// Most transactions in one commit: bounds how long the first one waits.
+const GROUP_MAX: usize = 1024;
+
+/// What a finished closure leaves: its changes, and how to answer its caller once they are durable.
+struct Outcome {
+    changes: Batch,
+    answer: Box<dyn FnOnce(Result<(), Error>) + Send>,
+}
+
+/// A transaction on its way to the thread.
+pub(crate) struct Job(Box<dyn FnOnce(Tx<'_>) -> Outcome + Send>);
+
+/// What comes back: the closure's own result, an error of the commit, or the closure's panic.
+pub(crate) type Answer<T, E> = Result<Result<T, E>, Box<dyn Any + Send>>;
+
+impl Job {
+    /// Wraps a closure; the receiver gets exactly one answer, after the commit.
+    pub(crate) fn new<T, E, F>(closure: F) -> (Job, Receiver<Answer<T, E>>)
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (sender, receiver) = sync_channel(1);
+        let run = move |mut tx: Tx<'_>| {
+            // A panic belongs to the caller that brought the closure, not to everybody's thread.
+            let result = catch_unwind(AssertUnwindSafe(|| closure(&mut tx)));
+            let changes = match &result {
+                Ok(Ok(_)) => std::mem::take(&mut tx.own),
+                _ => Batch::new(),
+            };
+            let answer = Box::new(move |committed: Result<(), Error>| {
+                let _ = sender.send(match (result, committed) {
+                    (Ok(Ok(_)), Err(err)) => Ok(Err(E::from(err))),
+                    (other, _) => other,
+                });
+            });
+            Outcome { changes, answer }
+        };
+        (Job(Box::new(run)), receiver)
+    }
+}
+
+/// The thread's body: ends when the last sender is gone.
+pub(crate) fn run(engine: &Arc<dyn Engine>, jobs: &Receiver<Job>) {
+    let mut broken: Option<Error> = None;
+    while let Ok(first) = jobs.recv() {
+        let mut waiting = vec![first];
+        waiting.extend(jobs.try_iter().take(GROUP_MAX - 1));
+        commit_group(engine.as_ref(), waiting, &mut broken);
+    }
+}
+
+fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, broken: &mut Option<Error>) {
+    let mut group = Batch::new();
+    let mut answers = Vec::with_capacity(jobs.len());
+    match engine.snapshot() {
+        Ok(snapshot) => {
+            for job in jobs {
+                let tx = Tx {
+                    engine,
+                    snapshot: snapshot.as_ref(),
+                    group: &group,
+                    own: Batch::new(),
+                };
+                let outcome = (job.0)(tx);
+                // Someone who only looked, or failed, has nothing that a broken store could lose.
+                answers.push((outcome.answer, !outcome.changes.is_empty()));
+                group.extend(outcome.changes);
+            }
+        }
+        Err(err) => {
+            // Jobs that never ran are dropped; their callers see the channel close.
+            tracing::error!(%err, "cannot read records");
+            return;
+        }
+    }
+    let committed = commit(engine, &group, broken);
+    for (answer, wrote) in answers {
+        answer(if wrote { committed.clone() } else { Ok(()) });
+    }
+}
+
+/// A failed commit leaves the disk in an unknown state; trying again could succeed without having
+/// written anything, so no later one is tried.
+fn commit(engine: &dyn Engine, group: &Batch, broken: &mut Option<Error>) -> Result<(), Error> {
+    if group.is_empty() {
+        return Ok(());
+    }
+    if let Some(err) = broken {
+        return Err(err.clone());
+    }
+    let gate = fault::gate("commit", || format!("{} records", group.len()));
+    let result = gate
+        .map_err(|err| err.to_string())
+        .and_then(|()| engine.commit(group));
+    result.map_err(|reason| {
+        tracing::error!(%reason, "the store is read-only: writing records failed");
+        broken.insert(Error::ReadOnly(reason)).clone()
+    })
+}
+
+/// The way to the thread; full when far too many wait.
+pub(crate) type Sender = SyncSender<Job>;
+
+/// Jobs that may wait before senders do.
+pub(crate) const QUEUE: usize = 4096;

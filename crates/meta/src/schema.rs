@@ -1,0 +1,84 @@
+//! The tables, drawn once:
+//!
+//! ```text
+//! namespaces       NAMESPACE                      labels
+//! images           NAMESPACE NAME                 target descriptor, labels, times
+//! blobs            DIGEST                         size, time            one for each file in blobs/
+//! blob-links       NAMESPACE DIGEST               labels, times         who may see it
+//! ingests          NAMESPACE REF                  id of its directory, expected, total, times
+//! snapshots        NAMESPACE KEY                  id of its directory, kind, parent, usage, …
+//! children         NAMESPACE PARENT CHILD         -
+//! leases           NAMESPACE ID                   labels, time
+//! lease-resources  NAMESPACE ID TYPE NAME         -
+//! bundles          DIRECTORY                      image, snapshot, platform
+//! counters         NAME                           the last number given out
+//! ```
+//!
+//! On disk all stand in one ordered key space, each table behind a tag byte, so that a transaction
+//! over several tables is one batch in either engine.
+
+use std::marker::PhantomData;
+
+use cairn_types::{Digest, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey};
+
+use crate::{
+    BlobLink, BlobRecord, BundleRecord, ImageRecord, IngestRecord, LeaseRecord, NamespaceRecord,
+    SnapshotRecord,
+};
+
+/// A table: keys of one type, records of one type.
+pub struct Table<K, V> {
+    pub(crate) tag: u8,
+    _types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K, V> Table<K, V> {
+    const fn new(tag: u8) -> Table<K, V> {
+        Table {
+            tag,
+            _types: PhantomData,
+        }
+    }
+}
+
+/// Namespaces that were created explicitly or hold labels.
+pub static NAMESPACES: Table<Namespace, NamespaceRecord> = Table::new(1);
+/// Images by name.
+pub static IMAGES: Table<(Namespace, ImageName), ImageRecord> = Table::new(2);
+/// Blobs on disk.
+pub static BLOBS: Table<Digest, BlobRecord> = Table::new(3);
+/// Which namespace sees which blob.
+pub static BLOB_LINKS: Table<(Namespace, Digest), BlobLink> = Table::new(4);
+/// Uploads that have not become blobs.
+pub static INGESTS: Table<(Namespace, IngestRef), IngestRecord> = Table::new(5);
+/// Snapshots by key or name.
+pub static SNAPSHOTS: Table<(Namespace, SnapshotKey), SnapshotRecord> = Table::new(6);
+/// Parent to child.
+pub static CHILDREN: Table<(Namespace, SnapshotKey, SnapshotKey), ()> = Table::new(7);
+/// Leases.
+pub static LEASES: Table<(Namespace, LeaseId), LeaseRecord> = Table::new(8);
+/// What leases hold: type and name.
+pub static LEASE_RESOURCES: Table<(Namespace, LeaseId, String, String), ()> = Table::new(9);
+/// Bundles by their absolute directory.
+pub static BUNDLES: Table<String, BundleRecord> = Table::new(10);
+/// Numbers that only grow.
+pub(crate) static COUNTERS: Table<String, u64> = Table::new(11);
+
+/// The name of a table in messages.
+pub(crate) fn table_name(tag: u8) -> &'static str {
+    const NAMES: [&str; 12] = [
+        "unknown",
+        "namespace",
+        "image",
+        "blob",
+        "blob-link",
+        "ingest",
+        "snapshot",
+        "child",
+        "lease",
+        "lease-resource",
+        "bundle",
+        "counter",
+    ];
+    NAMES.get(usize::from(tag)).copied().unwrap_or(NAMES[0])
+}

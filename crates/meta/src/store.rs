@@ -1,0 +1,158 @@
+//! Opening the records, and the two ways to use them.
+
+use std::{
+    ffi::OsStr,
+    sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
+    thread::JoinHandle,
+};
+
+use cairn_sys::Dir;
+
+use crate::{
+    Error, Reader, Tx,
+    committer::{self, Job, QUEUE, Sender},
+    engine::{Engine, Redb, Sled},
+};
+
+/// Where a database is made before it gets its name.
+const UNFINISHED: &str = "init.tmp";
+
+/// Which engine keeps the records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The default: the better record in crash tests.
+    #[default]
+    Redb,
+    /// By a strict recipe.
+    Sled,
+}
+
+impl EngineKind {
+    /// `redb` or `sled`.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Redb => "redb",
+            EngineKind::Sled => "sled",
+        }
+    }
+}
+
+/// The records of a store. Clones share it; the last one to go waits for what is being committed.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<dyn Engine>,
+    /// Taken on drop, so that the thread ends before the engine goes.
+    way: Option<(Sender, Mutex<Option<JoinHandle<()>>>)>,
+}
+
+impl Store {
+    /// Opens the records in `dir`, or makes them. The caller holds the lock on the root.
+    ///
+    /// # Errors
+    /// [`Error::Open`] when the files are damaged, or belong to the other engine.
+    pub fn open(dir: &Dir, kind: EngineKind) -> Result<Store, Error> {
+        let other = match kind {
+            EngineKind::Redb => EngineKind::Sled,
+            EngineKind::Sled => EngineKind::Redb,
+        };
+        let name = OsStr::new(kind.name());
+        if dir.try_stat(name)?.is_none() {
+            if dir.try_stat(OsStr::new(other.name()))?.is_some() {
+                let reason = format!("the records there were written by {}", other.name());
+                let path = dir.path().display().to_string();
+                return Err(Error::Open {
+                    path,
+                    engine: kind.name(),
+                    reason,
+                });
+            }
+            make(dir, kind)?;
+        }
+        let inside = dir.open_dir(name)?;
+        let engine: Arc<dyn Engine> = match kind {
+            EngineKind::Redb => Arc::new(Redb::open(&inside)?),
+            EngineKind::Sled => Arc::new(Sled::open(&inside)?),
+        };
+        let (sender, jobs) = sync_channel(QUEUE);
+        let theirs = Arc::clone(&engine);
+        let thread = std::thread::Builder::new()
+            .name("records".to_owned())
+            .spawn(move || committer::run(&theirs, &jobs))
+            .map_err(|err| Error::Open {
+                path: dir.path().display().to_string(),
+                engine: kind.name(),
+                reason: err.to_string(),
+            })?;
+        let way = Some((sender, Mutex::new(Some(thread))));
+        Ok(Store {
+            inner: Arc::new(Inner { engine, way }),
+        })
+    }
+
+    /// Looks at one state of the records.
+    pub fn read<T, E: From<Error>>(
+        &self,
+        look: impl FnOnce(&Reader<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let snapshot = self.inner.engine.snapshot()?;
+        look(&Reader { snapshot })
+    }
+
+    /// Runs `change` as one transaction and returns when it is on the disk. It runs on another
+    /// thread, after others and before others, so it should only look at records and write records.
+    ///
+    /// # Errors
+    /// The closure's own, and then nothing is written; [`Error::ReadOnly`] when this or an earlier
+    /// commit failed.
+    pub fn write<T, E, F>(&self, change: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let gone = || E::from(Error::Read("the records' thread gave no answer".to_owned()));
+        let (job, answer) = Job::new(change);
+        let (sender, _) = self.inner.way.as_ref().ok_or_else(gone)?;
+        sender.send(job).map_err(|_| gone())?;
+        match answer.recv() {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => Err(gone()),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let Some((sender, thread)) = self.way.take() else {
+            return;
+        };
+        drop(sender);
+        let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A transaction may hold the last clone; a thread cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// Makes a database aside and names it when it is whole: both engines can be left half made by a
+/// crash or a full disk, and then do not open again.
+fn make(dir: &Dir, kind: EngineKind) -> Result<(), Error> {
+    let aside = OsStr::new(UNFINISHED);
+    dir.remove_tree(aside)?;
+    dir.create_dir(aside, 0o700)?;
+    let inside = dir.open_dir(aside)?;
+    match kind {
+        EngineKind::Redb => Redb::create(&inside)?,
+        EngineKind::Sled => Sled::create(&inside)?,
+    }
+    dir.rename_noreplace(aside, dir, OsStr::new(kind.name()))?;
+    Ok(dir.fsync()?)
+}

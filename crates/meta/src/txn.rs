@@ -1,0 +1,152 @@
+//! Looking at records, and changing several as one.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Error, Key, Prefix, Record, Table,
+    engine::{Batch, Engine, Snapshot},
+    record, schema,
+};
+
+/// What readers and transactions can both do.
+pub trait View {
+    #[doc(hidden)]
+    fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
+    #[doc(hidden)]
+    fn raw_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error>;
+
+    /// The record under `key`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it does not prove itself.
+    fn get<K: Key, V: Record>(&self, table: &Table<K, V>, key: &K) -> Result<Option<V>, Error> {
+        let key = encode(table, key)?;
+        self.raw_get(&key)?
+            .map(|bytes| record::open(&key, &bytes))
+            .transpose()
+    }
+
+    /// All records whose keys begin with `prefix`, in bytewise order of the keys.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] at the first one that does not prove itself.
+    fn scan<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        prefix: &impl Prefix,
+    ) -> Result<Vec<(K, V)>, Error> {
+        let mut begin = vec![table.tag];
+        prefix.encode(&mut begin)?;
+        let pairs = self.raw_scan(&begin)?;
+        pairs
+            .into_iter()
+            .map(|(key, bytes)| {
+                let value = record::open(&key, &bytes)?;
+                let parsed = K::decode(&key[1..]).map_err(|reason| Error::Corrupt {
+                    key: record::shown(&key),
+                    reason,
+                })?;
+                Ok((parsed, value))
+            })
+            .collect()
+    }
+}
+
+fn encode<K: Prefix, V>(table: &Table<K, V>, key: &K) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![table.tag];
+    key.encode(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Looks at one state of the records, whatever is written meanwhile.
+pub struct Reader<'a> {
+    pub(crate) snapshot: Box<dyn Snapshot + 'a>,
+}
+
+impl View for Reader<'_> {
+    fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.snapshot.get(key)
+    }
+
+    fn raw_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+        self.snapshot.scan(prefix)
+    }
+}
+
+/// A transaction: sees what was committed, what went before it in the same group, and its own
+/// changes. Dropped without effect when its closure fails.
+pub struct Tx<'a> {
+    pub(crate) engine: &'a dyn Engine,
+    pub(crate) snapshot: &'a dyn Snapshot,
+    /// Changes of transactions before this one that share its commit.
+    pub(crate) group: &'a Batch,
+    pub(crate) own: Batch,
+}
+
+impl View for Tx<'_> {
+    fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        match self.own.get(key).or_else(|| self.group.get(key)) {
+            Some(change) => Ok(change.clone()),
+            None => self.snapshot.get(key),
+        }
+    }
+
+    fn raw_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+        let mut pairs: BTreeMap<Vec<u8>, Vec<u8>> =
+            self.snapshot.scan(prefix)?.into_iter().collect();
+        for changes in [self.group, &self.own] {
+            let inside = changes
+                .range(prefix.to_vec()..)
+                .take_while(|(k, _)| k.starts_with(prefix));
+            for (key, change) in inside {
+                match change {
+                    Some(value) => pairs.insert(key.clone(), value.clone()),
+                    None => pairs.remove(key),
+                };
+            }
+        }
+        Ok(pairs.into_iter().collect())
+    }
+}
+
+impl Tx<'_> {
+    /// Writes a record.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when the engine could not keep it safely.
+    pub fn put<K: Key, V: Record>(
+        &mut self,
+        table: &Table<K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<(), Error> {
+        let key = encode(table, key)?;
+        let bytes = record::seal(&key, value);
+        let limit = self.engine.value_bytes_max();
+        if bytes.len() > limit {
+            let (length, engine) = (bytes.len(), self.engine.name());
+            return Err(Error::TooLarge {
+                key: record::shown(&key),
+                length,
+                limit,
+                engine,
+            });
+        }
+        self.own.insert(key, Some(bytes));
+        Ok(())
+    }
+
+    /// Removes a record; removing what is not there is no error.
+    pub fn delete<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K) -> Result<(), Error> {
+        self.own.insert(encode(table, key)?, None);
+        Ok(())
+    }
+
+    /// The next number of a counter, never given out again, beginning with 1.
+    pub fn next_id(&mut self, counter: &str) -> Result<u64, Error> {
+        let key = counter.to_owned();
+        let next = self.get(&schema::COUNTERS, &key)?.unwrap_or(0) + 1;
+        self.put(&schema::COUNTERS, &key, &next)?;
+        Ok(next)
+    }
+}
