@@ -13,7 +13,7 @@ use cairn_layer::Options;
 use cairn_snapshot::StagedLayer;
 use cairn_sys::Dir;
 use cairn_types::{
-    ChainId, Descriptor, DiffId, Digest, ErrorKind, LayerType, Namespace, Platform,
+    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, LayerType, Namespace, Platform,
     PlatformMatcher, SnapshotKey, Usage,
 };
 
@@ -110,7 +110,7 @@ impl Plan {
     ) -> Result<Plan, Failure> {
         let mut jobs: HashMap<Digest, Job> = HashMap::new();
         for blob in blobs {
-            let stored = work.node.has_blob(work.ns, &blob.digest)?;
+            let stored = check_stored(work, blob)?;
             jobs.entry(blob.digest.clone()).or_insert_with(|| Job {
                 digest: blob.digest.clone(),
                 size: blob.size,
@@ -125,6 +125,9 @@ impl Plan {
             let mut parent = None;
             for ((layer, layer_type, diff_id), chain) in stack.layers.iter().zip(stack.chains()) {
                 let key = SnapshotKey::from(&chain);
+                if !jobs.contains_key(&layer.digest) {
+                    check_stored(work, layer)?;
+                }
                 let job = jobs.entry(layer.digest.clone()).or_insert_with(|| Job {
                     digest: layer.digest.clone(),
                     size: layer.size,
@@ -200,6 +203,20 @@ impl Plan {
             });
         }
         Ok(Ready { layers })
+    }
+}
+
+/// Whether the store has a blob; one whose length is not what the manifest says is refused, as it is
+/// where the bytes pass by.
+fn check_stored(work: &Work<'_>, blob: &Descriptor) -> Result<bool, Failure> {
+    match work.node.content().info(work.ns, &blob.digest) {
+        Ok(info) if info.size == blob.size => Ok(true),
+        Ok(info) => {
+            let cause = format!("it has {} bytes instead of {}", info.size, blob.size);
+            Err(work.damaged(&blob.digest).cause(cause))
+        }
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(work.store_failure(&blob.digest, &err)),
     }
 }
 

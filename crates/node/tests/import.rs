@@ -134,18 +134,13 @@ fn images_of_umoci_come_in() {
     run("umoci", &["init", "--layout", text(&layout)]);
     run("umoci", &["new", "--image", &image]);
     for (path, content) in [("etc/motd", "welcome\n"), ("bin/other", "x")] {
-        let source = dir.path().join("source");
-        fs::write(&source, content).expect("write");
-        run(
-            "umoci",
-            &[
-                "insert",
-                "--image",
-                &image,
-                text(&source),
-                &format!("/{path}"),
-            ],
-        );
+        let bundle = dir.path().join("bundle");
+        run("umoci", &["unpack", "--image", &image, text(&bundle)]);
+        let place = bundle.join("rootfs").join(path);
+        fs::create_dir_all(place.parent().expect("parent")).expect("directory");
+        fs::write(place, content).expect("write");
+        run("umoci", &["repack", "--image", &image, text(&bundle)]);
+        fs::remove_dir_all(bundle).expect("remove");
     }
     let store = Store::new();
     let imported = store

@@ -174,11 +174,11 @@ fn names_are_found_as_people_type_them() {
     assert_eq!(failure.causes, ["nearest name: docker.io/shop/web:1"]);
     let failure = store
         .node
-        .resolve(&store.ns, "Shop/web:1", "inspect image")
+        .resolve(&store.ns, "Busybox:1", "inspect image")
         .expect_err("case");
     assert_eq!(
         (failure.kind, &failure.next[..]),
-        (ErrorKind::InvalidArgument, &["shop/web:1".to_owned()][..])
+        (ErrorKind::InvalidArgument, &["busybox:1".to_owned()][..])
     );
 }
 

@@ -147,7 +147,12 @@ pub fn pack(program: &str, bytes: &[u8]) -> Vec<u8> {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = dir.path().join("x");
     fs::write(&path, bytes).expect("write");
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    if program == "gzip" {
+        // No time and no name, so that the same bytes are packed the same.
+        command.arg("-n");
+    }
+    let output = command
         .arg("-c")
         .arg(&path)
         .output()
