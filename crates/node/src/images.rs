@@ -257,8 +257,8 @@ impl Node {
         }
     }
 
-    /// Removes a name. When it is the last that leads to an image that a bundle was made from,
-    /// `force` is needed. Blobs and snapshots stay until [`Node::gc`].
+    /// Removes a name. When a bundle was made from it, `force` is needed, and the bundle keeps its
+    /// files. Blobs and snapshots stay until [`Node::gc`].
     pub fn remove_image(
         &self,
         ns: &Namespace,

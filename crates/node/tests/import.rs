@@ -332,3 +332,23 @@ fn only_the_platform_asked_for_is_kept() {
         .expect("import without the other");
     check_image(&store, "docker.io/shop/web:1");
 }
+
+/// Some tools list the platforms of one image side by side in `index.json` itself.
+#[test]
+fn a_flat_list_of_platforms_is_chosen_from() {
+    let mut layout = Layout::new();
+    let host = cairn_types::Platform::host();
+    let mut here = layout.manifest(&host.to_string(), &two_layers());
+    here["platform"] = json!({"os": host.os, "architecture": host.architecture});
+    layout.name(here, "shop/web:1");
+    let absent = Digest::sha256(b"not in the layout").to_string();
+    let there = json!({
+        "mediaType": OCI_MANIFEST, "digest": absent, "size": 17,
+        "platform": {"os": "linux", "architecture": "s390x"},
+    });
+    layout.name(there, "shop/web:1");
+    layout.finish();
+    let store = Store::new();
+    assert_eq!(store.import(layout.path()).expect("import").len(), 1);
+    check_image(&store, "docker.io/shop/web:1");
+}

@@ -38,6 +38,16 @@ impl Wanted {
         };
         Wanted::Best(platforms.iter().map(PlatformMatcher::only).collect())
     }
+
+    /// Whether an entry at the top of the archive is for one of these, as far as it says.
+    fn suits(&self, entry: &Descriptor) -> bool {
+        match (self, &entry.platform) {
+            (Wanted::All, _) | (_, None) => true,
+            (Wanted::Best(matchers), Some(platform)) => matchers
+                .iter()
+                .any(|matcher| matcher.rank(platform).is_some()),
+        }
+    }
 }
 
 /// One image that will be imported.
@@ -52,14 +62,15 @@ pub(super) struct Chosen {
     pub(super) images: Vec<Digest>,
 }
 
-/// Chooses from every entry of the archive.
+/// Chooses from every entry of the archive. An entry that is listed for another platform only is
+/// left out, like one of an index; whatever else is wrong with one is wrong with the archive.
 pub(super) fn choose(
     archive: &Archive,
     contents: &Contents,
     options: &Options,
 ) -> Result<Vec<Chosen>, Failure> {
     let mut chosen: Vec<Chosen> = Vec::new();
-    let mut refused = None;
+    let mut others = Vec::new();
     let blobs = ArchiveBlobs { archive };
     for entry in &contents.entries {
         let names = options
@@ -69,37 +80,36 @@ pub(super) fn choose(
         if names.is_empty() && options.index_name.is_none() {
             continue;
         }
+        if !options.wanted.suits(entry) {
+            others.extend(entry.platform.as_ref().map(ToString::to_string));
+            continue;
+        }
         let mut target = entry.clone();
         // What the archive says about the entry is about this archive, not about the image.
         target.annotations.clear();
         let tree = Tree::read(&blobs, &target)?;
-        // In an index.json of an archive, entries may be single manifests of several platforms.
-        match one(archive, tree, names, &options.wanted) {
-            Ok(image) => chosen.push(image),
-            Err(failure) if failure.kind == ErrorKind::NotFound && contents.entries.len() > 1 => {
-                refused.get_or_insert(failure);
+        chosen.push(one(archive, tree, names, &options.wanted)?);
+    }
+    if chosen.is_empty() {
+        let failure = match (&options.wanted, others.as_slice()) {
+            (Wanted::Best(matchers), [_, ..]) => {
+                let reason = format!("no manifest for {}", matchers[0].wanted());
+                Failure::new(ErrorKind::NotFound, ATTEMPTED, reason)
+                    .cause(format!("it has {}", others.join(", ")))
             }
-            Err(failure) => return Err(failure),
-        }
+            _ => Failure::new(
+                ErrorKind::NotFound,
+                ATTEMPTED,
+                "none of its images has the name asked for",
+            )
+            .next("leave out --base-name"),
+        };
+        return Err(failure.object("archive", &archive.name));
     }
     if let Some(name) = &options.index_name {
         chosen.push(whole(archive, contents, name, &chosen)?);
     }
-    match (chosen.is_empty(), refused) {
-        (true, Some(failure)) => Err(failure),
-        (true, None) => Err(Failure::new(
-            ErrorKind::NotFound,
-            ATTEMPTED,
-            "none of its images has the name asked for",
-        )
-        .object("archive", &archive.name)
-        .next("leave out --base-name")),
-        (false, Some(failure)) => {
-            tracing::warn!("left out: {failure}");
-            Ok(chosen)
-        }
-        (false, None) => Ok(chosen),
-    }
+    Ok(chosen)
 }
 
 /// The archive's own index as an image, over what was chosen of its entries.
