@@ -7,15 +7,14 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use crate::{Dir, Error, Result, fault, raw};
+use crate::{Dir, Result, fault, raw};
 
-/// Syncs a file's bytes and length.
+/// Syncs a file: bytes, length, owner and mode.
 ///
 /// An error is final: the kernel marks the pages clean after a failed sync, so trying again would
 /// succeed without having written anything.
 pub fn sync_file(file: &File) -> Result<()> {
-    fault::gate("fdatasync", || "file".to_owned())?;
-    rustix::fs::fdatasync(file).map_err(|errno| Error::new("fdatasync", "file", errno))
+    fault::call("fsync", || raw::shown(file), || rustix::fs::fsync(file))
 }
 
 /// Gives a written file its final name, such that after a power cut the name either does not exist
@@ -30,16 +29,26 @@ pub fn publish(file: &File, from: (&Dir, &OsStr), to: (&Dir, &OsStr)) -> Result<
     to.0.fsync()
 }
 
-/// Writes a small file whole: it has either its old or its new bytes, at any crash.
+/// Writes a small file whole: it has either its old or its new bytes, at any crash. One writer per
+/// name at a time.
 pub fn write_file(dir: &Dir, name: &OsStr, bytes: &[u8], mode: u32) -> Result<()> {
     let mut aside = OsString::from(".");
     aside.push(name);
     aside.push(".tmp");
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
-    let file = dir.open_file(&aside, flags, mode)?;
+    let written = write_aside(dir, &aside, bytes, mode);
+    let renamed = written.and_then(|()| dir.rename(&aside, dir, name));
+    if let Err(err) = renamed {
+        // On a full disk every byte counts. What a crash leaves here the next write truncates.
+        let _ = dir.unlink(&aside);
+        return Err(err);
+    }
+    dir.fsync()
+}
+
+fn write_aside(dir: &Dir, aside: &OsStr, bytes: &[u8], mode: u32) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+    let file = dir.open_file(aside, flags, mode)?;
     raw::write_all(&file, bytes)?;
     raw::fchmod(&file, mode)?;
-    sync_file(&file)?;
-    dir.rename(&aside, dir, name)?;
-    dir.fsync()
+    sync_file(&file)
 }

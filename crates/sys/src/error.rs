@@ -28,7 +28,7 @@ impl Error {
 
     /// The same for errors of the standard library; one without a number becomes `EIO`.
     pub fn of_io(op: &'static str, object: impl Into<String>, err: &std::io::Error) -> Error {
-        let errno = Errno::from_io_error(err).unwrap_or(match err.kind() {
+        let errno = Errno::from_io_error(err).unwrap_or_else(|| match err.kind() {
             std::io::ErrorKind::UnexpectedEof => Errno::NODATA,
             std::io::ErrorKind::InvalidInput => Errno::INVAL,
             _ => Errno::IO,

@@ -1,28 +1,65 @@
 //! Numbered fault points: in a build with the feature `fault`, the n-th system call on the store can
-//! fail or kill the process.
+//! fail, fall short or kill the process.
 //!
-//! `CAIRN_FAULT=kill@N` dies before the N-th call, `kill-after@N` after it, `ENOSPC@N` (or `EIO`,
-//! `EDQUOT`, `EMFILE`, `EINTR`) makes it fail. Calls are counted over the whole process, because
-//! strace's own counter is per thread and cannot enumerate a threaded program. Without the feature
-//! every gate is empty.
+//! `CAIRN_FAULT=KIND@N` acts on the N-th call, counted from 1; `KIND@N+` on that and every later one,
+//! as a disk that stays full does. Kinds: `kill` (before the call), `kill-after` (when it was made but
+//! nothing has been told about it), `short` (half of a write) and `ENOSPC`, `EIO`, `EDQUOT`, `EMFILE`,
+//! `EINTR`, `EROFS` (the call is not made). Calls are counted over the whole process, because strace's
+//! own counter is per thread and cannot enumerate a threaded program. What was done, where and at
+//! which number is written to stderr, so that a run in which nothing fired is known to be the last.
+//!
+//! Without the feature nothing of this is in the program.
 
 use crate::Result;
 
-/// Passed before the system call `op` on `object`; the closure only runs when it must be named.
-#[cfg(not(feature = "fault"))]
-#[inline(always)]
-pub fn gate(_op: &'static str, _object: impl FnOnce() -> String) -> Result<()> {
-    Ok(())
-}
-
-/// How many calls were counted.
-#[cfg(not(feature = "fault"))]
-pub fn count() -> u64 {
-    0
-}
-
 #[cfg(feature = "fault")]
-pub use active::{count, gate};
+pub use active::{call, count, write};
+#[cfg(not(feature = "fault"))]
+pub use inert::{call, count, write};
+
+/// Passed before a call that is made elsewhere: by the standard library, or by a database engine.
+pub fn gate(op: &'static str, object: impl Fn() -> String) -> Result<()> {
+    call(op, object, || Ok(()))
+}
+
+#[cfg(not(feature = "fault"))]
+mod inert {
+    use rustix::io::{self, Errno};
+
+    use crate::{Error, Result};
+
+    /// Makes the system call `op` on `object`, again when a signal interrupts it. The closure `object`
+    /// only runs when the call must be named.
+    #[inline]
+    pub fn call<T>(
+        op: &'static str,
+        object: impl Fn() -> String,
+        mut make: impl FnMut() -> io::Result<T>,
+    ) -> Result<T> {
+        loop {
+            match make() {
+                Err(Errno::INTR) => {}
+                other => return other.map_err(|errno| Error::new(op, object(), errno)),
+            }
+        }
+    }
+
+    /// The same for a call that may take fewer bytes than it is given; answers how many it took.
+    #[inline]
+    pub fn write(
+        op: &'static str,
+        object: impl Fn() -> String,
+        bytes: &[u8],
+        mut make: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> Result<usize> {
+        call(op, object, || make(bytes))
+    }
+
+    /// How many calls were counted.
+    pub fn count() -> u64 {
+        0
+    }
+}
 
 #[cfg(feature = "fault")]
 mod active {
@@ -34,43 +71,65 @@ mod active {
         },
     };
 
-    use rustix::{io::Errno, process::Signal};
+    use nix::sys::signal::{Signal, raise};
+    use rustix::io::{self, Errno};
 
     use crate::{Error, Result};
 
+    const VARIABLE: &str = "CAIRN_FAULT";
     static COUNT: AtomicU64 = AtomicU64::new(0);
 
-    enum What {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Kind {
         Kill,
+        KillAfter,
+        Short,
         Fail(Errno),
     }
 
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Plan {
-        what: What,
+        kind: Kind,
         at: u64,
+        /// Every later call as well.
+        on: bool,
+    }
+
+    impl Plan {
+        fn parse(text: &str) -> Option<Plan> {
+            let (word, number) = text.split_once('@')?;
+            let (number, on) = match number.strip_suffix('+') {
+                Some(number) => (number, true),
+                None => (number, false),
+            };
+            let kind = match word {
+                "kill" => Kind::Kill,
+                "kill-after" => Kind::KillAfter,
+                "short" => Kind::Short,
+                "ENOSPC" => Kind::Fail(Errno::NOSPC),
+                "EIO" => Kind::Fail(Errno::IO),
+                "EDQUOT" => Kind::Fail(Errno::DQUOT),
+                "EMFILE" => Kind::Fail(Errno::MFILE),
+                "EROFS" => Kind::Fail(Errno::ROFS),
+                // Interrupted calls are made again, so that this for ever would never end.
+                "EINTR" if !on => Kind::Fail(Errno::INTR),
+                _ => return None,
+            };
+            let at = number.parse().ok()?;
+            Some(Plan { kind, at, on })
+        }
     }
 
     fn plan() -> Option<&'static Plan> {
         static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
-        PLAN.get_or_init(|| parse(&std::env::var("CAIRN_FAULT").ok()?))
-            .as_ref()
-    }
-
-    fn parse(text: &str) -> Option<Plan> {
-        let (word, number) = text.split_once('@')?;
-        let at: u64 = number.parse().ok()?;
-        let (what, at) = match word {
-            "kill" => (What::Kill, at),
-            // After the n-th call is before the next one: nothing happens between two calls.
-            "kill-after" => (What::Kill, at + 1),
-            "ENOSPC" => (What::Fail(Errno::NOSPC), at),
-            "EIO" => (What::Fail(Errno::IO), at),
-            "EDQUOT" => (What::Fail(Errno::DQUOT), at),
-            "EMFILE" => (What::Fail(Errno::MFILE), at),
-            "EINTR" => (What::Fail(Errno::INTR), at),
-            _ => return None,
-        };
-        Some(Plan { what, at })
+        let parsed = PLAN.get_or_init(|| {
+            let text = std::env::var(VARIABLE).ok()?;
+            let plan = Plan::parse(&text);
+            // A misspelt fault that never fires would pass for a program without faults.
+            assert!(plan.is_some(), "{VARIABLE}={text} is no KIND@N");
+            plan
+        });
+        parsed.as_ref()
     }
 
     /// How many calls were counted.
@@ -78,25 +137,90 @@ mod active {
         COUNT.load(Ordering::Relaxed)
     }
 
-    /// Passed before the system call `op` on `object`.
-    pub fn gate(op: &'static str, object: impl FnOnce() -> String) -> Result<()> {
+    /// Counts a call and says what is to become of it.
+    fn next(op: &'static str, object: impl Fn() -> String) -> Option<Kind> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
-        let Some(plan) = plan() else { return Ok(()) };
-        if number != plan.at {
-            return Ok(());
+        let plan = plan()?;
+        if number != plan.at && !(plan.on && number > plan.at) {
+            return None;
         }
-        let object = object();
-        // The run that is looked at later needs to know where it was stopped.
-        let _ = writeln!(
-            std::io::stderr(),
-            "cairn-fault: {op} {object} is call {number}"
+        let said = format!(
+            "cairn-fault: {:?} {op} {} n={number}\n",
+            plan.kind,
+            object()
         );
-        match plan.what {
-            What::Kill => {
-                let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
-                Err(Error::new(op, object, Errno::INTR))
+        let _ = std::io::stderr().write_all(said.as_bytes());
+        if plan.kind == Kind::Kill {
+            die();
+        }
+        Some(plan.kind)
+    }
+
+    fn die() {
+        let _ = raise(Signal::SIGKILL);
+    }
+
+    /// Makes the system call `op` on `object`, again when a signal interrupts it.
+    pub fn call<T>(
+        op: &'static str,
+        object: impl Fn() -> String,
+        mut make: impl FnMut() -> io::Result<T>,
+    ) -> Result<T> {
+        loop {
+            let kind = next(op, &object);
+            let answer = match kind {
+                Some(Kind::Fail(errno)) => Err(errno),
+                _ => make(),
+            };
+            if kind == Some(Kind::KillAfter) {
+                die();
             }
-            What::Fail(errno) => Err(Error::new(op, object, errno)),
+            match answer {
+                Err(Errno::INTR) => {}
+                other => return other.map_err(|errno| Error::new(op, object(), errno)),
+            }
+        }
+    }
+
+    /// The same for a call that may take fewer bytes than it is given; answers how many it took.
+    pub fn write(
+        op: &'static str,
+        object: impl Fn() -> String,
+        bytes: &[u8],
+        mut make: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> Result<usize> {
+        loop {
+            let kind = next(op, &object);
+            let answer = match kind {
+                Some(Kind::Fail(errno)) => Err(errno),
+                Some(Kind::Short) => make(&bytes[..bytes.len().div_ceil(2)]),
+                _ => make(bytes),
+            };
+            if kind == Some(Kind::KillAfter) {
+                die();
+            }
+            match answer {
+                Err(Errno::INTR) => {}
+                other => return other.map_err(|errno| Error::new(op, object(), errno)),
+            }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn plans_are_read_whole_or_not_at_all() {
+            let plan = |kind, at, on| Some(Plan { kind, at, on });
+            assert_eq!(Plan::parse("kill@3"), plan(Kind::Kill, 3, false));
+            let full = Kind::Fail(Errno::NOSPC);
+            assert_eq!(Plan::parse("ENOSPC@12+"), plan(full, 12, true));
+            for wrong in [
+                "", "kill", "kill@", "kill@x", "Kill@1", "EINTR@1+", "kill@1-",
+            ] {
+                assert_eq!(Plan::parse(wrong), None, "{wrong}");
+            }
         }
     }
 }

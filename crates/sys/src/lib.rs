@@ -14,6 +14,7 @@ pub mod mount;
 mod place;
 pub mod raw;
 mod tree;
+mod walk;
 mod xattr;
 
 pub use dir::{Dir, Space};

@@ -45,12 +45,13 @@ impl RootLock {
     /// Takes the lock of `dir` by its file `name`, without waiting.
     pub fn acquire(dir: &Dir, name: &OsStr) -> Result<RootLock, LockError> {
         let file = dir.open_file(name, OFlags::RDWR | OFlags::CREATE, 0o600)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let exclusive = FlockOperation::NonBlockingLockExclusive;
+        match dir.call("flock", name, || rustix::fs::flock(&file, exclusive)) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(held(&file)),
-            Err(errno) => return Err(dir.failed("flock", name, errno).into()),
+            Err(err) if err.is(Errno::WOULDBLOCK) => return Err(held(&file)),
+            Err(err) => return Err(err.into()),
         }
-        let pid = format!("{}\n", std::process::id());
+        let pid = format!("{}\n", nix::unistd::getpid());
         // Only a courtesy to the next one who asks; a full disk must not keep anyone out.
         let _ = file
             .set_len(0)

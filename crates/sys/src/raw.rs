@@ -5,7 +5,7 @@ use std::{
     fs::File,
     os::{
         fd::{AsFd, AsRawFd},
-        unix::{ffi::OsStringExt, fs::FileExt},
+        unix::ffi::OsStringExt,
     },
 };
 
@@ -16,85 +16,135 @@ use rustix::{
 
 use crate::{Error, Result, fault};
 
-fn shown(fd: impl AsFd) -> String {
-    format!("fd {}", fd.as_fd().as_raw_fd())
+/// A descriptor as `strace -y` shows it, `7</var/lib/cairn/…>`: whoever reads the error looks for the
+/// file. Costs a system call, which only a failure pays for.
+pub(crate) fn shown(fd: impl AsFd) -> String {
+    let number = fd.as_fd().as_raw_fd();
+    match rustix::fs::readlink(format!("/proc/self/fd/{number}"), Vec::new()) {
+        Ok(path) => format!("{number}<{}>", path.as_bytes().escape_ascii()),
+        Err(_) => number.to_string(),
+    }
 }
 
 /// Changes the owner.
 pub fn fchown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
-    fault::gate("fchown", || shown(&fd))?;
-    rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-        .map_err(|errno| Error::new("fchown", shown(&fd), errno))
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    fault::call(
+        "fchown",
+        || shown(&fd),
+        || rustix::fs::fchown(&fd, uid, gid),
+    )
 }
 
 /// Changes the mode, setuid and sticky bits included.
 pub fn fchmod(fd: impl AsFd, mode: u32) -> Result<()> {
-    fault::gate("fchmod", || shown(&fd))?;
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))
-        .map_err(|errno| Error::new("fchmod", shown(&fd), errno))
+    let mode = Mode::from_raw_mode(mode);
+    fault::call("fchmod", || shown(&fd), || rustix::fs::fchmod(&fd, mode))
 }
 
 /// Sets the times.
 pub fn futimens(fd: impl AsFd, accessed: Timespec, modified: Timespec) -> Result<()> {
-    fault::gate("futimens", || shown(&fd))?;
     let times = Timestamps {
         last_access: accessed,
         last_modification: modified,
     };
-    rustix::fs::futimens(&fd, &times).map_err(|errno| Error::new("futimens", shown(&fd), errno))
+    fault::call(
+        "futimens",
+        || shown(&fd),
+        || rustix::fs::futimens(&fd, &times),
+    )
 }
 
 /// Sets the length; what lies between old and new end is a hole.
 pub fn ftruncate(fd: impl AsFd, length: u64) -> Result<()> {
-    fault::gate("ftruncate", || shown(&fd))?;
-    rustix::fs::ftruncate(&fd, length).map_err(|errno| Error::new("ftruncate", shown(&fd), errno))
+    fault::call(
+        "ftruncate",
+        || shown(&fd),
+        || rustix::fs::ftruncate(&fd, length),
+    )
 }
 
 /// Writes all bytes at the file's position.
 pub fn write_all(file: &File, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
-        fault::gate("write", || shown(file))?;
-        match rustix::io::write(file, bytes) {
-            Ok(0) => return Err(Error::new("write", shown(file), Errno::IO)),
-            Ok(n) => bytes = &bytes[n..],
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::new("write", shown(file), errno)),
-        }
+        let written = fault::write(
+            "write",
+            || shown(file),
+            bytes,
+            |b| rustix::io::write(file, b),
+        )?;
+        bytes = rest("write", file, bytes, written)?;
     }
     Ok(())
 }
 
 /// Writes all bytes at `offset`.
-pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> Result<()> {
-    fault::gate("pwrite", || shown(file))?;
-    file.write_all_at(bytes, offset)
-        .map_err(|err| Error::of_io("pwrite", shown(file), &err))
+pub fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+    while !bytes.is_empty() {
+        let pwrite = |b: &[u8]| rustix::io::pwrite(file, b, offset);
+        let written = fault::write("pwrite", || shown(file), bytes, pwrite)?;
+        bytes = rest("pwrite", file, bytes, written)?;
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+/// What is left after a write. One that takes nothing and names no reason would be tried for ever.
+fn rest<'b>(op: &'static str, file: &File, bytes: &'b [u8], written: usize) -> Result<&'b [u8]> {
+    match bytes.get(written..) {
+        Some(rest) if written > 0 => Ok(rest),
+        _ => Err(Error::new(op, shown(file), Errno::IO)),
+    }
+}
+
+/// Reads at most `limit` bytes from the file's position to its end; more are `EFBIG`.
+pub fn read_to_end(file: &File, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let n = fault::call(
+            "read",
+            || shown(file),
+            || rustix::io::read(file, &mut buffer[..]),
+        )?;
+        if n == 0 {
+            return Ok(bytes);
+        }
+        bytes.extend_from_slice(&buffer[..n]);
+        if bytes.len() as u64 > limit {
+            return Err(Error::new("read", shown(file), Errno::FBIG));
+        }
+    }
 }
 
 /// Sets an extended attribute.
 pub fn fsetxattr(fd: impl AsFd, name: &OsStr, value: &[u8]) -> Result<()> {
-    fault::gate("fsetxattr", || shown(&fd))?;
-    rustix::fs::fsetxattr(&fd, name, value, XattrFlags::empty())
-        .map_err(|errno| Error::new("fsetxattr", name.to_string_lossy(), errno))
+    let set = || rustix::fs::fsetxattr(&fd, name, value, XattrFlags::empty());
+    fault::call("fsetxattr", || attribute(&fd, name), set)
 }
 
 /// Reads an extended attribute; `None` when it is not there or the file system has none.
 pub fn fgetxattr(fd: impl AsFd, name: &OsStr) -> Result<Option<Vec<u8>>> {
-    let read = grow(|buf| rustix::fs::fgetxattr(&fd, name, buf));
-    match read {
+    let get = || grow(|buffer| rustix::fs::fgetxattr(&fd, name, buffer));
+    match fault::call("fgetxattr", || attribute(&fd, name), get) {
         Ok(value) => Ok(Some(value)),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
-        Err(errno) => Err(Error::new("fgetxattr", name.to_string_lossy(), errno)),
+        Err(err) if err.is(Errno::NODATA) || err.is(Errno::OPNOTSUPP) => Ok(None),
+        Err(err) => Err(err),
     }
 }
 
 /// The names of all extended attributes.
 pub fn flistxattr(fd: impl AsFd) -> Result<Vec<OsString>> {
-    match grow(|buf| rustix::fs::flistxattr(&fd, buf)) {
+    let list = || grow(|buffer| rustix::fs::flistxattr(&fd, buffer));
+    match fault::call("flistxattr", || shown(&fd), list) {
         Ok(list) => Ok(names(&list)),
-        Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
-        Err(errno) => Err(Error::new("flistxattr", shown(&fd), errno)),
+        Err(err) if err.is(Errno::OPNOTSUPP) => Ok(Vec::new()),
+        Err(err) => Err(err),
     }
+}
+
+fn attribute(fd: impl AsFd, name: &OsStr) -> String {
+    format!("{} {}", shown(fd), name.as_encoded_bytes().escape_ascii())
 }
 
 /// Splits the kernel's NUL-ended list of names.
@@ -107,8 +157,8 @@ pub(crate) fn names(list: &[u8]) -> Vec<OsString> {
 
 /// Calls with a larger buffer until the answer fits; an attribute has at most 64 KiB.
 pub(crate) fn grow(
-    call: impl Fn(&mut [u8]) -> std::result::Result<usize, Errno>,
-) -> std::result::Result<Vec<u8>, Errno> {
+    call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
     let mut size = 256;
     loop {
         let mut buffer = vec![0; size];

@@ -3,16 +3,24 @@
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
-    os::unix::ffi::OsStringExt,
+    os::unix::ffi::OsStrExt,
 };
 
 use cairn_types::Usage;
 use rustix::{
-    fs::{AtFlags, FileType, RawDir, Stat},
+    fs::{FileType, RawDir, Stat},
     io::Errno,
 };
 
-use crate::{Dir, Error, Result, fault};
+use crate::{
+    Dir, Error, Result, fault,
+    walk::{Level, Walk, open_same_mount},
+};
+
+/// Bytes of names that one call to the kernel lists.
+const LISTING_BYTES: usize = 32 * 1024;
+/// Times that a tree is emptied again because something was put into it meanwhile.
+const ROUNDS_MAX: u32 = 8;
 
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,140 +34,200 @@ pub struct DirEntry {
 impl Dir {
     /// All names but `.` and `..`, in the order of the file system.
     pub fn entries(&self) -> Result<Vec<DirEntry>> {
-        fault::gate("getdents", || self.label())?;
-        let failed = |errno| Error::new("getdents", self.label(), errno);
         // A descriptor of its own: the position of a shared one would be shared as well.
         let own = self.open_dir(OsStr::new("."))?;
-        let mut buffer = Vec::with_capacity(32 * 1024);
-        let mut listing = RawDir::new(&own, buffer.spare_capacity_mut());
         let mut entries = Vec::new();
-        while let Some(entry) = listing.next() {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                let name = OsString::from_vec(name.to_vec());
-                entries.push(DirEntry {
-                    name,
-                    kind: entry.file_type(),
-                });
-            }
-        }
+        each_name(&own, |name, kind| {
+            let name = name.to_owned();
+            entries.push(DirEntry { name, kind });
+            Ok(())
+        })?;
         Ok(entries)
     }
 
-    /// Removes `name` and all below it. A tree that holds a mount is left at that point with
-    /// `EBUSY`: what is mounted there belongs to somebody else.
-    ///
-    /// The way down is kept as a list of open directories only two deep: a hostile tree of any depth
-    /// takes neither stack nor descriptors, since a directory that is too deep is first moved up
-    /// beside its ancestor.
+    /// Removes `name` and all below it; a name that is not there is no error. A tree that holds a
+    /// mount is left at that point with `EBUSY`: what is mounted there belongs to somebody else.
     pub fn remove_tree(&self, name: &OsStr) -> Result<()> {
-        match self.unlink(name) {
-            Ok(()) => return Ok(()),
-            Err(err) if err.is(Errno::NOENT) => return Ok(()),
-            Err(err) if err.is(Errno::ISDIR) || err.is(Errno::PERM) => {}
-            Err(err) => return Err(err),
+        if name == "." {
+            return Err(self.failed("remove", name, Errno::INVAL));
         }
-        let device = self.self_stat()?.st_dev;
-        let top = self.open_dir(name)?;
-        same_device(&top, device)?;
-        let mut lifted = 0_u64;
+        let stat = match self.try_stat(name)? {
+            Some(stat) => stat,
+            None => return Ok(()),
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return gone(self.unlink(name));
+        }
+        for _ in 0..ROUNDS_MAX {
+            if self.empty_tree(name)? {
+                return Ok(());
+            }
+        }
+        Err(self.failed("rmdir", name, Errno::NOTEMPTY))
+    }
+
+    /// Removes all that is below `name` when its listing is read, and `name` itself if nothing came in
+    /// meanwhile; says whether it is gone.
+    fn empty_tree(&self, name: &OsStr) -> Result<bool> {
+        let dir = match open_same_mount(self, name, true) {
+            Ok(dir) => dir,
+            Err(err) if err.is(Errno::NOENT) => return Ok(true),
+            Err(err) => return Err(mounted(err)),
+        };
+        let pending = unlink_files(&dir)?;
+        let name = name.to_owned();
+        let mut walk = Walk::new(Level { dir, name, pending });
         loop {
-            let deeper = empty_one_level(&top, device, &mut lifted)?;
-            if !deeper {
-                return self.rmdir(name);
+            if let Some(name) = walk.here.pending.pop() {
+                match walk.open(&name) {
+                    Ok(dir) => {
+                        let pending = unlink_files(&dir)?;
+                        walk.descend(Level { dir, name, pending })?;
+                    }
+                    Err(err) if err.is(Errno::NOENT) => {}
+                    Err(err) => return Err(mounted(err)),
+                }
+            } else if let Some(done) = walk.ascend()? {
+                // One that is not empty after all keeps its parents, so that the next round meets it.
+                rmdir(&walk.here.dir, &done.name)?;
+            } else {
+                return rmdir(self, &walk.here.name);
             }
         }
     }
 
     /// Allocated bytes and inodes of this directory and all below, each inode once. Does not cross
-    /// mounts.
+    /// mounts. What disappears while it is measured is not counted.
     pub fn usage(&self) -> Result<Usage> {
-        let root = self.self_stat()?;
-        let mut usage = Usage {
-            bytes: blocks(&root),
-            inodes: 1,
+        let mut meter = Meter::default();
+        let name = OsString::from(".");
+        let dir = open_same_mount(self, &name, false)?;
+        let pending = meter.enter(&dir)?;
+        let mut walk = Walk::new(Level { dir, name, pending });
+        loop {
+            if let Some(name) = walk.here.pending.pop() {
+                match walk.open(&name) {
+                    Ok(dir) => {
+                        let pending = meter.enter(&dir)?;
+                        walk.descend(Level { dir, name, pending })?;
+                    }
+                    // Mounted there, gone, or replaced since it was listed.
+                    Err(err) if skipped(err.errno()) => {}
+                    Err(err) => return Err(err),
+                }
+            } else if walk.ascend()?.is_none() {
+                return Ok(meter.usage);
+            }
+        }
+    }
+}
+
+/// Counts blocks and inodes.
+#[derive(Default)]
+struct Meter {
+    usage: Usage,
+    /// Inodes with more than one name that were counted. One file system, so their numbers suffice.
+    linked: HashSet<u64>,
+}
+
+impl Meter {
+    /// Counts a directory and what is in it; answers the directories in it.
+    fn enter(&mut self, dir: &Dir) -> Result<Vec<OsString>> {
+        self.count(&dir.self_stat()?);
+        let mut directories = Vec::new();
+        each_name(dir, |name, kind| {
+            if kind == FileType::Directory {
+                directories.push(name.to_owned());
+            } else if let Some(stat) = dir.try_stat(name)? {
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    directories.push(name.to_owned());
+                } else if stat.st_nlink < 2 || self.linked.insert(stat.st_ino) {
+                    self.count(&stat);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(directories)
+    }
+
+    fn count(&mut self, stat: &Stat) {
+        self.usage.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        self.usage.inodes += 1;
+    }
+}
+
+fn skipped(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::XDEV | Errno::NOENT | Errno::NOTDIR | Errno::LOOP
+    )
+}
+
+/// Unlinks all that is no directory in a directory just opened; answers the directories.
+fn unlink_files(dir: &Dir) -> Result<Vec<OsString>> {
+    let mut directories = Vec::new();
+    each_name(dir, |name, kind| {
+        let directory = match kind {
+            FileType::Directory => true,
+            FileType::Unknown => dir
+                .try_stat(name)?
+                .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
+            _ => false,
         };
-        let mut linked = HashSet::new();
-        let mut left = vec![self.clone()];
-        while let Some(dir) = left.pop() {
-            for entry in dir.entries()? {
-                let stat = match rustix::fs::statat(&dir, &entry.name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => stat,
-                    // An active snapshot changes while it is measured.
-                    Err(Errno::NOENT) => continue,
-                    Err(errno) => return Err(dir.failed("fstatat", &entry.name, errno)),
-                };
-                let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-                if stat.st_dev != root.st_dev {
-                    continue;
-                }
-                if !directory && stat.st_nlink > 1 && !linked.insert(stat.st_ino) {
-                    continue;
-                }
-                usage.bytes += blocks(&stat);
-                usage.inodes += 1;
-                if directory {
-                    left.push(dir.open_dir(&entry.name)?);
-                }
-            }
+        if directory {
+            directories.push(name.to_owned());
+            return Ok(());
         }
-        Ok(usage)
-    }
+        match gone(dir.unlink(name)) {
+            // Replaced by a directory since it was listed: the next round meets it.
+            Err(err) if err.is(Errno::ISDIR) => Ok(()),
+            other => other,
+        }
+    })?;
+    Ok(directories)
 }
 
-/// Empties `top` of everything but directories that had directories of their own: those inner ones
-/// are lifted up into `top`, so that the next round meets them one level below. Says whether
-/// anything is left.
-fn empty_one_level(top: &Dir, device: u64, lifted: &mut u64) -> Result<bool> {
-    let mut left = false;
-    for entry in top.entries()? {
-        if remove_leaf(top, &entry.name)? {
-            continue;
-        }
-        let inner = top.open_dir(&entry.name)?;
-        same_device(&inner, device)?;
-        for below in inner.entries()? {
-            if remove_leaf(&inner, &below.name)? {
-                continue;
-            }
-            same_device(&inner.open_dir(&below.name)?, device)?;
-            *lifted += 1;
-            inner.rename(
-                &below.name,
-                top,
-                &OsString::from(format!(".lifted-{lifted}")),
-            )?;
-            left = true;
-        }
-        top.rmdir(&entry.name)?;
-    }
-    Ok(left)
-}
-
-/// Removes a name that is no directory, or an empty one; `false` when it is a full directory.
-fn remove_leaf(dir: &Dir, name: &OsStr) -> Result<bool> {
-    match dir.unlink(name) {
-        Ok(()) => return Ok(true),
-        Err(err) if err.is(Errno::NOENT) => return Ok(true),
-        Err(err) if err.is(Errno::ISDIR) || err.is(Errno::PERM) => {}
-        Err(err) => return Err(err),
-    }
-    match dir.rmdir(name) {
+/// Removes a directory if it is empty; says whether it is gone.
+fn rmdir(dir: &Dir, name: &OsStr) -> Result<bool> {
+    match gone(dir.rmdir(name)) {
         Ok(()) => Ok(true),
-        Err(err) if err.is(Errno::NOENT) => Ok(true),
-        Err(err) if err.is(Errno::NOTEMPTY) => Ok(false),
+        Err(err) if err.is(Errno::NOTEMPTY) || err.is(Errno::EXIST) => Ok(false),
         Err(err) => Err(err),
     }
 }
 
-fn same_device(dir: &Dir, device: u64) -> Result<()> {
-    if dir.self_stat()?.st_dev == device {
-        return Ok(());
+fn gone(removed: Result<()>) -> Result<()> {
+    match removed {
+        Err(err) if err.is(Errno::NOENT) => Ok(()),
+        other => other,
     }
-    Err(Error::new("remove", dir.label(), Errno::BUSY))
 }
 
-fn blocks(stat: &Stat) -> u64 {
-    u64::try_from(stat.st_blocks).unwrap_or(0) * 512
+/// `EXDEV` says how it was noticed; `EBUSY` says what is the matter, as `rmdir` and `umount` would.
+fn mounted(err: Error) -> Error {
+    if err.is(Errno::XDEV) {
+        Error::new("remove", err.object(), Errno::BUSY)
+    } else {
+        err
+    }
+}
+
+/// Visits all names but `.` and `..` of a directory whose descriptor is nobody else's and new.
+fn each_name(dir: &Dir, mut visit: impl FnMut(&OsStr, FileType) -> Result<()>) -> Result<()> {
+    fault::gate("getdents", || dir.label())?;
+    let mut buffer = Vec::with_capacity(LISTING_BYTES);
+    let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
+    while let Some(entry) = listing.next() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // It was removed while it was open: nothing is in it.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(Error::new("getdents", dir.label(), errno)),
+        };
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            visit(OsStr::from_bytes(name), entry.file_type())?;
+        }
+    }
+    Ok(())
 }

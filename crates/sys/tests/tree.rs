@@ -1,0 +1,157 @@
+//! Removing and measuring trees that an image or a container left to make that hard.
+
+#![allow(missing_docs)]
+
+use std::{ffi::OsStr, fs, os::unix::fs::symlink, path::Path};
+
+use cairn_sys::{Dir, OFlags, mount};
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+
+fn dir() -> (tempfile::TempDir, Dir) {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let dir = Dir::open(temp.path()).expect("open");
+    (temp, dir)
+}
+
+fn name(text: &str) -> &OsStr {
+    OsStr::new(text)
+}
+
+/// Makes `depth` directories named `d` inside one another, with a file beside each.
+fn chain(root: &Dir, top: &str, depth: usize) {
+    root.create_dir(name(top), 0o755).expect("mkdir");
+    let mut here = root.open_dir(name(top)).expect("open");
+    for _ in 0..depth {
+        here.create_dir(name("d"), 0o755).expect("mkdir");
+        here.open_file(name("f"), OFlags::CREATE | OFlags::WRONLY, 0o600)
+            .expect("file");
+        here = here.open_dir(name("d")).expect("open");
+    }
+}
+
+/// Undoes a mount even when the test fails: a temporary directory cannot be removed through one.
+struct Mounted<'p>(&'p Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = mount::unmount(self.0);
+    }
+}
+
+#[test]
+fn a_tree_of_any_depth_is_measured_and_removed() {
+    let (temp, root) = dir();
+    chain(&root, "deep", 3000);
+    symlink("/", temp.path().join("deep/link")).expect("link");
+    let deep = root.open_dir(name("deep")).expect("open");
+    assert_eq!(deep.usage().expect("usage").inodes, 1 + 3000 * 2 + 1);
+    root.remove_tree(name("deep")).expect("remove");
+    assert!(root.entries().expect("entries").is_empty());
+    root.remove_tree(name("deep"))
+        .expect("what is gone stays gone");
+}
+
+/// Deep chains with brothers at each level: coming back up, the walk goes on where it was.
+#[test]
+fn brothers_of_a_deep_chain_are_not_forgotten() {
+    let (_temp, root) = dir();
+    root.create_dir(name("top"), 0o755).expect("mkdir");
+    let mut here = root.open_dir(name("top")).expect("open");
+    for _ in 0..200 {
+        for brother in ["a", "d", "z"] {
+            here.create_dir(name(brother), 0o755).expect("mkdir");
+        }
+        here = here.open_dir(name("d")).expect("open");
+    }
+    let top = root.open_dir(name("top")).expect("open");
+    assert_eq!(top.usage().expect("usage").inodes, 601);
+    root.remove_tree(name("top")).expect("remove");
+    assert!(root.try_stat(name("top")).expect("stat").is_none());
+}
+
+/// A bind of the same file system has the same device number, so that comparing those is no
+/// protection: a bundle whose root is still mounted would be deleted through.
+#[test]
+fn a_bind_of_the_same_file_system_is_not_deleted_through() {
+    let (temp, root) = dir();
+    for path in ["precious/inner", "tree/inner/mnt"] {
+        fs::create_dir_all(temp.path().join(path)).expect("mkdir");
+    }
+    fs::write(temp.path().join("precious/inner/file"), "kept").expect("write");
+    let target = temp.path().join("tree/inner/mnt");
+    mount::bind(&temp.path().join("precious"), &target, false).expect("bind");
+    let mounted = Mounted(&target);
+    let err = root.remove_tree(name("tree")).expect_err("busy");
+    assert!(err.is(Errno::BUSY), "{err}");
+    assert_eq!(
+        fs::read(temp.path().join("precious/inner/file")).expect("kept"),
+        b"kept"
+    );
+    // The mount point itself is refused as well, before anything in it is touched.
+    let inner = Dir::open(&temp.path().join("tree/inner")).expect("open");
+    let err = inner.remove_tree(name("mnt")).expect_err("busy");
+    assert!(err.is(Errno::BUSY), "{err}");
+    assert!(temp.path().join("precious/inner/file").exists());
+    let tree = temp.path().join("tree");
+    let usage = Dir::open(&tree).expect("open").usage().expect("usage");
+    assert_eq!(
+        usage.inodes, 2,
+        "tree and inner; what is mounted is not its own"
+    );
+    drop(mounted);
+    root.remove_tree(name("tree")).expect("remove");
+}
+
+/// The names of a tree are an image's: none of them may mean something to the one that removes it.
+#[test]
+fn no_name_in_a_tree_is_special() {
+    let (temp, root) = dir();
+    for path in [
+        ".lifted-1/full/of/names",
+        ".lifted-2/full/of/names",
+        "a/b/c/d",
+        "...",
+        "new\nline",
+    ] {
+        fs::create_dir_all(temp.path().join("tree").join(path)).expect("mkdir");
+    }
+    root.remove_tree(name("tree")).expect("remove");
+    assert!(root.entries().expect("entries").is_empty());
+}
+
+#[test]
+fn a_wide_tree_needs_few_descriptors() {
+    let (temp, root) = dir();
+    for i in 0..1500 {
+        fs::create_dir_all(temp.path().join(format!("wide/{i}/x"))).expect("mkdir");
+    }
+    // The usual soft limit of a login, whatever this process was started with.
+    let old = getrlimit(Resource::Nofile);
+    let usual = Rlimit {
+        current: Some(1024),
+        maximum: old.maximum,
+    };
+    setrlimit(Resource::Nofile, usual).expect("setrlimit");
+    let wide = root.open_dir(name("wide")).expect("open");
+    let usage = wide.usage();
+    let removed = root.remove_tree(name("wide"));
+    setrlimit(Resource::Nofile, old).expect("setrlimit");
+    assert_eq!(usage.expect("usage").inodes, 3001);
+    removed.expect("remove");
+}
+
+#[test]
+fn a_link_is_removed_and_not_what_it_leads_to() {
+    let (temp, root) = dir();
+    fs::create_dir(temp.path().join("kept")).expect("mkdir");
+    fs::write(temp.path().join("kept/file"), "").expect("write");
+    fs::create_dir(temp.path().join("tree")).expect("mkdir");
+    symlink("../kept", temp.path().join("tree/link")).expect("link");
+    symlink("kept", temp.path().join("link")).expect("link");
+    root.remove_tree(name("tree")).expect("remove");
+    root.remove_tree(name("link")).expect("remove");
+    assert!(temp.path().join("kept/file").exists());
+}
