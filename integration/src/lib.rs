@@ -1,1 +1,12 @@
-//! stub
+//! What the end-to-end tests share: images made byte by byte, whole trees read back, the program
+//! under test, and the peers it is held against.
+//!
+//! Nothing here uses Cairn's crates: expectations come from outside.
+
+// Helpers of tests fail by panicking; the panic names what went wrong.
+#![allow(clippy::missing_panics_doc)]
+
+pub mod cairn;
+pub mod image;
+pub mod peers;
+pub mod tree;

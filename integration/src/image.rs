@@ -1,0 +1,201 @@
+//! Images made byte by byte.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// How a layer is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// A plain tar.
+    Plain,
+    /// One gzip member.
+    Gzip,
+    /// One zstd frame.
+    Zstd,
+}
+
+impl Packing {
+    fn pack(self, tar: &[u8]) -> Vec<u8> {
+        match self {
+            Packing::Plain => tar.to_vec(),
+            Packing::Gzip => {
+                let mut encoder =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(tar).expect("gzip");
+                encoder.finish().expect("gzip")
+            }
+            Packing::Zstd => zstd::bulk::compress(tar, 1).expect("zstd"),
+        }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Packing::Plain => "application/vnd.oci.image.layer.v1.tar",
+            Packing::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Packing::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+}
+
+/// `sha256:` and the digits.
+pub fn digest(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{digits}")
+}
+
+/// An OCI layout on disk that grows blob by blob.
+pub struct Layout {
+    path: PathBuf,
+    manifests: Vec<Value>,
+}
+
+impl Layout {
+    /// An empty layout at `path`.
+    pub fn create(path: &Path) -> Layout {
+        fs::create_dir_all(path.join("blobs/sha256")).expect("layout");
+        fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("layout");
+        let layout = Layout {
+            path: path.to_path_buf(),
+            manifests: Vec::new(),
+        };
+        layout.index();
+        layout
+    }
+
+    /// Adds a blob and describes it.
+    pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
+        let digest = digest(bytes);
+        fs::write(self.path.join("blobs/sha256").join(&digest[7..]), bytes).expect("blob");
+        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+    }
+
+    /// Adds an image of the given tar layers for this machine; `config` is merged over the
+    /// configuration's `config`.
+    pub fn image(&mut self, name: &str, layers: &[(Vec<u8>, Packing)], config: &Value) -> Value {
+        let diff_ids: Vec<String> = layers.iter().map(|(tar, _)| digest(tar)).collect();
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let document = json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": config,
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        let layers: Vec<Value> = layers
+            .iter()
+            .map(|(tar, p)| self.blob(p.media_type(), &p.pack(tar)))
+            .collect();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": self.blob(
+                "application/vnd.oci.image.config.v1+json",
+                document.to_string().as_bytes(),
+            ),
+            "layers": layers,
+        });
+        let mut described = self.blob(
+            "application/vnd.oci.image.manifest.v1+json",
+            manifest.to_string().as_bytes(),
+        );
+        described["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
+        self.manifests.push(described.clone());
+        self.index();
+        described
+    }
+
+    fn index(&self) {
+        let index = json!({ "schemaVersion": 2, "manifests": self.manifests });
+        fs::write(self.path.join("index.json"), index.to_string()).expect("index");
+    }
+}
+
+/// A layer under construction: GNU or PAX headers by the `tar` crate, written as told.
+#[derive(Default)]
+pub struct Layer {
+    builder: Option<tar::Builder<Vec<u8>>>,
+}
+
+/// The time of everything that does not say another.
+pub const MTIME: u64 = 1_600_000_000;
+
+impl Layer {
+    /// An empty layer.
+    pub fn new() -> Layer {
+        Layer {
+            builder: Some(tar::Builder::new(Vec::new())),
+        }
+    }
+
+    /// The builder, for entries that none of the methods makes.
+    pub fn builder(&mut self) -> &mut tar::Builder<Vec<u8>> {
+        self.builder.as_mut().expect("not finished")
+    }
+
+    /// A header with everything but its size set.
+    pub fn header(kind: tar::EntryType, mode: u32, uid: u64, gid: u64, mtime: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(uid);
+        header.set_gid(gid);
+        header.set_mtime(mtime);
+        header.set_size(0);
+        header
+    }
+
+    /// Any entry with data.
+    pub fn entry(mut self, path: &str, mut header: tar::Header, data: &[u8]) -> Layer {
+        header.set_size(data.len() as u64);
+        self.builder()
+            .append_data(&mut header, path, data)
+            .expect("entry");
+        self
+    }
+
+    /// A regular file of root's.
+    pub fn file(self, path: &str, data: &[u8]) -> Layer {
+        self.entry(
+            path,
+            Layer::header(tar::EntryType::Regular, 0o644, 0, 0, MTIME),
+            data,
+        )
+    }
+
+    /// A directory.
+    pub fn dir(self, path: &str, mode: u32) -> Layer {
+        self.entry(
+            path,
+            Layer::header(tar::EntryType::Directory, mode, 0, 0, MTIME),
+            b"",
+        )
+    }
+
+    /// A symbolic or hard link.
+    pub fn link(mut self, kind: tar::EntryType, path: &str, target: &str) -> Layer {
+        let mut header = Layer::header(kind, 0o777, 0, 0, MTIME);
+        self.builder()
+            .append_link(&mut header, path, target)
+            .expect("link");
+        self
+    }
+
+    /// The whole tar.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.builder
+            .take()
+            .expect("not finished")
+            .into_inner()
+            .expect("tar")
+    }
+}

@@ -1,0 +1,103 @@
+//! The tools Cairn stands next to, as Debian ships them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Runs a program to its end and expects success; returns what it printed.
+#[track_caller]
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|err| panic!("start {program}: {err}"));
+    succeed(program, arguments, &output)
+}
+
+#[track_caller]
+fn succeed(program: &str, arguments: &[&str], output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Unpacks an image of an OCI layout with umoci; returns the root file system.
+pub fn umoci_unpack(layout: &Path, tag: &str, bundle: &Path) -> PathBuf {
+    let image = format!("{}:{tag}", layout.display());
+    run(
+        "umoci",
+        &["unpack", "--image", &image, &bundle.display().to_string()],
+    );
+    bundle.join("rootfs")
+}
+
+/// A containerd of our own on a socket in a temporary directory.
+pub struct Containerd {
+    work: TempDir,
+    daemon: Child,
+}
+
+impl Containerd {
+    /// Starts it and waits until it answers.
+    pub fn start() -> Containerd {
+        let work = TempDir::new().expect("temporary directory");
+        let config = work.path().join("config.toml");
+        let text = format!(
+            "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{0}/sock\"\n",
+            work.path().display()
+        );
+        fs::write(&config, text).expect("configuration");
+        let log = fs::File::create(work.path().join("log")).expect("log");
+        let daemon = Command::new("containerd")
+            .arg("--config")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("start containerd");
+        let containerd = Containerd { work, daemon };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !containerd.ctr(&["version"]).status.success() {
+            let log = fs::read_to_string(containerd.work.path().join("log")).unwrap_or_default();
+            assert!(
+                Instant::now() < deadline,
+                "containerd does not answer:\n{log}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        containerd
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("ctr");
+        command
+            .arg("--address")
+            .arg(self.work.path().join("sock"))
+            .args(arguments);
+        command.output().expect("start ctr")
+    }
+
+    /// Runs `ctr` against it and expects success.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        succeed("ctr", arguments, &self.ctr(arguments))
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = Command::new("kill")
+            .arg(self.daemon.id().to_string())
+            .status();
+        let _ = self.daemon.wait();
+    }
+}
