@@ -1,15 +1,18 @@
-//! The crate on the real kernel, as root.
+//! Directories, files, attributes and locks on the real kernel, as root.
 
 #![allow(missing_docs)]
 
 use std::{
     ffi::{OsStr, OsString},
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt, symlink},
+    },
 };
 
-use cairn_sys::{Dir, OFlags, durable, lock, mount};
+use cairn_sys::{Dir, FileType, OFlags, durable, lock};
+use cairn_types::{Classified, ErrorKind};
 use rustix::io::Errno;
 
 fn dir() -> (tempfile::TempDir, Dir) {
@@ -56,62 +59,6 @@ fn image_paths_end_at_the_root() {
 }
 
 #[test]
-fn a_tree_of_any_depth_is_removed() {
-    let (temp, root) = dir();
-    root.create_dir(name("deep"), 0o755).expect("mkdir");
-    let mut here = root.open_dir(name("deep")).expect("open");
-    for _ in 0..3000 {
-        here.create_dir(name("d"), 0o755).expect("mkdir");
-        here.open_file(name("f"), OFlags::CREATE | OFlags::WRONLY, 0o600)
-            .expect("file");
-        here = here.open_dir(name("d")).expect("open");
-    }
-    symlink("/", temp.path().join("deep/link")).expect("link");
-    root.remove_tree(name("deep")).expect("remove");
-    assert!(root.entries().expect("entries").is_empty());
-    root.remove_tree(name("deep"))
-        .expect("what is gone stays gone");
-}
-
-#[test]
-fn a_tree_with_a_mount_in_it_is_not_deleted_through() {
-    let (temp, root) = dir();
-    for path in ["precious", "tree/inner/mnt"] {
-        fs::create_dir_all(temp.path().join(path)).expect("mkdir");
-    }
-    fs::write(temp.path().join("precious/file"), "kept").expect("write");
-    let target = temp.path().join("tree/inner/mnt");
-    // A bind of the same file system has the same device number; a tmpfs has not.
-    mount::bind(Path::new("/dev/shm"), &target, false).expect("bind");
-    let err = root.remove_tree(name("tree")).expect_err("busy");
-    assert!(err.is(Errno::BUSY), "{err}");
-    assert!(mount::is_mount_point(&target).expect("mountinfo"));
-    mount::unmount(&target).expect("unmount");
-    root.remove_tree(name("tree")).expect("remove");
-}
-
-#[test]
-fn usage_counts_each_inode_once() {
-    let (temp, root) = dir();
-    fs::create_dir(temp.path().join("d")).expect("mkdir");
-    fs::write(temp.path().join("d/f"), vec![1; 10_000]).expect("write");
-    fs::hard_link(temp.path().join("d/f"), temp.path().join("g")).expect("link");
-    let du = std::process::Command::new("du")
-        .args(["-s", "-B512"])
-        .arg(temp.path())
-        .output();
-    let du = String::from_utf8(du.expect("du").stdout).expect("text");
-    let blocks: u64 = du
-        .split_whitespace()
-        .next()
-        .expect("number")
-        .parse()
-        .expect("number");
-    let usage = root.usage().expect("usage");
-    assert_eq!((usage.bytes, usage.inodes), (blocks * 512, 3));
-}
-
-#[test]
 fn publish_refuses_to_replace() {
     let (temp, root) = dir();
     let file = root
@@ -139,8 +86,11 @@ fn the_second_locker_learns_who_is_first() {
     let (_temp, root) = dir();
     let held = lock::RootLock::acquire(&root, name("lock")).expect("first");
     let own = i32::try_from(std::process::id()).expect("pid");
-    match lock::RootLock::acquire(&root, name("lock")) {
-        Err(lock::LockError::Held { pid, .. }) => assert_eq!(pid, Some(own)),
+    let err = lock::RootLock::acquire(&root, name("lock")).expect_err("held");
+    assert_eq!(err.kind(), ErrorKind::Unavailable);
+    assert!(err.to_string().contains(&format!("(pid {own})")), "{err}");
+    match err {
+        lock::LockError::Held { pid, .. } => assert_eq!(pid, Some(own)),
         other => panic!("expected Held, got {other:?}"),
     }
     drop(held);
@@ -180,58 +130,144 @@ fn chmod_does_not_follow() {
     );
 }
 
-fn lowers(root: &Path, count: usize) -> Vec<PathBuf> {
-    (0..count)
-        .map(|i| {
-            let lower = root.join(format!("a, b:c\\{i}"));
-            fs::create_dir(&lower).expect("lower");
-            fs::write(lower.join(format!("f{i}")), "").expect("file");
-            lower
-        })
-        .collect()
-}
-
-/// 500 is `OVL_MAX_STACK` (fs/overlayfs/params.h).
+/// A name is one component: with more, a link in the middle would be followed.
 #[test]
-fn five_hundred_lowers_are_all_there_and_more_are_refused() {
-    let (temp, _) = dir();
-    let target = temp.path().join("t");
-    fs::create_dir(&target).expect("target");
-    let all = lowers(temp.path(), 501);
-    mount::overlay(&target, &all[..500], None, true, &[]).expect("500");
-    assert_eq!(fs::read_dir(&target).expect("list").count(), 500);
-    let err = fs::write(target.join("x"), "").expect_err("read-only");
-    assert_eq!(err.raw_os_error(), Some(30));
-    mount::unmount(&target).expect("unmount");
-    mount::overlay(&target, &all, None, true, &[]).expect_err("501");
-    assert!(!mount::is_mount_point(&target).expect("mountinfo"));
-}
-
-#[test]
-fn a_mount_list_is_performed_with_quoted_names() {
-    let (temp, _) = dir();
-    for path in ["t", "up,per:", "work\\"] {
-        fs::create_dir(temp.path().join(path)).expect("mkdir");
+fn a_name_leads_nowhere_else() {
+    let (temp, parent) = dir();
+    for path in ["root/sub", "outside"] {
+        fs::create_dir_all(temp.path().join(path)).expect("mkdir");
     }
-    let target = temp.path().join("t");
-    let lowers = lowers(temp.path(), 3);
-    let joined: Vec<String> = lowers.iter().map(|l| mount::escape(l)).collect();
-    let overlay = cairn_types::Mount {
-        kind: "overlay".into(),
-        source: "overlay".into(),
-        target: String::new(),
-        options: vec![
-            format!("workdir={}", mount::escape(&temp.path().join("work\\"))),
-            format!("upperdir={}", mount::escape(&temp.path().join("up,per:"))),
-            format!("lowerdir={}", joined.join(":")),
-            "index=off".into(),
-        ],
+    fs::write(temp.path().join("outside/file"), "kept").expect("write");
+    symlink("../outside", temp.path().join("root/link")).expect("link");
+    let root = parent.open_dir(name("root")).expect("open");
+    for wrong in [
+        "link/file",
+        "../outside/file",
+        "..",
+        "/etc",
+        "sub/../../outside",
+    ] {
+        let wrong = name(wrong);
+        let refused = [
+            root.stat(wrong).map(drop),
+            root.unlink(wrong),
+            root.rmdir(wrong),
+            root.create_dir(wrong, 0o755),
+            root.chmod(wrong, 0o777),
+            root.chown(wrong, 1, 1),
+            root.rename(wrong, &root, name("new")),
+            root.rename(name("sub"), &root, wrong),
+            root.rename_noreplace(name("sub"), &root, wrong),
+            root.link(wrong, &root, name("new")),
+            root.link(name("link"), &root, wrong),
+            root.symlink(name("x"), wrong),
+            root.mknod(wrong, FileType::Fifo, 0o600, 0),
+            root.set_xattr(wrong, name("user.a"), b"1"),
+            root.get_xattr(wrong, name("user.a")).map(drop),
+            root.remove_tree(wrong),
+        ];
+        for (i, result) in refused.into_iter().enumerate() {
+            let err = result.expect_err("refused");
+            assert!(err.is(Errno::INVAL), "{wrong:?} in call {i}: {err}");
+        }
+        // These two take relative paths of ours, but none with a link in it and none that leads out.
+        root.open_dir(wrong).expect_err("directory");
+        root.open_file(wrong, OFlags::RDONLY, 0).expect_err("file");
+    }
+    let below = parent.open_dir(name("root/sub")).expect("a path of ours");
+    assert_eq!(below.path(), temp.path().join("root/sub"));
+    assert!(temp.path().join("outside/file").exists());
+}
+
+/// A device of an image may do something when it is opened, and a fifo without a writer waits.
+#[test]
+fn only_regular_files_of_an_image_are_opened_to_be_read() {
+    let (temp, root) = dir();
+    root.mkfifo(name("fifo"), 0o600).expect("fifo");
+    fs::create_dir(temp.path().join("etc")).expect("mkdir");
+    fs::write(temp.path().join("etc/passwd"), "root").expect("write");
+    symlink("/etc/passwd", temp.path().join("link")).expect("link");
+    symlink("/proc/self/fd/0", temp.path().join("magic")).expect("link");
+    assert_eq!(root.read_in_root(b"link", 4).expect("read"), b"root");
+    assert_eq!(
+        root.read_in_root(b"../../etc/passwd", 4).expect("read"),
+        b"root"
+    );
+    let errno = |path: &[u8]| root.read_in_root(path, 3).expect_err("refused").errno();
+    assert_eq!(errno(b"link"), Errno::FBIG);
+    assert_eq!(errno(b"fifo"), Errno::INVAL);
+    assert_eq!(errno(b"etc"), Errno::ISDIR);
+    assert_eq!(errno(b"magic"), Errno::NOENT);
+    assert!(
+        root.read_file(name("fifo"), 1)
+            .expect_err("fifo")
+            .is(Errno::INVAL)
+    );
+    assert!(
+        root.read_file(name("link"), 1)
+            .expect_err("link")
+            .is(Errno::LOOP)
+    );
+}
+
+#[test]
+fn an_attribute_of_a_link_stays_on_the_link() {
+    let (temp, root) = dir();
+    fs::write(temp.path().join("target"), "").expect("write");
+    symlink("target", temp.path().join("link")).expect("link");
+    let key = name("trusted.cairn");
+    root.set_xattr(name("link"), key, b"here").expect("set");
+    assert_eq!(root.get_xattr(name("target"), key).expect("get"), None);
+    let value = root.get_xattr(name("link"), key).expect("get");
+    assert_eq!(value.as_deref(), Some(&b"here"[..]));
+    assert_eq!(root.list_xattr(name("link")).expect("list"), [key]);
+    // More than one guess at the size of the answer.
+    let long = vec![7; 2000];
+    root.set_xattr(name("target"), key, &long).expect("set");
+    let value = root.get_xattr(name("target"), key).expect("get");
+    assert_eq!(value, Some(long));
+}
+
+#[test]
+fn owners_and_times_of_a_link_are_its_own() {
+    let (temp, root) = dir();
+    fs::write(temp.path().join("target"), "").expect("write");
+    symlink("target", temp.path().join("link")).expect("link");
+    let then = cairn_sys::Timespec {
+        tv_sec: -5,
+        tv_nsec: 7,
     };
-    mount::perform(&[overlay], &target).expect("mount");
-    fs::write(target.join("new"), "x").expect("write");
-    assert_eq!(fs::read_dir(&target).expect("list").count(), 4);
-    assert!(temp.path().join("up,per:/new").exists());
-    let info = mount::mounts_below(temp.path()).expect("mountinfo");
-    assert_eq!((info.len(), info[0].fs_type.as_str()), (1, "overlay"));
-    mount::unmount(&target).expect("unmount");
+    root.chown(name("link"), 70_000, 80_000).expect("chown");
+    root.utimens(name("link"), then, then).expect("utimens");
+    let link = root.stat(name("link")).expect("stat");
+    assert_eq!((link.st_uid, link.st_gid), (70_000, 80_000));
+    assert_eq!((link.st_mtime, link.st_mtime_nsec), (-5, 7));
+    let target = fs::metadata(temp.path().join("target")).expect("stat");
+    assert_eq!(target.uid(), 0);
+    assert!(target.mtime() > 0);
+}
+
+#[test]
+fn errors_say_what_was_tried_on_what() {
+    let (temp, root) = dir();
+    let err = root.open_dir(name("no\nsuch")).expect_err("missing");
+    let expected = format!(
+        "openat {}/no\\nsuch: No such file or directory (os error 2)",
+        temp.path().display()
+    );
+    assert_eq!(err.to_string(), expected);
+    assert_eq!(err.kind(), ErrorKind::NotFound);
+    let file = fs::File::open("/proc/version").expect("open");
+    let err = cairn_sys::raw::write_all(&file, b"x").expect_err("read-only");
+    let text = err.to_string();
+    assert!(
+        text.starts_with("write ") && text.contains("</proc/version>: "),
+        "{text}"
+    );
+    fs::write(temp.path().join("f"), "").expect("write");
+    let err = root.create_dir(name("f"), 0o755).expect_err("there");
+    assert_eq!(err.kind(), ErrorKind::AlreadyExists);
+    let long = OsStr::from_bytes(&[b'x'; 256]);
+    let err = root.stat(long).expect_err("too long");
+    assert_eq!((err.op(), err.errno()), ("fstatat", Errno::NAMETOOLONG));
 }

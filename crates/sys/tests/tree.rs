@@ -155,3 +155,38 @@ fn a_link_is_removed_and_not_what_it_leads_to() {
     root.remove_tree(name("link")).expect("remove");
     assert!(temp.path().join("kept/file").exists());
 }
+
+#[test]
+fn usage_counts_each_inode_once() {
+    let (temp, root) = dir();
+    fs::create_dir(temp.path().join("d")).expect("mkdir");
+    fs::write(temp.path().join("d/f"), vec![1; 10_000]).expect("write");
+    fs::hard_link(temp.path().join("d/f"), temp.path().join("g")).expect("link");
+    let du = std::process::Command::new("du")
+        .args(["-s", "-B512"])
+        .arg(temp.path())
+        .output();
+    let du = String::from_utf8(du.expect("du").stdout).expect("text");
+    let blocks: u64 = du
+        .split_whitespace()
+        .next()
+        .expect("number")
+        .parse()
+        .expect("number");
+    let usage = root.usage().expect("usage");
+    assert_eq!((usage.bytes, usage.inodes), (blocks * 512, 3));
+}
+
+#[test]
+fn another_file_system_is_not_deleted_through() {
+    let (temp, root) = dir();
+    fs::create_dir_all(temp.path().join("tree/mnt")).expect("mkdir");
+    let target = temp.path().join("tree/mnt");
+    mount::bind(Path::new("/dev/shm"), &target, false).expect("bind");
+    let mounted = Mounted(&target);
+    let err = root.remove_tree(name("tree")).expect_err("busy");
+    assert!(err.is(Errno::BUSY), "{err}");
+    assert!(mount::is_mount_point(&target).expect("statx"));
+    drop(mounted);
+    root.remove_tree(name("tree")).expect("remove");
+}
