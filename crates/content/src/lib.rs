@@ -1,1 +1,255 @@
-//! stub
+//! Blobs, and the uploads ("ingests") that become them.
+//!
+//! ```text
+//! <root>/content/blobs/<alg>/<hex>   0444, verified bytes only
+//! <root>/content/ingest/<id>/data    what came so far of an upload
+//! <root>/content/ingest/put-<n>      a document that is being written in one go
+//! ```
+//!
+//! A blob's bytes are there once; who may see it is a link per namespace, with labels and times of
+//! its own. On the way in: bytes, sync, name, sync, record, answer; on the way out the record goes
+//! first. So a file without a record is garbage that [`Content::sweep`] removes, and a record
+//! without its file is outside damage.
+//!
+//! What a blob is (a manifest, a layer) is not known here, and nothing is ever collected: whoever
+//! knows what is referred to calls [`Content::delete`].
+
+mod blob;
+mod error;
+mod ingest;
+mod links;
+mod locks;
+mod publish;
+mod sweep;
+
+use std::{
+    ffi::OsStr,
+    io::Read,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use cairn_meta::{Store, Timestamp, View, schema};
+use cairn_sys::{Dir, OFlags};
+use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
+
+pub use self::{
+    blob::Blob,
+    error::{Error, Result},
+    ingest::{Ingest, IngestInfo},
+    sweep::Swept,
+};
+use self::{
+    error::{io, sys},
+    locks::Locks,
+};
+
+/// What is known of a blob in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobInfo {
+    /// Its name.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Set by this namespace.
+    pub labels: Labels,
+    /// When this namespace first had it.
+    pub created_at: Timestamp,
+    /// When its labels were last changed.
+    pub updated_at: Timestamp,
+}
+
+/// The content store. Clones share it; at most one process may have it open.
+#[derive(Clone)]
+pub struct Content {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    meta: Store,
+    /// One for each of [`Algorithm::ALL`].
+    blobs: [Dir; 3],
+    ingests: Dir,
+    /// Refs that are being written.
+    writing: Locks<(Namespace, IngestRef)>,
+    /// Digests whose file and records are being changed. Without it a deletion, whose record goes
+    /// before its file, could remove the file that a commit in between has found and believed.
+    changing: Locks<Digest>,
+    /// For names of documents that are being written.
+    puts: AtomicU64,
+    /// The sync that failed.
+    broken: OnceLock<String>,
+}
+
+impl Content {
+    /// Opens the store in `root`, making its directories when they are absent. Call
+    /// [`Content::sweep`] before first using it.
+    pub fn open(root: &Dir, meta: Store) -> Result<Content> {
+        let make = |path: &str| {
+            root.create_dir_all_open(path, 0o700)
+                .map_err(sys(format!("open content in {}", root.path().display())))
+        };
+        let of = |algorithm: Algorithm| make(&format!("blobs/{}", algorithm.name()));
+        let [a, b, c] = Algorithm::ALL;
+        Ok(Content {
+            inner: Arc::new(Inner {
+                meta,
+                blobs: [of(a)?, of(b)?, of(c)?],
+                ingests: make("ingest")?,
+                writing: Locks::new(),
+                changing: Locks::new(),
+                puts: AtomicU64::new(0),
+                broken: OnceLock::new(),
+            }),
+        })
+    }
+
+    /// What is known of a blob.
+    pub fn info(&self, ns: &Namespace, digest: &Digest) -> Result<BlobInfo> {
+        let key = (ns.clone(), digest.clone());
+        self.inner.meta.read(|view| {
+            let Some(link) = view.get(&schema::BLOB_LINKS, &key)? else {
+                let (ns, digest) = key;
+                return Err(Error::NotFound { digest, ns });
+            };
+            let Some(blob) = view.get(&schema::BLOBS, digest)? else {
+                return Err(unrecorded(digest));
+            };
+            Ok(BlobInfo {
+                digest: digest.clone(),
+                size: blob.size,
+                labels: link.labels,
+                created_at: link.created_at,
+                updated_at: link.updated_at,
+            })
+        })
+    }
+
+    /// Whether the namespace has the blob.
+    pub fn exists(&self, ns: &Namespace, digest: &Digest) -> Result<bool> {
+        let key = (ns.clone(), digest.clone());
+        self.inner
+            .meta
+            .read(|view| Ok(view.get(&schema::BLOB_LINKS, &key)?.is_some()))
+    }
+
+    /// All blobs of a namespace, in bytewise order of their digests.
+    pub fn list(&self, ns: &Namespace) -> Result<Vec<BlobInfo>> {
+        self.inner.meta.read(|view| {
+            let mut infos = Vec::new();
+            for ((_, digest), link) in view.scan(&schema::BLOB_LINKS, ns)? {
+                // One damaged entry must not hide the others.
+                let Some(blob) = view.get(&schema::BLOBS, &digest)? else {
+                    tracing::error!("{}", unrecorded(&digest));
+                    continue;
+                };
+                infos.push(BlobInfo {
+                    digest,
+                    size: blob.size,
+                    labels: link.labels,
+                    created_at: link.created_at,
+                    updated_at: link.updated_at,
+                });
+            }
+            Ok(infos)
+        })
+    }
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when its file is not there or has another length than recorded.
+    pub fn open_blob(&self, ns: &Namespace, digest: &Digest) -> Result<Blob> {
+        let info = self.info(ns, digest)?;
+        let (dir, name) = self.place(digest);
+        let attempted = || format!("open blob {digest}");
+        let damaged = |reason: String| Error::Damaged {
+            digest: digest.clone(),
+            reason,
+        };
+        let file = match dir.open_file(name, OFlags::RDONLY, 0) {
+            Ok(file) => file,
+            Err(err) if is_missing(&err) => return Err(damaged("its file is missing".to_owned())),
+            Err(err) => return Err(sys(attempted())(err)),
+        };
+        let length = file.metadata().map_err(io(attempted(), "fstat"))?.len();
+        if length != info.size {
+            let size = info.size;
+            return Err(damaged(format!(
+                "its file has {length} bytes instead of {size}"
+            )));
+        }
+        Ok(Blob::new(file, digest.clone(), info.size))
+    }
+
+    /// Reads a whole document of at most `limit` bytes and proves it.
+    pub fn read_all(&self, ns: &Namespace, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let mut blob = self.open_blob(ns, digest)?;
+        let size = blob.size();
+        let capacity = usize::try_from(size).ok().filter(|_| size <= limit);
+        let Some(capacity) = capacity else {
+            return Err(Error::TooLarge {
+                digest: digest.clone(),
+                size,
+                limit,
+            });
+        };
+        let mut bytes = Vec::with_capacity(capacity);
+        match blob.read_to_end(&mut bytes) {
+            Ok(_) => Ok(bytes),
+            Err(err) if err.kind() == std::io::ErrorKind::InvalidData => Err(Error::Damaged {
+                digest: digest.clone(),
+                reason: "its bytes are not those it is named by".to_owned(),
+            }),
+            Err(err) => Err(io(format!("read blob {digest}"), "read")(err)),
+        }
+    }
+
+    /// The namespaces in which anything was ever written, by name.
+    pub fn namespaces(&self) -> Result<Vec<Namespace>> {
+        self.inner.meta.read(|view| {
+            let records = view.scan(&schema::NAMESPACES, &())?;
+            Ok(records.into_iter().map(|(ns, _)| ns).collect())
+        })
+    }
+
+    /// The directory and file name of a blob.
+    fn place<'a>(&'a self, digest: &'a Digest) -> (&'a Dir, &'a OsStr) {
+        let [a, b, c] = &self.inner.blobs;
+        let dir = match digest.algorithm() {
+            Algorithm::Sha256 => a,
+            Algorithm::Sha384 => b,
+            Algorithm::Sha512 => c,
+        };
+        (dir, OsStr::new(digest.hex()))
+    }
+
+    /// A name below `ingest/` that only this process uses, and only once.
+    fn put_name(&self) -> String {
+        let number = self.inner.puts.fetch_add(1, Ordering::Relaxed);
+        format!("put-{number}")
+    }
+
+    /// Refuses changes after a sync has failed.
+    fn check_writable(&self) -> Result<()> {
+        match self.inner.broken.get() {
+            None => Ok(()),
+            Some(reason) => Err(Error::ReadOnly {
+                reason: reason.clone(),
+            }),
+        }
+    }
+}
+
+fn unrecorded(digest: &Digest) -> Error {
+    Error::Damaged {
+        digest: digest.clone(),
+        reason: "its record is missing".to_owned(),
+    }
+}
+
+fn is_missing(err: &cairn_sys::Error) -> bool {
+    err.kind() == ErrorKind::NotFound
+}

@@ -1,1 +1,274 @@
-//! stub
+//! The overlayfs snapshotter: prepare, view, commit, remove, mounts, usage.
+//!
+//! ```text
+//! <root>/snapshots/            0700
+//!   <id>/                      0700: no unprivileged user reaches a setuid file below
+//!     fs/                      0755, the layer's own tree
+//!     work/                    0711, overlay's, of snapshots that are mounted writable
+//!   trash/                     removed trees on their way out
+//! ```
+//!
+//! Names never enter paths: a snapshot's directory has a number. Files come first and the record
+//! second, on removal the record goes first; so a directory without a record is garbage that
+//! [`Snapshots::recover`] removes. Nothing is mounted here, and no tree is written to: whoever
+//! unpacks a layer gets an empty directory ([`Snapshots::stage`]) and hands it back filled.
+//!
+//! A committed layer that can be unpacked again is recorded before its files have reached the disk,
+//! and marked so together with the boot: after a power cut exactly those are dropped.
+
+mod disk;
+mod error;
+mod lifecycle;
+mod mounts;
+mod recover;
+mod stage;
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use cairn_meta::{SnapshotRecord, Store, Timestamp, View, schema};
+use cairn_sys::{Dir, mount::OVERLAY_LOWER_COUNT_MAX};
+use cairn_types::{Labels, Namespace, SnapshotKey, SnapshotKind, Usage, validate_label};
+
+use self::error::sys;
+pub use self::{
+    error::{Error, Result},
+    recover::Recovered,
+    stage::{Staged, StagedLayer},
+};
+
+/// What is known of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Its key, or its name when committed.
+    pub key: SnapshotKey,
+    /// View, active or committed.
+    pub kind: SnapshotKind,
+    /// What it stands on.
+    pub parent: Option<SnapshotKey>,
+    /// Set by its users.
+    pub labels: Labels,
+    /// When it was made, or committed.
+    pub created_at: Timestamp,
+    /// When its labels were last changed.
+    pub updated_at: Timestamp,
+    /// Of a committed one: what its own layer takes. Zero for others; see [`Snapshots::usage`].
+    pub usage: Usage,
+    /// Whether its files are known to be on the disk.
+    pub durable: bool,
+}
+
+/// The snapshots. Clones share them; at most one process may have them open.
+#[derive(Clone)]
+pub struct Snapshots {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    meta: Store,
+    root: Dir,
+    /// Of `root`, absolute: it becomes part of mounts.
+    path: PathBuf,
+    trash: Dir,
+    boot_id: String,
+    ids: Mutex<Vec<u64>>,
+    sync: disk::Sync,
+    /// Committed, and not known to be on the disk.
+    pending: Mutex<HashSet<(Namespace, SnapshotKey)>>,
+    /// What every overlay mount gets.
+    options: Vec<String>,
+}
+
+type Chain = Vec<(SnapshotKey, SnapshotRecord)>;
+
+impl Snapshots {
+    /// Opens the snapshots in `root`. `boot_id` is new with each boot. Call [`Snapshots::recover`]
+    /// before first using them.
+    pub fn open(root: &Dir, meta: Store, boot_id: String) -> Result<Snapshots> {
+        let attempted = || format!("open snapshots in {}", root.path().display());
+        let path = std::fs::canonicalize(root.path()).map_err(|err| {
+            let path = root.path().display().to_string();
+            sys(attempted())(cairn_sys::Error::of_io("realpath", path, &err))
+        })?;
+        let trash = root
+            .create_dir_all_open(disk::TRASH, 0o700)
+            .map_err(sys(attempted()))?;
+        let mut options = Vec::new();
+        if cairn_sys::mount::overlay_supports_index_off() {
+            options.push("index=off".to_owned());
+        }
+        Ok(Snapshots {
+            inner: Arc::new(Inner {
+                meta,
+                root: root.clone(),
+                path,
+                trash,
+                boot_id,
+                ids: Mutex::default(),
+                sync: disk::Sync::default(),
+                pending: Mutex::default(),
+                options,
+            }),
+        })
+    }
+
+    /// What is known of a snapshot.
+    pub fn stat(&self, ns: &Namespace, key: &SnapshotKey) -> Result<SnapshotInfo> {
+        let record = self.record(ns, key)?;
+        Ok(info(key.clone(), record))
+    }
+
+    /// All snapshots of a namespace, by key.
+    pub fn list(&self, ns: &Namespace) -> Result<Vec<SnapshotInfo>> {
+        self.inner.meta.read(|view| {
+            let records = view.scan(&schema::SNAPSHOTS, ns)?;
+            Ok(records
+                .into_iter()
+                .map(|((_, key), record)| info(key, record))
+                .collect())
+        })
+    }
+
+    /// What a snapshot's own layer takes: measured for an active one, as of its commit for a
+    /// committed one, nothing for a view.
+    pub fn usage(&self, ns: &Namespace, key: &SnapshotKey) -> Result<Usage> {
+        let record = self.record(ns, key)?;
+        match record.kind {
+            SnapshotKind::View => Ok(Usage::default()),
+            SnapshotKind::Committed => Ok(record.usage),
+            SnapshotKind::Active => self.measure(key, record.id),
+        }
+    }
+
+    fn measure(&self, key: &SnapshotKey, id: u64) -> Result<Usage> {
+        self.tree(key, id)?
+            .usage()
+            .map_err(sys(format!("measure snapshot {key}")))
+    }
+
+    /// Replaces all labels.
+    pub fn set_labels(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        labels: Labels,
+    ) -> Result<SnapshotInfo> {
+        check_labels(&labels)?;
+        self.change_labels(ns, key, move |known| *known = labels)
+    }
+
+    /// Sets the given labels and leaves the others; an empty value removes its label.
+    pub fn update_labels(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        labels: &Labels,
+    ) -> Result<SnapshotInfo> {
+        check_labels(labels)?;
+        let labels = labels.clone();
+        self.change_labels(ns, key, move |known| {
+            for (key, value) in labels {
+                if value.is_empty() {
+                    known.remove(&key);
+                } else {
+                    known.insert(key, value);
+                }
+            }
+        })
+    }
+
+    fn change_labels(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        change: impl FnOnce(&mut Labels) + Send + 'static,
+    ) -> Result<SnapshotInfo> {
+        let id = (ns.clone(), key.clone());
+        self.inner.meta.write(move |tx| {
+            let Some(mut record) = tx.get(&schema::SNAPSHOTS, &id)? else {
+                return Err(Error::NotFound { key: id.1 });
+            };
+            change(&mut record.labels);
+            record.updated_at = Timestamp::now();
+            tx.put(&schema::SNAPSHOTS, &id, &record)?;
+            Ok(info(id.1, record))
+        })
+    }
+
+    /// The trees of a committed snapshot and those below it, nearest first.
+    pub fn lowers(&self, ns: &Namespace, key: &SnapshotKey) -> Result<Vec<Dir>> {
+        let chain = self.inner.meta.read(|view| chain(view, ns, key))?;
+        chain
+            .iter()
+            .map(|(key, record)| self.tree(key, record.id))
+            .collect()
+    }
+
+    fn record(&self, ns: &Namespace, key: &SnapshotKey) -> Result<SnapshotRecord> {
+        let id = (ns.clone(), key.clone());
+        let found = self
+            .inner
+            .meta
+            .read(|view| Ok::<_, Error>(view.get(&schema::SNAPSHOTS, &id)?))?;
+        found.ok_or_else(|| Error::NotFound { key: key.clone() })
+    }
+
+    /// The directory of a snapshot's things, by path.
+    fn has_files(&self, id: u64) -> Result<bool> {
+        let name = id.to_string();
+        let found = self.inner.root.try_stat(OsStr::new(&name));
+        Ok(found
+            .map_err(sys(format!("look for directory of snapshot {id}")))?
+            .is_some())
+    }
+}
+
+/// A snapshot and all below it, nearest first. No longer than can be mounted, so damage that made a
+/// ring of parents ends here as well.
+fn chain(view: &impl View, ns: &Namespace, key: &SnapshotKey) -> Result<Chain> {
+    let mut chain: Chain = Vec::new();
+    let mut next = Some(key.clone());
+    while let Some(key) = next {
+        if chain.len() == OVERLAY_LOWER_COUNT_MAX {
+            let limit = OVERLAY_LOWER_COUNT_MAX;
+            return Err(Error::TooDeep { key, limit });
+        }
+        let id = (ns.clone(), key);
+        let Some(record) = view.get(&schema::SNAPSHOTS, &id)? else {
+            return Err(match chain.pop() {
+                None => Error::NotFound { key: id.1 },
+                Some((child, _)) => Error::Damaged {
+                    key: child,
+                    reason: format!("its parent {} is missing", id.1),
+                },
+            });
+        };
+        next = record.parent.clone();
+        chain.push((id.1, record));
+    }
+    Ok(chain)
+}
+
+fn info(key: SnapshotKey, record: SnapshotRecord) -> SnapshotInfo {
+    SnapshotInfo {
+        key,
+        kind: record.kind,
+        parent: record.parent,
+        labels: record.labels,
+        created_at: record.created_at,
+        updated_at: record.updated_at,
+        usage: record.usage,
+        durable: record.durable,
+    }
+}
+
+fn check_labels(labels: &Labels) -> Result<()> {
+    for (key, value) in labels {
+        validate_label(key, value)?;
+    }
+    Ok(())
+}

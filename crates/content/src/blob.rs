@@ -1,0 +1,100 @@
+//! Reading a blob, and not believing the disk.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+};
+
+use cairn_types::{Digest, Hasher};
+
+/// An open blob. Read from its beginning to its end as [`Read`], its bytes are proven on the way: of
+/// a damaged blob the last bytes are not handed out, and the read that should have given them fails
+/// with [`io::ErrorKind::InvalidData`].
+///
+/// It stays readable when the blob is deleted meanwhile.
+pub struct Blob {
+    file: File,
+    digest: Digest,
+    size: u64,
+    position: u64,
+    /// Of everything before `position`.
+    hasher: Hasher,
+}
+
+impl Blob {
+    pub(crate) fn new(file: File, digest: Digest, size: u64) -> Blob {
+        let hasher = Hasher::new(digest.algorithm());
+        Blob {
+            file,
+            digest,
+            size,
+            position: 0,
+            hasher,
+        }
+    }
+
+    /// Bytes in all.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What it is named by.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Reads at `offset`, without moving and without proof: a part of a blob proves nothing. 0 at
+    /// and after its end.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn damaged(&self, reason: &str) -> io::Error {
+        let text = format!("blob {} is damaged: {reason}", self.digest);
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    }
+}
+
+impl Read for Blob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let got = self.file.read_at(buffer, self.position)?;
+        let end = self.position + got as u64;
+        if end > self.size {
+            return Err(self.damaged("it is longer than its record says"));
+        }
+        if got == 0 && end < self.size {
+            return Err(self.damaged("it is shorter than its record says"));
+        }
+        self.hasher.update(&buffer[..got]);
+        self.position = end;
+        if end == self.size {
+            // Proven together with the last bytes; a later read finds the end and the same proof.
+            let actual = self.hasher.clone().finish();
+            if actual != self.digest {
+                return Err(self.damaged(&format!("its bytes hash to {actual}")));
+            }
+        }
+        Ok(got)
+    }
+}
+
+/// The hash of a file's bytes from its beginning, and how many they are.
+pub(crate) fn hash_file(file: &File, mut hasher: Hasher) -> io::Result<(Hasher, u64)> {
+    let mut buffer = vec![0; 1 << 18];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok((hasher, offset)),
+            Ok(got) => {
+                hasher.update(&buffer[..got]);
+                offset += got as u64;
+            }
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Uploads: appended to and hashed as bytes come, resumable by their ref, and then a blob or nothing.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Write},
+};
+
+use cairn_meta::{IngestRecord, Timestamp, View, schema};
+use cairn_sys::{Dir, OFlags, raw};
+use cairn_types::{Algorithm, Digest, Hasher, IngestRef, Labels, Namespace};
+
+use crate::{
+    Content, Error, Result,
+    blob::hash_file,
+    error::{io as io_failed, sys},
+    is_missing, links,
+    locks::Held,
+    publish::{Written, is_sync},
+};
+
+/// The file of an upload, in its directory.
+const DATA: &str = "data";
+
+/// What is known of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngestInfo {
+    /// Its name.
+    pub reference: IngestRef,
+    /// Bytes that came.
+    pub offset: u64,
+    /// Bytes announced; 0 when unknown.
+    pub total: u64,
+    /// The digest announced.
+    pub expected: Option<Digest>,
+    /// When it was begun.
+    pub started_at: Timestamp,
+    /// When it was last opened or grew.
+    pub updated_at: Timestamp,
+}
+
+/// An upload under way. Holding it is holding its ref: a second writer gets [`Error::Locked`].
+/// Dropped, its bytes stay for resuming.
+pub struct Ingest {
+    content: Content,
+    ns: Namespace,
+    reference: IngestRef,
+    record: IngestRecord,
+    dir: Dir,
+    file: File,
+    /// Of the first `offset` bytes.
+    hasher: Hasher,
+    algorithm: Algorithm,
+    offset: u64,
+    _writing: Held<(Namespace, IngestRef)>,
+}
+
+impl Content {
+    /// Opens an upload, or goes on with one: what came before is hashed again, since nobody knows
+    /// what of it reached the disk.
+    ///
+    /// `total` is 0 when unknown; another one than before starts over.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when the namespace has `expected`; [`Error::Locked`] while another writer
+    /// has the ref.
+    pub fn writer(
+        &self,
+        ns: &Namespace,
+        reference: &IngestRef,
+        expected: Option<&Digest>,
+        total: u64,
+    ) -> Result<Ingest> {
+        self.check_writable()?;
+        if let Some(digest) = expected
+            && self.exists(ns, digest)?
+        {
+            let (digest, ns) = (digest.clone(), ns.clone());
+            return Err(Error::Exists { digest, ns });
+        }
+        let key = (ns.clone(), reference.clone());
+        let Some(writing) = self.inner.writing.try_lock(&key) else {
+            let reference = reference.clone();
+            return Err(Error::Locked { reference });
+        };
+        let (record, start_over) = self.open_record(&key, expected, total)?;
+        let attempted = || format!("open ingest {reference}");
+        let dir = self.ingest_dir(record.id).map_err(sys(attempted()))?;
+        let mut flags = OFlags::RDWR | OFlags::CREATE;
+        if start_over {
+            flags |= OFlags::TRUNC;
+        }
+        let file = dir
+            .open_file(OsStr::new(DATA), flags, 0o600)
+            .map_err(sys(attempted()))?;
+        let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
+        let (hasher, offset) =
+            hash_file(&file, Hasher::new(algorithm)).map_err(io_failed(attempted(), "read"))?;
+        Ok(Ingest {
+            content: self.clone(),
+            ns: ns.clone(),
+            reference: reference.clone(),
+            record,
+            dir,
+            file,
+            hasher,
+            algorithm,
+            offset,
+            _writing: writing,
+        })
+    }
+
+    /// Finds or makes the record of an upload; whether its bytes are to be thrown away.
+    fn open_record(
+        &self,
+        key: &(Namespace, IngestRef),
+        expected: Option<&Digest>,
+        total: u64,
+    ) -> Result<(IngestRecord, bool)> {
+        let (key, expected) = (key.clone(), expected.cloned());
+        self.inner.meta.write(move |tx| {
+            let now = Timestamp::now();
+            let (mut record, start_over) = match tx.get(&schema::INGESTS, &key)? {
+                Some(known) => {
+                    let other = total > 0 && known.total > 0 && total != known.total;
+                    (known, other)
+                }
+                None => {
+                    let record = IngestRecord {
+                        id: tx.next_id("ingest")?,
+                        expected: None,
+                        total: 0,
+                        started_at: now,
+                        updated_at: now,
+                    };
+                    (record, true)
+                }
+            };
+            if total > 0 {
+                record.total = total;
+            }
+            if expected.is_some() {
+                record.expected = expected;
+            }
+            record.updated_at = now;
+            tx.put(&schema::INGESTS, &key, &record)?;
+            Ok((record, start_over))
+        })
+    }
+
+    /// Opens the directory of an upload, or makes it. Its name need not last: an upload may shrink
+    /// in a power cut.
+    fn ingest_dir(&self, id: u64) -> cairn_sys::Result<Dir> {
+        let name = id.to_string();
+        let name = OsStr::new(&name);
+        match self.inner.ingests.open_dir(name) {
+            Err(err) if is_missing(&err) => {}
+            other => return other,
+        }
+        self.inner.ingests.create_dir(name, 0o700)?;
+        self.inner.ingests.open_dir(name)
+    }
+
+    /// What is known of one upload.
+    pub fn status(&self, ns: &Namespace, reference: &IngestRef) -> Result<IngestInfo> {
+        let key = (ns.clone(), reference.clone());
+        let record: Option<IngestRecord> = self
+            .inner
+            .meta
+            .read(|view| Ok::<_, Error>(view.get(&schema::INGESTS, &key)?))?;
+        match record {
+            Some(record) => self.describe(reference.clone(), record),
+            None => {
+                let (ns, reference) = key;
+                Err(Error::NoIngest { reference, ns })
+            }
+        }
+    }
+
+    /// All uploads of a namespace, by ref.
+    pub fn ingests(&self, ns: &Namespace) -> Result<Vec<IngestInfo>> {
+        let records = self
+            .inner
+            .meta
+            .read(|view| Ok::<_, Error>(view.scan(&schema::INGESTS, ns)?))?;
+        records
+            .into_iter()
+            .map(|((_, reference), record)| self.describe(reference, record))
+            .collect()
+    }
+
+    pub(crate) fn describe(
+        &self,
+        reference: IngestRef,
+        record: IngestRecord,
+    ) -> Result<IngestInfo> {
+        let attempted = || format!("look at ingest {reference}");
+        let name = record.id.to_string();
+        // Either may be missing: they are made after the record, and go before it.
+        let stat = match self.inner.ingests.open_dir(OsStr::new(&name)) {
+            Ok(dir) => dir.try_stat(OsStr::new(DATA)).map_err(sys(attempted()))?,
+            Err(err) if is_missing(&err) => None,
+            Err(err) => return Err(sys(attempted())(err)),
+        };
+        let mut updated_at = record.updated_at;
+        let mut offset = 0;
+        if let Some(stat) = stat {
+            offset = u64::try_from(stat.st_size).unwrap_or(0);
+            let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+            let grew = stat.st_mtime.saturating_mul(1_000_000_000);
+            updated_at = updated_at.max(Timestamp(grew.saturating_add(nanos)));
+        }
+        Ok(IngestInfo {
+            reference,
+            offset,
+            total: record.total,
+            expected: record.expected,
+            started_at: record.started_at,
+            updated_at,
+        })
+    }
+
+    /// Throws an upload away, whether or not somebody is writing to it.
+    pub fn abort(&self, ns: &Namespace, reference: &IngestRef) -> Result<()> {
+        let key = (ns.clone(), reference.clone());
+        let record = self.inner.meta.write(move |tx| {
+            let Some(record) = tx.get(&schema::INGESTS, &key)? else {
+                let (ns, reference) = key;
+                return Err(Error::NoIngest { reference, ns });
+            };
+            tx.delete(&schema::INGESTS, &key)?;
+            Ok(record)
+        })?;
+        self.remove_ingest(record.id);
+        Ok(())
+    }
+
+    /// Removes the files of an upload whose record is gone; what fails is left to the next sweep.
+    fn remove_ingest(&self, id: u64) {
+        let name = id.to_string();
+        if let Err(err) = self.inner.ingests.remove_tree(OsStr::new(&name)) {
+            tracing::warn!("remove directory of ingest {name}: {err}");
+        }
+    }
+}
+
+impl Ingest {
+    /// Bytes that came.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes announced; 0 when unknown.
+    pub fn total(&self) -> u64 {
+        self.record.total
+    }
+
+    /// When it was begun.
+    pub fn started_at(&self) -> Timestamp {
+        self.record.started_at
+    }
+
+    /// When it was last opened.
+    pub fn updated_at(&self) -> Timestamp {
+        self.record.updated_at
+    }
+
+    /// The digest of what came, by the algorithm of the digest that was expected at opening.
+    pub fn digest_so_far(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
+    /// Starts over.
+    pub fn truncate(&mut self) -> Result<()> {
+        let attempted = format!("truncate ingest {}", self.reference);
+        raw::ftruncate(&self.file, 0).map_err(sys(attempted))?;
+        self.hasher = Hasher::new(self.algorithm);
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// Makes a blob of what came, and ends the upload.
+    ///
+    /// `size` and `expected`, or what was announced at opening, must be true. On
+    /// [`Error::Size`] and [`Error::Digest`] the bytes stay for resuming; on [`Error::Exists`] the
+    /// upload is gone, as are its bytes after a failed sync, since nobody can vouch for them.
+    pub fn commit(
+        self,
+        size: Option<u64>,
+        expected: Option<&Digest>,
+        labels: Labels,
+    ) -> Result<Digest> {
+        links::check(&labels)?;
+        self.content.check_writable()?;
+        let digest = self.prove(size, expected)?;
+        let content = self.content.clone();
+        let changing = content.inner.changing.lock(&digest);
+        if content.exists(&self.ns, &digest)? {
+            let ns = self.ns.clone();
+            self.abort()?;
+            return Err(Error::Exists { digest, ns });
+        }
+        // A write that failed half-way leaves bytes behind those that were counted.
+        raw::ftruncate(&self.file, self.offset)
+            .map_err(sys(format!("commit ingest {}", self.reference)))?;
+        let written = Written {
+            file: &self.file,
+            dir: &self.dir,
+            name: OsStr::new(DATA),
+            size: self.offset,
+        };
+        if let Err(err) = content.publish(&digest, &written, &changing) {
+            if is_sync(&err) {
+                content.remove_ingest(self.record.id);
+            }
+            return Err(err);
+        }
+        let key = (self.ns.clone(), self.reference.clone());
+        content.record(&self.ns, &digest, self.offset, labels, move |tx| {
+            Ok(tx.delete(&schema::INGESTS, &key)?)
+        })?;
+        content.remove_ingest(self.record.id);
+        Ok(digest)
+    }
+
+    /// Checks what came against what was announced.
+    fn prove(&self, size: Option<u64>, expected: Option<&Digest>) -> Result<Digest> {
+        let what = || format!("ingest {}", self.reference);
+        let announced = size.or_else(|| (self.record.total > 0).then_some(self.record.total));
+        if let Some(expected) = announced.filter(|size| *size != self.offset) {
+            return Err(Error::Size {
+                what: what(),
+                expected,
+                actual: self.offset,
+            });
+        }
+        let expected = expected.or(self.record.expected.as_ref());
+        let actual = match expected.map(Digest::algorithm) {
+            Some(other) if other != self.algorithm => {
+                let (hasher, _) = hash_file(&self.file, Hasher::new(other))
+                    .map_err(io_failed(format!("hash {}", what()), "read"))?;
+                hasher.finish()
+            }
+            _ => self.digest_so_far(),
+        };
+        match expected {
+            Some(expected) if *expected != actual => Err(Error::Digest {
+                what: what(),
+                expected: expected.clone(),
+                actual,
+            }),
+            _ => Ok(actual),
+        }
+    }
+
+    /// Throws the upload away.
+    pub fn abort(self) -> Result<()> {
+        match self.content.abort(&self.ns, &self.reference) {
+            // Somebody else did.
+            Err(Error::NoIngest { .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Write for Ingest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        raw::write_all_at(&self.file, bytes, self.offset)
+            .map_err(|err| io::Error::from(err.errno()))?;
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    /// Nothing is buffered here; only [`Ingest::commit`] makes bytes last.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! How verified bytes become a blob: sync, name, sync, record.
+
+use std::{ffi::OsStr, fs::File};
+
+use cairn_meta::{BlobRecord, Timestamp, Tx, View, schema};
+use cairn_sys::{Dir, FileType, OFlags, durable, raw};
+use cairn_types::{Classified, Digest, ErrorKind, Hasher, Labels, Namespace};
+
+use crate::{
+    Content, Error, Result,
+    blob::hash_file,
+    error::{io, sys},
+    links,
+    locks::Held,
+};
+
+/// Nobody writes to a blob again, by whatever name.
+const MODE: u32 = 0o444;
+
+/// A written file that is to become a blob.
+pub(crate) struct Written<'a> {
+    pub(crate) file: &'a File,
+    pub(crate) dir: &'a Dir,
+    pub(crate) name: &'a OsStr,
+    pub(crate) size: u64,
+}
+
+impl Content {
+    /// Stores a small document whole.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when the namespace has it; [`Error::Digest`] when it is not `expected`.
+    pub fn put(
+        &self,
+        ns: &Namespace,
+        bytes: &[u8],
+        expected: Option<&Digest>,
+        labels: Labels,
+    ) -> Result<Digest> {
+        links::check(&labels)?;
+        self.check_writable()?;
+        let digest = match expected {
+            Some(expected) => Digest::of(expected.algorithm(), bytes),
+            None => Digest::sha256(bytes),
+        };
+        if let Some(expected) = expected.filter(|expected| **expected != digest) {
+            return Err(Error::Digest {
+                what: "document".to_owned(),
+                expected: expected.clone(),
+                actual: digest,
+            });
+        }
+        let changing = self.inner.changing.lock(&digest);
+        if self.exists(ns, &digest)? {
+            let ns = ns.clone();
+            return Err(Error::Exists { digest, ns });
+        }
+        let name = self.put_name();
+        let name = OsStr::new(&name);
+        let dir = &self.inner.ingests;
+        let attempted = || format!("store document {digest}");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
+        let file = dir
+            .open_file(name, flags, 0o600)
+            .map_err(sys(attempted()))?;
+        let written = Written {
+            file: &file,
+            dir,
+            name,
+            size: bytes.len() as u64,
+        };
+        let published = raw::write_all(&file, bytes)
+            .map_err(sys(attempted()))
+            .and_then(|()| self.publish(&digest, &written, &changing));
+        // Still there on failure, and when the bytes were in the store already.
+        let _ = dir.unlink(name);
+        published?;
+        self.record(ns, &digest, written.size, labels, |_| Ok(()))?;
+        Ok(digest)
+    }
+
+    /// Gives a written file its name among the blobs, and makes both last. A file that is there
+    /// already is believed only when its bytes are right; otherwise it is replaced.
+    pub(crate) fn publish(
+        &self,
+        digest: &Digest,
+        written: &Written<'_>,
+        _changing: &Held<Digest>,
+    ) -> Result<()> {
+        let (blobs, name) = self.place(digest);
+        let failed = |err: cairn_sys::Error| self.failed(format!("publish blob {digest}"), err);
+        raw::fchmod(written.file, MODE).map_err(failed)?;
+        let from = (written.dir, written.name);
+        match durable::publish(written.file, from, (blobs, name)) {
+            Ok(()) => return Ok(()),
+            Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
+            Err(err) => return Err(failed(err)),
+        }
+        if let Some(known) = self.verified(digest, written.size)? {
+            // Whoever named it may not have come to syncing the name, or even the bytes.
+            durable::sync_file(&known).map_err(failed)?;
+            return blobs.fsync().map_err(failed);
+        }
+        tracing::warn!("blob {digest} was damaged and is replaced");
+        written
+            .dir
+            .rename(written.name, blobs, name)
+            .map_err(failed)?;
+        blobs.fsync().map_err(failed)
+    }
+
+    /// The file of a blob, if its bytes are right.
+    fn verified(&self, digest: &Digest, size: u64) -> Result<Option<File>> {
+        let (blobs, name) = self.place(digest);
+        let attempted = || format!("verify blob {digest}");
+        let stat = blobs.stat(name).map_err(sys(attempted()))?;
+        let regular = FileType::from_raw_mode(stat.st_mode).is_file();
+        if !regular || u64::try_from(stat.st_size) != Ok(size) {
+            return Ok(None);
+        }
+        let file = blobs
+            .open_file(name, OFlags::RDONLY, 0)
+            .map_err(sys(attempted()))?;
+        // Bytes that cannot be read are damage like any other.
+        match hash_file(&file, Hasher::new(digest.algorithm())) {
+            Ok((hasher, _)) => Ok((hasher.finish() == *digest).then_some(file)),
+            Err(err) => {
+                tracing::warn!("{:?}", io(attempted(), "read")(err));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Records a published blob and links it into a namespace; `also` is part of the transaction.
+    pub(crate) fn record(
+        &self,
+        ns: &Namespace,
+        digest: &Digest,
+        size: u64,
+        labels: Labels,
+        also: impl FnOnce(&mut Tx<'_>) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let (ns, digest) = (ns.clone(), digest.clone());
+        self.inner.meta.write(move |tx| {
+            if tx.get(&schema::BLOBS, &digest)?.is_none() {
+                let created_at = Timestamp::now();
+                tx.put(&schema::BLOBS, &digest, &BlobRecord { size, created_at })?;
+            }
+            links::link(tx, &ns, &digest, labels)?;
+            also(tx)
+        })
+    }
+
+    /// Names a failed system call, and closes the store for writing when it was a sync: the kernel
+    /// reports such a failure once and then counts the lost pages as clean. A full disk is no reason,
+    /// since the upload that met it is thrown away.
+    fn failed(&self, attempted: String, err: cairn_sys::Error) -> Error {
+        let err = sys(attempted)(err);
+        if is_sync(&err) && err.kind() != ErrorKind::ResourceExhausted {
+            tracing::error!("the content store is read-only: {err:?}");
+            let _ = self.inner.broken.set(err.to_string());
+        }
+        err
+    }
+}
+
+/// Whether an error is of a sync, after which the written bytes cannot be trusted to be on the disk.
+pub(crate) fn is_sync(err: &Error) -> bool {
+    matches!(err, Error::Sys { source, .. } if matches!(source.op(), "fdatasync" | "fsync"))
+}

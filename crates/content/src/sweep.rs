@@ -1,0 +1,91 @@
+//! What crashes leave, removed before the store is used.
+
+use std::{collections::HashSet, ffi::OsStr};
+
+use cairn_meta::{IngestRecord, Timestamp, View, schema};
+use cairn_types::{Digest, IngestRef, Namespace};
+
+use crate::{Content, Error, Result, error::sys};
+
+/// An upload that nobody opened or grew for so long is not resumed any more (containerd's expiry of
+/// an ingest without lease): 24 hours, in nanoseconds.
+const INGEST_NANOS_MAX: i64 = 24 * 60 * 60 * 1_000_000_000;
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Files among the blobs without record.
+    pub blobs: u64,
+    /// Uploads without record, or too old, and unfinished documents.
+    pub ingests: u64,
+}
+
+impl Content {
+    /// Removes files that no record names, and uploads that were given up.
+    ///
+    /// For the time between opening the store and first using it: a commit names its file before it
+    /// records it, and an upload in between would be swept away.
+    pub fn sweep(&self) -> Result<Swept> {
+        Ok(Swept {
+            blobs: self.sweep_blobs()?,
+            ingests: self.sweep_ingests(Timestamp::now())?,
+        })
+    }
+
+    fn sweep_blobs(&self) -> Result<u64> {
+        let recorded: HashSet<Digest> = self.inner.meta.read(|view| {
+            let blobs = view.scan(&schema::BLOBS, &())?;
+            Ok::<_, Error>(blobs.into_iter().map(|(digest, _)| digest).collect())
+        })?;
+        let mut removed = 0;
+        for (dir, algorithm) in self.inner.blobs.iter().zip(cairn_types::Algorithm::ALL) {
+            for entry in dir.entries().map_err(sys("sweep blobs"))? {
+                let text = format!("{}:{}", algorithm.name(), entry.name.to_string_lossy());
+                if Digest::parse(&text).is_ok_and(|digest| recorded.contains(&digest)) {
+                    continue;
+                }
+                tracing::info!("remove unrecorded blob {text}");
+                dir.remove_tree(&entry.name).map_err(sys("sweep blobs"))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn sweep_ingests(&self, now: Timestamp) -> Result<u64> {
+        let records: Vec<((Namespace, IngestRef), IngestRecord)> = self
+            .inner
+            .meta
+            .read(|view| Ok::<_, Error>(view.scan(&schema::INGESTS, &())?))?;
+        let mut alive = HashSet::new();
+        let mut dead = Vec::new();
+        for (key, record) in records {
+            let id = record.id;
+            let info = self.describe(key.1.clone(), record)?;
+            if now.0.saturating_sub(info.updated_at.0) > INGEST_NANOS_MAX {
+                dead.push(key);
+            } else {
+                alive.insert(id.to_string());
+            }
+        }
+        if !dead.is_empty() {
+            self.inner.meta.write(move |tx| {
+                for key in &dead {
+                    tx.delete(&schema::INGESTS, key)?;
+                }
+                Ok::<_, Error>(())
+            })?;
+        }
+        let mut removed = 0;
+        let dir = &self.inner.ingests;
+        for entry in dir.entries().map_err(sys("sweep ingests"))? {
+            if entry.name.to_str().is_some_and(|name| alive.contains(name)) {
+                continue;
+            }
+            dir.remove_tree(OsStr::new(&entry.name))
+                .map_err(sys("sweep ingests"))?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}

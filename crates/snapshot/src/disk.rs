@@ -1,0 +1,175 @@
+//! The directories of snapshots: making, finding, removing and syncing them.
+
+use std::{
+    ffi::OsStr,
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use cairn_sys::{Dir, raw};
+use cairn_types::{Classified, ErrorKind, SnapshotKey};
+
+use crate::{Error, Result, Snapshots, error::sys};
+
+/// Ids taken from their counter at once: a transaction costs a flush, and skipped numbers nothing.
+const IDS: usize = 64;
+
+/// Where removed trees wait for their end.
+pub(crate) const TRASH: &str = "trash";
+
+impl Snapshots {
+    /// A number that no snapshot ever had.
+    pub(crate) fn next_id(&self) -> Result<u64> {
+        let mut ids = lock(&self.inner.ids);
+        if ids.is_empty() {
+            *ids = self.inner.meta.write(|tx| {
+                let mut fresh = Vec::with_capacity(IDS);
+                for _ in 0..IDS {
+                    fresh.push(tx.next_id("snapshot")?);
+                }
+                // The lowest is taken first.
+                fresh.reverse();
+                Ok::<_, Error>(fresh)
+            })?;
+        }
+        ids.pop().ok_or_else(|| Error::ReadOnly {
+            reason: "no snapshot id could be taken".to_owned(),
+        })
+    }
+
+    /// Makes `<id>/fs`, and `<id>/work` for one that is to be mounted writable. Not synced.
+    pub(crate) fn make(&self, id: u64, work: bool) -> Result<(Dir, Dir)> {
+        let made = self.try_make(id, work);
+        if made.is_err() {
+            self.discard(id);
+        }
+        made.map_err(sys(format!("make directory of snapshot {id}")))
+    }
+
+    fn try_make(&self, id: u64, work: bool) -> cairn_sys::Result<(Dir, Dir)> {
+        let name = id.to_string();
+        let name = OsStr::new(&name);
+        // Only root passes here, so what is setuid in a layer is out of everybody's reach.
+        self.inner.root.create_dir(name, 0o700)?;
+        let dir = self.inner.root.open_dir(name)?;
+        let fs = make_dir(&dir, "fs", 0o755)?;
+        if work {
+            make_dir(&dir, "work", 0o711)?;
+        }
+        Ok((dir, fs))
+    }
+
+    /// The tree of a recorded snapshot.
+    pub(crate) fn tree(&self, key: &SnapshotKey, id: u64) -> Result<Dir> {
+        let name = id.to_string();
+        let dir = self.inner.root.open_dir(OsStr::new(&name));
+        let fs = dir.and_then(|dir| dir.open_dir(OsStr::new("fs")));
+        fs.map_err(|err| match err.kind() {
+            ErrorKind::NotFound => Error::Damaged {
+                key: key.clone(),
+                reason: format!("its directory {name}/fs is missing"),
+            },
+            _ => sys(format!("open snapshot {key}"))(err),
+        })
+    }
+
+    /// Removes the directory of a snapshot that has no record, or none any more. What fails is left
+    /// to the next recovery.
+    pub(crate) fn discard(&self, id: u64) {
+        let name = id.to_string();
+        let name = OsStr::new(&name);
+        match self.inner.root.rename(name, &self.inner.trash, name) {
+            Ok(()) => {}
+            Err(err) if err.kind() == ErrorKind::NotFound => return,
+            Err(err) => {
+                tracing::warn!("remove directory of snapshot {id}: {err}");
+                return;
+            }
+        }
+        if let Err(err) = self.inner.trash.remove_tree(name) {
+            tracing::warn!("remove directory of snapshot {id}: {err}");
+        }
+    }
+
+    /// Syncs the names of a new snapshot's directories.
+    pub(crate) fn sync_names(&self, dir: &Dir, attempted: &str) -> Result<()> {
+        let synced = dir.fsync().and_then(|()| self.inner.root.fsync());
+        synced.map_err(|err| self.inner.sync.failed(attempted, err))
+    }
+
+    /// Refuses changes after a sync has failed.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.inner.sync.check()
+    }
+}
+
+fn make_dir(parent: &Dir, name: &str, mode: u32) -> cairn_sys::Result<Dir> {
+    let name = OsStr::new(name);
+    parent.create_dir(name, mode)?;
+    let dir = parent.open_dir(name)?;
+    // Whatever the umask is.
+    raw::fchmod(&dir, mode)?;
+    Ok(dir)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One `syncfs` for all who wait for one: whoever comes while one is running needs the next, and all
+/// of those share it.
+#[derive(Default)]
+pub(crate) struct Sync {
+    state: Mutex<Runs>,
+    ended: Condvar,
+    /// The sync that failed: the kernel says so once and then counts the lost pages as clean.
+    broken: OnceLock<String>,
+}
+
+#[derive(Default)]
+struct Runs {
+    begun: u64,
+    done: u64,
+}
+
+impl Sync {
+    /// Returns when everything that was written before this call is on the disk.
+    pub(crate) fn run(&self, dir: &Dir, attempted: &str) -> Result<()> {
+        let mut runs = lock(&self.state);
+        let mine = runs.begun + 1;
+        while runs.done < mine {
+            self.check()?;
+            if runs.begun > runs.done {
+                runs = self
+                    .ended
+                    .wait(runs)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            runs.begun += 1;
+            drop(runs);
+            let synced = dir.syncfs().map_err(|err| self.failed(attempted, err));
+            runs = lock(&self.state);
+            runs.done = runs.begun;
+            self.ended.notify_all();
+            synced?;
+        }
+        // Also for those whose run somebody else made, and lost.
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.broken.get() {
+            None => Ok(()),
+            Some(reason) => Err(Error::ReadOnly {
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// Remembers a failed sync for ever.
+    pub(crate) fn failed(&self, attempted: &str, err: cairn_sys::Error) -> Error {
+        tracing::error!("the snapshot store is read-only: {err}");
+        let _ = self.broken.set(err.to_string());
+        sys(attempted)(err)
+    }
+}

@@ -1,0 +1,296 @@
+//! From prepare or view to commit or removal.
+
+use cairn_meta::{NamespaceRecord, SnapshotRecord, Timestamp, Tx, View, schema};
+use cairn_sys::{Dir, mount::OVERLAY_LOWER_COUNT_MAX, raw};
+use cairn_types::{Labels, Mount, Namespace, SnapshotKey, SnapshotKind, Usage};
+
+use crate::{Chain, Error, Result, Snapshots, chain, check_labels, error::sys, mounts};
+
+impl Snapshots {
+    /// Makes a writable snapshot on `parent`, and returns how to mount it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NoParent`], [`Error::ParentNotCommitted`]; [`Error::TooDeep`]
+    /// when the kernel could not mount it.
+    pub fn prepare(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        parent: Option<&SnapshotKey>,
+        labels: Labels,
+    ) -> Result<Vec<Mount>> {
+        self.create(ns, key, parent, labels, SnapshotKind::Active)
+    }
+
+    /// Makes a read-only look at `parent`, and returns how to mount it.
+    ///
+    /// # Errors
+    /// As [`Snapshots::prepare`].
+    pub fn view(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        parent: Option<&SnapshotKey>,
+        labels: Labels,
+    ) -> Result<Vec<Mount>> {
+        self.create(ns, key, parent, labels, SnapshotKind::View)
+    }
+
+    fn create(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        parent: Option<&SnapshotKey>,
+        labels: Labels,
+        kind: SnapshotKind,
+    ) -> Result<Vec<Mount>> {
+        check_labels(&labels)?;
+        self.check_writable()?;
+        let below = self.inner.meta.read(|view| {
+            absent(view, ns, key)?;
+            parents(view, ns, key, parent)
+        })?;
+        // What is written here cannot be made again, and would be lost with what it stands on.
+        if kind == SnapshotKind::Active && below.iter().any(|(_, record)| !record.durable) {
+            self.flush()?;
+        }
+        let owner = match below.first() {
+            Some((parent, record)) => Some(self.tree(parent, record.id)?),
+            None => None,
+        };
+        let id = self.next_id()?;
+        let made = self
+            .make_synced(id, kind, owner.as_ref())
+            .and_then(|()| self.record_new(ns, key, parent, labels, kind, id));
+        if let Err(err) = made {
+            if !err.may_be_recorded() {
+                self.discard(id);
+            }
+            return Err(err);
+        }
+        Ok(self.mounts_of(kind, id, &below))
+    }
+
+    fn make_synced(&self, id: u64, kind: SnapshotKind, owner: Option<&Dir>) -> Result<()> {
+        let attempted = format!("make directory of snapshot {id}");
+        let (dir, fs) = self.make(id, kind == SnapshotKind::Active)?;
+        if let Some(parent) = owner {
+            // The upper directory is the root that a container sees.
+            let stat = parent.self_stat().map_err(sys(attempted.as_str()))?;
+            raw::fchown(&fs, stat.st_uid, stat.st_gid).map_err(sys(attempted.as_str()))?;
+        }
+        self.sync_names(&dir, &attempted)
+    }
+
+    fn record_new(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        parent: Option<&SnapshotKey>,
+        labels: Labels,
+        kind: SnapshotKind,
+        id: u64,
+    ) -> Result<()> {
+        let now = Timestamp::now();
+        let record = SnapshotRecord {
+            id,
+            kind,
+            parent: parent.cloned(),
+            labels,
+            created_at: now,
+            updated_at: now,
+            usage: Usage::default(),
+            durable: true,
+            boot_id: self.inner.boot_id.clone(),
+            diff_id: None,
+            blob: None,
+        };
+        let (ns, key) = (ns.clone(), key.clone());
+        // Everything is asked again: others may have come between.
+        self.inner.meta.write(move |tx| {
+            absent(tx, &ns, &key)?;
+            if let Some(parent) = &record.parent {
+                let found = tx.get(&schema::SNAPSHOTS, &(ns.clone(), parent.clone()))?;
+                committed(&key, parent, found.as_ref())?;
+            }
+            insert(tx, &ns, &key, &record)
+        })
+    }
+
+    /// How to mount an active snapshot or a view.
+    pub fn mounts(&self, ns: &Namespace, key: &SnapshotKey) -> Result<Vec<Mount>> {
+        let (record, below) = self.inner.meta.read(|view| {
+            let id = (ns.clone(), key.clone());
+            let Some(record) = view.get(&schema::SNAPSHOTS, &id)? else {
+                return Err(Error::NotFound { key: key.clone() });
+            };
+            let below = match &record.parent {
+                Some(parent) => chain(view, ns, parent)?,
+                None => Vec::new(),
+            };
+            Ok((record, below))
+        })?;
+        if record.kind == SnapshotKind::Committed {
+            return Err(Error::Committed { key: key.clone() });
+        }
+        Ok(self.mounts_of(record.kind, record.id, &below))
+    }
+
+    fn mounts_of(&self, kind: SnapshotKind, id: u64, below: &Chain) -> Vec<Mount> {
+        let parents: Vec<u64> = below.iter().map(|(_, record)| record.id).collect();
+        mounts::mounts(&self.inner.path, kind, id, &parents, &self.inner.options)
+    }
+
+    /// Makes an active snapshot immutable under a new name; its key is free again.
+    ///
+    /// Nothing could make its tree again, so it is on the disk before this returns. The caller has
+    /// unmounted it, or at least written its last byte.
+    pub fn commit(
+        &self,
+        ns: &Namespace,
+        name: &SnapshotKey,
+        key: &SnapshotKey,
+        labels: Labels,
+    ) -> Result<()> {
+        check_labels(&labels)?;
+        self.check_writable()?;
+        self.inner.meta.read(|view| absent(view, ns, name))?;
+        let record = self.record(ns, key)?;
+        if record.kind != SnapshotKind::Active {
+            return Err(Error::NotActive { key: key.clone() });
+        }
+        let usage = self.measure(key, record.id)?;
+        self.sync(&format!("commit snapshot {key}"))?;
+        let (ns, name, key) = (ns.clone(), name.clone(), key.clone());
+        let boot_id = self.inner.boot_id.clone();
+        self.inner.meta.write(move |tx| {
+            absent(tx, &ns, &name)?;
+            let old = (ns.clone(), key);
+            let known = tx.get(&schema::SNAPSHOTS, &old)?;
+            // The key may have been removed, and even given to another, while files were synced.
+            let Some(known) = known.filter(|known| known.id == record.id) else {
+                return Err(Error::NotFound { key: old.1 });
+            };
+            if known.kind != SnapshotKind::Active {
+                return Err(Error::NotActive { key: old.1 });
+            }
+            erase(tx, &ns, &old.1, &known)?;
+            let now = Timestamp::now();
+            let committed = SnapshotRecord {
+                kind: SnapshotKind::Committed,
+                labels,
+                created_at: now,
+                updated_at: now,
+                usage,
+                durable: true,
+                boot_id,
+                ..known
+            };
+            insert(tx, &ns, &name, &committed)
+        })
+    }
+
+    /// Removes a snapshot on which no other stands. Its files go after its record.
+    pub fn remove(&self, ns: &Namespace, key: &SnapshotKey) -> Result<()> {
+        let id = (ns.clone(), key.clone());
+        let record = self.inner.meta.write(move |tx| {
+            let Some(record) = tx.get(&schema::SNAPSHOTS, &id)? else {
+                return Err(Error::NotFound { key: id.1 });
+            };
+            let children = tx.scan(&schema::CHILDREN, &id)?;
+            if !children.is_empty() {
+                let children = children.into_iter().map(|((_, _, child), ())| child);
+                return Err(Error::HasChildren {
+                    key: id.1,
+                    children: children.collect(),
+                });
+            }
+            erase(tx, &id.0, &id.1, &record)?;
+            Ok(record)
+        })?;
+        self.discard(record.id);
+        Ok(())
+    }
+}
+
+/// Refuses a key that is taken.
+fn absent(view: &impl View, ns: &Namespace, key: &SnapshotKey) -> Result<()> {
+    let id = (ns.clone(), key.clone());
+    match view.get(&schema::SNAPSHOTS, &id)? {
+        None => Ok(()),
+        Some(_) => Err(Error::Exists { key: id.1 }),
+    }
+}
+
+/// The parent and all below it, for a snapshot that is to be made.
+fn parents(
+    view: &impl View,
+    ns: &Namespace,
+    key: &SnapshotKey,
+    parent: Option<&SnapshotKey>,
+) -> Result<Chain> {
+    let Some(parent) = parent else {
+        return Ok(Vec::new());
+    };
+    let below = chain(view, ns, parent).map_err(|err| match err {
+        Error::TooDeep { .. } => Error::TooDeep {
+            key: key.clone(),
+            limit: OVERLAY_LOWER_COUNT_MAX,
+        },
+        Error::NotFound { .. } => Error::NoParent {
+            key: key.clone(),
+            parent: parent.clone(),
+        },
+        other => other,
+    })?;
+    committed(key, parent, below.first().map(|(_, record)| record))?;
+    Ok(below)
+}
+
+/// Refuses a parent that is absent or not committed.
+pub(crate) fn committed(
+    key: &SnapshotKey,
+    parent: &SnapshotKey,
+    record: Option<&SnapshotRecord>,
+) -> Result<()> {
+    let (key, parent) = (key.clone(), parent.clone());
+    match record.map(|record| record.kind) {
+        Some(SnapshotKind::Committed) => Ok(()),
+        Some(_) => Err(Error::ParentNotCommitted { key, parent }),
+        None => Err(Error::NoParent { key, parent }),
+    }
+}
+
+/// Writes a snapshot's record, and its name below its parent's. The namespace exists by being used.
+pub(crate) fn insert(
+    tx: &mut Tx<'_>,
+    ns: &Namespace,
+    key: &SnapshotKey,
+    record: &SnapshotRecord,
+) -> Result<()> {
+    if tx.get(&schema::NAMESPACES, ns)?.is_none() {
+        let record = NamespaceRecord {
+            labels: Labels::new(),
+        };
+        tx.put(&schema::NAMESPACES, ns, &record)?;
+    }
+    if let Some(parent) = &record.parent {
+        let child = (ns.clone(), parent.clone(), key.clone());
+        tx.put(&schema::CHILDREN, &child, &())?;
+    }
+    Ok(tx.put(&schema::SNAPSHOTS, &(ns.clone(), key.clone()), record)?)
+}
+
+/// Removes what [`insert`] wrote.
+pub(crate) fn erase(
+    tx: &mut Tx<'_>,
+    ns: &Namespace,
+    key: &SnapshotKey,
+    record: &SnapshotRecord,
+) -> Result<()> {
+    if let Some(parent) = &record.parent {
+        let child = (ns.clone(), parent.clone(), key.clone());
+        tx.delete(&schema::CHILDREN, &child)?;
+    }
+    Ok(tx.delete(&schema::SNAPSHOTS, &(ns.clone(), key.clone()))?)
+}

@@ -1,0 +1,112 @@
+//! What crashes and power cuts leave, mended before the snapshots are used.
+
+use std::collections::{HashMap, HashSet};
+
+use cairn_meta::{SnapshotRecord, View, schema};
+use cairn_types::{Namespace, SnapshotKey, SnapshotKind};
+
+use crate::{
+    Error, Result, Snapshots,
+    disk::{TRASH, lock},
+    error::sys,
+    lifecycle::erase,
+};
+
+/// What a recovery did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Snapshots whose files may not have reached the disk, and all above them.
+    pub dropped: Vec<(Namespace, SnapshotKey)>,
+    /// Recorded snapshots whose directory is gone: outside damage, left for whoever repairs.
+    pub missing: Vec<(Namespace, SnapshotKey)>,
+    /// Directories without record that were removed.
+    pub swept: u64,
+}
+
+type Id = (Namespace, SnapshotKey);
+
+impl Snapshots {
+    /// Drops committed snapshots that were not known to be on the disk when another boot ended, with
+    /// everything above them, and removes directories that no record names.
+    ///
+    /// For the time between opening and first use. It may be killed at any point and run again.
+    pub fn recover(&self) -> Result<Recovered> {
+        let all: Vec<(Id, SnapshotRecord)> = self
+            .inner
+            .meta
+            .read(|view| Ok::<_, Error>(view.scan(&schema::SNAPSHOTS, &())?))?;
+        let doomed = doomed(&all, &self.inner.boot_id);
+        let mut recovered = Recovered::default();
+        let mut alive = HashSet::new();
+        let mut lost = Vec::new();
+        for (id, record) in all {
+            if doomed.contains(&id) {
+                tracing::warn!("drop snapshot {} of {}: it may not be whole", id.1, id.0);
+                recovered.dropped.push(id.clone());
+                lost.push((id, record));
+                continue;
+            }
+            if !self.has_files(record.id)? {
+                tracing::error!("the directory of snapshot {} of {} is missing", id.1, id.0);
+                recovered.missing.push(id.clone());
+            }
+            alive.insert(record.id.to_string());
+            if !record.durable {
+                lock(&self.inner.pending).insert(id);
+            }
+        }
+        if !lost.is_empty() {
+            self.inner.meta.write(move |tx| {
+                for ((ns, key), record) in &lost {
+                    erase(tx, ns, key, record)?;
+                }
+                Ok::<_, Error>(())
+            })?;
+        }
+        recovered.swept = self.sweep(&alive)?;
+        Ok(recovered)
+    }
+
+    fn sweep(&self, alive: &HashSet<String>) -> Result<u64> {
+        let attempted = || "sweep snapshots".to_owned();
+        let mut swept = 0;
+        let root = &self.inner.root;
+        for entry in root.entries().map_err(sys(attempted()))? {
+            let name = entry.name.to_str();
+            if name.is_some_and(|name| name == TRASH || alive.contains(name)) {
+                continue;
+            }
+            root.remove_tree(&entry.name).map_err(sys(attempted()))?;
+            swept += 1;
+        }
+        let trash = &self.inner.trash;
+        for entry in trash.entries().map_err(sys(attempted()))? {
+            trash.remove_tree(&entry.name).map_err(sys(attempted()))?;
+            swept += 1;
+        }
+        Ok(swept)
+    }
+}
+
+/// The snapshots to be dropped.
+fn doomed(all: &[(Id, SnapshotRecord)], boot_id: &str) -> HashSet<Id> {
+    let mut children: HashMap<Id, Vec<Id>> = HashMap::new();
+    let mut queue = Vec::new();
+    for (id, record) in all {
+        if let Some(parent) = &record.parent {
+            let parent = (id.0.clone(), parent.clone());
+            children.entry(parent).or_default().push(id.clone());
+        }
+        let unproven = !record.durable && record.boot_id != boot_id;
+        if unproven && record.kind == SnapshotKind::Committed {
+            queue.push(id.clone());
+        }
+    }
+    let mut doomed = HashSet::new();
+    while let Some(id) = queue.pop() {
+        if doomed.insert(id.clone()) {
+            queue.extend(children.remove(&id).unwrap_or_default());
+        }
+    }
+    doomed
+}

@@ -1,0 +1,196 @@
+//! Layers that are unpacked aside and become snapshots together.
+
+use cairn_meta::{SnapshotRecord, Timestamp, View, schema};
+use cairn_sys::Dir;
+use cairn_types::{DiffId, Digest, Labels, Namespace, SnapshotKey, SnapshotKind, Usage};
+
+use crate::{
+    Error, Result, Snapshots, check_labels,
+    disk::lock,
+    lifecycle::{committed, insert},
+};
+
+/// An empty tree for a layer, which no record knows yet. Dropped, it is removed with what was
+/// written into it.
+pub struct Staged {
+    snapshots: Snapshots,
+    id: u64,
+    fs: Dir,
+    recorded: bool,
+}
+
+impl Staged {
+    /// Where the layer's root goes.
+    pub fn dir(&self) -> &Dir {
+        &self.fs
+    }
+
+    /// Leaves the tree: a record may speak of it.
+    fn keep(mut self) {
+        self.recorded = true;
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.recorded {
+            self.snapshots.discard(self.id);
+        }
+    }
+}
+
+/// A complete layer, ready to be recorded.
+pub struct StagedLayer {
+    /// Its tree.
+    pub staged: Staged,
+    /// Its name to be: the chain ID.
+    pub key: SnapshotKey,
+    /// What it stands on.
+    pub parent: Option<SnapshotKey>,
+    /// What it takes.
+    pub usage: Usage,
+    /// Of its uncompressed tar.
+    pub diff_id: Option<DiffId>,
+    /// From which it can be unpacked again.
+    pub blob: Option<Digest>,
+    /// For its users.
+    pub labels: Labels,
+}
+
+impl Snapshots {
+    /// Makes a tree to unpack a layer into.
+    pub fn stage(&self) -> Result<Staged> {
+        self.check_writable()?;
+        let id = self.next_id()?;
+        let (_, fs) = self.make(id, false)?;
+        Ok(Staged {
+            snapshots: self.clone(),
+            id,
+            fs,
+            recorded: false,
+        })
+    }
+
+    /// Records layers as committed snapshots, all or none; parents stand before their children.
+    ///
+    /// A name that is a committed snapshot already is left as it is, and the layer brought for it
+    /// dropped: chain IDs name contents, and two images may have been unpacked at the same time.
+    ///
+    /// Their files need not be on the disk yet. After a power cut before the next
+    /// [`Snapshots::flush`] the layers are dropped by [`Snapshots::recover`], to be unpacked again.
+    pub fn commit_stack(&self, ns: &Namespace, layers: Vec<StagedLayer>) -> Result<()> {
+        self.record_stack(ns, layers, false)
+    }
+
+    /// The same, and returns when their files are on the disk, with those of all they stand on.
+    pub fn commit_stack_synced(&self, ns: &Namespace, layers: Vec<StagedLayer>) -> Result<()> {
+        self.sync("commit snapshots")?;
+        self.record_stack(ns, layers, true)
+    }
+
+    fn record_stack(&self, ns: &Namespace, layers: Vec<StagedLayer>, durable: bool) -> Result<()> {
+        self.check_writable()?;
+        let now = Timestamp::now();
+        let mut trees = Vec::with_capacity(layers.len());
+        let mut records = Vec::with_capacity(layers.len());
+        for layer in layers {
+            check_labels(&layer.labels)?;
+            let record = SnapshotRecord {
+                id: layer.staged.id,
+                kind: SnapshotKind::Committed,
+                parent: layer.parent,
+                labels: layer.labels,
+                created_at: now,
+                updated_at: now,
+                usage: layer.usage,
+                durable,
+                boot_id: self.inner.boot_id.clone(),
+                diff_id: layer.diff_id,
+                blob: layer.blob,
+            };
+            records.push((layer.key, record));
+            trees.push(layer.staged);
+        }
+        let namespace = ns.clone();
+        let taken = self.inner.meta.write(move |tx| {
+            let ns = namespace;
+            let mut taken = Vec::with_capacity(records.len());
+            for (key, record) in records {
+                match tx.get(&schema::SNAPSHOTS, &(ns.clone(), key.clone()))? {
+                    None => {}
+                    Some(known) if known.kind == SnapshotKind::Committed => {
+                        taken.push(None);
+                        continue;
+                    }
+                    Some(_) => return Err(Error::Exists { key }),
+                }
+                if let Some(parent) = &record.parent {
+                    let found = tx.get(&schema::SNAPSHOTS, &(ns.clone(), parent.clone()))?;
+                    committed(&key, parent, found.as_ref())?;
+                }
+                insert(tx, &ns, &key, &record)?;
+                taken.push(Some(key));
+            }
+            Ok(taken)
+        });
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(err) => {
+                if err.may_be_recorded() {
+                    trees.into_iter().for_each(Staged::keep);
+                }
+                return Err(err);
+            }
+        };
+        let mut pending = lock(&self.inner.pending);
+        for (tree, key) in trees.into_iter().zip(taken) {
+            let Some(key) = key else { continue };
+            tree.keep();
+            if !durable {
+                pending.insert((ns.clone(), key));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the files of all committed snapshots on the disk, if any are not, and says so in their
+    /// records.
+    pub fn flush(&self) -> Result<()> {
+        if lock(&self.inner.pending).is_empty() {
+            return Ok(());
+        }
+        self.sync("flush snapshots")
+    }
+
+    /// Puts everything on the disk that was written before this call.
+    pub(crate) fn sync(&self, attempted: &str) -> Result<()> {
+        // Taken before the sync begins: whatever is recorded later may have been written later.
+        let pending: Vec<_> = lock(&self.inner.pending).iter().cloned().collect();
+        self.inner.sync.run(&self.inner.root, attempted)?;
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let keys = pending.clone();
+        let boot_id = self.inner.boot_id.clone();
+        self.inner.meta.write(move |tx| {
+            for key in &keys {
+                let found = tx.get(&schema::SNAPSHOTS, key)?;
+                // One that was removed meanwhile is no concern; its name cannot have come back as
+                // not durable under another boot.
+                if let Some(mut record) = found
+                    && !record.durable
+                    && record.boot_id == boot_id
+                {
+                    record.durable = true;
+                    tx.put(&schema::SNAPSHOTS, key, &record)?;
+                }
+            }
+            Ok::<_, Error>(())
+        })?;
+        let mut left = lock(&self.inner.pending);
+        for key in &pending {
+            left.remove(key);
+        }
+        Ok(())
+    }
+}
