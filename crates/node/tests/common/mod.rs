@@ -75,9 +75,22 @@ impl Store {
             0,
             "ingests are left"
         );
-        let dirs = fs::read_dir(root.join("snapshots")).expect("snapshots");
-        let dirs = dirs.filter(|e| e.as_ref().expect("entry").path().is_dir());
-        assert_eq!(dirs.count(), 0, "snapshot directories are left");
+        let names = |dir: &str| -> Vec<String> {
+            let entries = fs::read_dir(root.join(dir)).expect("directory");
+            let names = entries.map(|e| e.expect("entry").file_name().into_string());
+            names.map(|name| name.expect("UTF-8")).collect()
+        };
+        // Removed trees wait in `trash` no longer than the call that removed them.
+        assert_eq!(
+            names("snapshots"),
+            ["trash"],
+            "snapshot directories are left"
+        );
+        assert_eq!(
+            names("snapshots/trash"),
+            Vec::<String>::new(),
+            "trash is left"
+        );
     }
 }
 
