@@ -40,10 +40,10 @@ fn scenario(root: &Path) -> cairn_sys::Result<()> {
 /// Run by itself this does nothing: the tests below run it in a process of its own.
 #[test]
 fn child() {
-    if let Some(root) = std::env::var_os(ROOT) {
-        if let Err(err) = scenario(Path::new(&root)) {
-            panic!("scenario: {err}");
-        }
+    if let Some(root) = std::env::var_os(ROOT)
+        && let Err(err) = scenario(Path::new(&root))
+    {
+        panic!("scenario: {err}");
     }
 }
 

@@ -217,7 +217,7 @@ fn a_list_is_performed_whole_or_not_at_all() {
     let place = Place::new(&["source", "t"]);
     let target = place.at("t");
     let bind = given("bind", &place.at("source"), &["rbind", "ro"]);
-    mount::perform(&[bind.clone()], &target).expect("bind");
+    mount::perform(std::slice::from_ref(&bind), &target).expect("bind");
     fs::write(target.join("f"), "").expect_err("read-only");
     mount::unmount(&target).expect("unmount");
 

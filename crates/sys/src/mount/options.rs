@@ -55,7 +55,7 @@ fn unescape(value: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-/// Quotes a directory for an overlay option string, as [`perform`] and the kernel read it.
+/// Quotes a directory for an overlay option string, as [`super::perform`] and the kernel read it.
 pub fn escape(path: &Path) -> String {
     let mut text = String::new();
     for c in path.to_string_lossy().chars() {
