@@ -271,3 +271,38 @@ fn errors_say_what_was_tried_on_what() {
     let err = root.stat(long).expect_err("too long");
     assert_eq!((err.op(), err.errno()), ("fstatat", Errno::NAMETOOLONG));
 }
+
+#[test]
+fn the_machine_is_known() {
+    let boot = cairn_sys::boot_id().expect("boot id");
+    assert_eq!(boot.len(), 36, "{boot}");
+    assert_eq!(cairn_sys::boot_id().expect("again"), boot);
+    assert!(cairn_sys::is_root(), "these tests need root");
+    let (_temp, root) = dir();
+    let space = root.space().expect("space");
+    assert!(space.free_bytes > 0 && space.free_bytes <= space.total_bytes);
+    root.syncfs().expect("syncfs");
+}
+
+/// Each new level has its mode whatever the umask, and an existing one keeps its own.
+#[test]
+fn our_layout_is_made_with_its_modes() {
+    let (temp, root) = dir();
+    fs::create_dir(temp.path().join("content")).expect("mkdir");
+    let mode = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(temp.path().join("content"), mode).expect("chmod");
+    for _ in 0..2 {
+        root.create_dir_all_open("content/blobs/sha256", 0o777)
+            .expect("layout");
+        let mode = |path: &str| {
+            let meta = fs::metadata(temp.path().join(path)).expect("there");
+            meta.permissions().mode() & 0o7777
+        };
+        assert_eq!(mode("content"), 0o700);
+        assert_eq!(mode("content/blobs"), 0o777);
+        assert_eq!(mode("content/blobs/sha256"), 0o777);
+    }
+    symlink("/tmp", temp.path().join("link")).expect("link");
+    root.create_dir_all_open("link/x", 0o700)
+        .expect_err("a link is no level of ours");
+}

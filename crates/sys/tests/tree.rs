@@ -190,3 +190,25 @@ fn another_file_system_is_not_deleted_through() {
     drop(mounted);
     root.remove_tree(name("tree")).expect("remove");
 }
+
+/// A sweep at start and a removal by a client may meet in one tree: both are content when it is gone.
+#[test]
+fn two_may_remove_the_same_tree() {
+    let (temp, root) = dir();
+    for round in 0..20 {
+        for i in 0..200 {
+            let path = temp.path().join(format!("tree/{}/{}", i % 7, i));
+            fs::create_dir_all(&path).expect("mkdir");
+            fs::write(path.join("f"), "").expect("write");
+        }
+        let results = std::thread::scope(|scope| {
+            [0; 3]
+                .map(|_| scope.spawn(|| root.remove_tree(name("tree"))))
+                .map(|thread| thread.join().expect("thread"))
+        });
+        for result in results {
+            assert!(result.is_ok(), "round {round}: {result:?}");
+        }
+        assert!(root.entries().expect("entries").is_empty());
+    }
+}
