@@ -162,6 +162,18 @@ impl Content {
     /// # Errors
     /// [`Error::Damaged`] when its file is not there or has another length than recorded.
     pub fn open_blob(&self, ns: &Namespace, digest: &Digest) -> Result<Blob> {
+        match self.try_open_blob(ns, digest) {
+            // Also when it was deleted between the look at its record and that for its file. With
+            // the lock the two belong together.
+            Err(Error::Damaged { .. }) => {
+                let _changing = self.inner.changing.lock(digest);
+                self.try_open_blob(ns, digest)
+            }
+            other => other,
+        }
+    }
+
+    fn try_open_blob(&self, ns: &Namespace, digest: &Digest) -> Result<Blob> {
         let info = self.info(ns, digest)?;
         let (dir, name) = self.place(digest);
         let attempted = || format!("open blob {digest}");
