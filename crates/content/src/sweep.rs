@@ -3,6 +3,7 @@
 use std::{collections::HashSet, ffi::OsStr};
 
 use cairn_meta::{IngestRecord, Timestamp, View, schema};
+use cairn_sys::Dir;
 use cairn_types::{Digest, IngestRef, Namespace};
 
 use crate::{Content, Error, Result, error::sys};
@@ -45,8 +46,7 @@ impl Content {
                     continue;
                 }
                 tracing::info!("remove unrecorded blob {text}");
-                dir.remove_tree(&entry.name).map_err(sys("sweep blobs"))?;
-                removed += 1;
+                removed += remove(dir, &entry.name);
             }
         }
         Ok(removed)
@@ -82,10 +82,20 @@ impl Content {
             if entry.name.to_str().is_some_and(|name| alive.contains(name)) {
                 continue;
             }
-            dir.remove_tree(OsStr::new(&entry.name))
-                .map_err(sys("sweep ingests"))?;
-            removed += 1;
+            removed += remove(dir, &entry.name);
         }
         Ok(removed)
+    }
+}
+
+/// Removes a leftover and counts it. One that cannot be removed is no reason not to open the store:
+/// the next sweep tries again.
+fn remove(dir: &Dir, name: &OsStr) -> u64 {
+    match dir.remove_tree(name) {
+        Ok(()) => 1,
+        Err(err) => {
+            tracing::warn!("remove what a crash left: {err}");
+            0
+        }
     }
 }

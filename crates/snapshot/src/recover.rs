@@ -67,22 +67,22 @@ impl Snapshots {
         Ok(recovered)
     }
 
+    /// A tree that cannot be removed (somebody mounted something in it) is no reason not to open the
+    /// store: the next recovery tries again.
     fn sweep(&self, alive: &HashSet<String>) -> Result<u64> {
-        let attempted = || "sweep snapshots".to_owned();
         let mut swept = 0;
-        let root = &self.inner.root;
-        for entry in root.entries().map_err(sys(attempted()))? {
-            let name = entry.name.to_str();
-            if name.is_some_and(|name| name == TRASH || alive.contains(name)) {
-                continue;
+        let nothing = HashSet::new();
+        for (dir, alive) in [(&self.inner.root, alive), (&self.inner.trash, &nothing)] {
+            for entry in dir.entries().map_err(sys("sweep snapshots"))? {
+                let name = entry.name.to_str();
+                if name.is_some_and(|name| name == TRASH || alive.contains(name)) {
+                    continue;
+                }
+                match dir.remove_tree(&entry.name) {
+                    Ok(()) => swept += 1,
+                    Err(err) => tracing::warn!("remove what a crash left: {err}"),
+                }
             }
-            root.remove_tree(&entry.name).map_err(sys(attempted()))?;
-            swept += 1;
-        }
-        let trash = &self.inner.trash;
-        for entry in trash.entries().map_err(sys(attempted()))? {
-            trash.remove_tree(&entry.name).map_err(sys(attempted()))?;
-            swept += 1;
         }
         Ok(swept)
     }

@@ -1,0 +1,707 @@
+//! Snapshots over real records, real directories and real overlay mounts.
+#![allow(missing_docs)]
+
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use cairn_meta::{EngineKind, Store};
+use cairn_snapshot::{Error, Recovered, Snapshots, StagedLayer};
+use cairn_sys::{Dir, FileType, mount};
+use cairn_types::{
+    Classified, ErrorKind, Labels, Mount, Namespace, SnapshotKey, SnapshotKind, Usage,
+};
+
+struct Fixture {
+    root: tempfile::TempDir,
+    meta: Store,
+    snapshots: Snapshots,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture::at(tempfile::tempdir().expect("tempdir"), "boot-1").0
+    }
+
+    fn at(root: tempfile::TempDir, boot: &str) -> (Fixture, Recovered) {
+        let dir = Dir::open(root.path()).expect("root");
+        let records = dir.create_dir_all_open("meta", 0o700).expect("meta dir");
+        let meta = Store::open(&records, EngineKind::Redb).expect("records");
+        let place = dir.create_dir_all_open("snapshots", 0o700).expect("dir");
+        let snapshots = Snapshots::open(&place, meta.clone(), boot.to_owned()).expect("open");
+        let recovered = snapshots.recover().expect("recover");
+        let fixture = Fixture {
+            root,
+            meta,
+            snapshots,
+        };
+        (fixture, recovered)
+    }
+
+    /// As after the process has ended and begun again, perhaps under another boot.
+    fn reopen(self, boot: &str) -> (Fixture, Recovered) {
+        let Fixture {
+            root,
+            meta,
+            snapshots,
+        } = self;
+        drop((meta, snapshots));
+        Fixture::at(root, boot)
+    }
+
+    /// Directories of snapshots on disk.
+    fn directories(&self) -> usize {
+        let dir = self.root.path().join("snapshots");
+        let trash = fs::read_dir(dir.join("trash")).expect("trash").count();
+        fs::read_dir(dir).expect("dir").count() - 1 + trash
+    }
+
+    fn prepare(&self, name: &str, parent: Option<&str>) -> Vec<Mount> {
+        let parent = parent.map(key);
+        self.snapshots
+            .prepare(&ns(), &key(name), parent.as_ref(), Labels::new())
+            .expect("prepare")
+    }
+
+    fn view(&self, name: &str, parent: Option<&str>) -> Vec<Mount> {
+        let parent = parent.map(key);
+        self.snapshots
+            .view(&ns(), &key(name), parent.as_ref(), Labels::new())
+            .expect("view")
+    }
+
+    fn commit(&self, name: &str, from: &str) {
+        self.snapshots
+            .commit(&ns(), &key(name), &key(from), Labels::new())
+            .expect("commit");
+    }
+
+    /// A committed snapshot, written through its mounts as any client does.
+    fn layer(&self, name: &str, parent: Option<&str>, write: impl FnOnce(&Path)) {
+        let mounts = self.prepare("layer-in-the-making", parent);
+        let mounted = Mounted::new(&mounts);
+        write(mounted.path());
+        drop(mounted);
+        self.commit(name, "layer-in-the-making");
+    }
+
+    fn staged(&self, name: &str, parent: Option<&str>) -> StagedLayer {
+        let staged = self.snapshots.stage().expect("stage");
+        fs::write(staged.dir().path().join(name), name).expect("write");
+        StagedLayer {
+            staged,
+            key: key(name),
+            parent: parent.map(key),
+            usage: Usage {
+                bytes: 4096,
+                inodes: 2,
+            },
+            diff_id: None,
+            blob: None,
+            labels: Labels::new(),
+        }
+    }
+
+    fn kind(&self, name: &str) -> Option<SnapshotKind> {
+        match self.snapshots.stat(&ns(), &key(name)) {
+            Ok(info) => Some(info.kind),
+            Err(err) => {
+                assert_eq!(err.kind(), ErrorKind::NotFound, "{err}");
+                None
+            }
+        }
+    }
+
+    fn durable(&self, name: &str) -> bool {
+        let info = self.snapshots.stat(&ns(), &key(name));
+        info.expect("stat").durable
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        self.snapshots.remove(&ns(), &key(name))
+    }
+}
+
+/// A mount that goes with its value.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    fn new(mounts: &[Mount]) -> Mounted {
+        let target = tempfile::tempdir().expect("target");
+        mount::perform(mounts, target.path()).expect("mount");
+        Mounted(target)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        mount::unmount(self.0.path()).expect("unmount");
+    }
+}
+
+fn ns() -> Namespace {
+    Namespace::parse("default").expect("namespace")
+}
+
+fn key(name: &str) -> SnapshotKey {
+    SnapshotKey::parse(name).expect("key")
+}
+
+fn option<'a>(mounts: &'a [Mount], name: &str) -> Option<&'a str> {
+    let mut options = mounts.iter().flat_map(|m| &m.options);
+    options.find_map(|o| o.strip_prefix(name))
+}
+
+#[track_caller]
+fn refused<T>(result: Result<T, Error>, kind: ErrorKind) -> Error {
+    match result {
+        Ok(_) => panic!("expected {kind:?}"),
+        Err(err) => {
+            assert_eq!(err.kind(), kind, "{err}");
+            err
+        }
+    }
+}
+
+fn read(path: PathBuf) -> String {
+    fs::read_to_string(path).expect("read")
+}
+
+#[test]
+fn layers_show_through_until_a_whiteout_hides_them() {
+    let store = Fixture::new();
+    store.layer("base", None, |root| {
+        fs::write(root.join("kept"), "1").expect("write");
+        fs::write(root.join("gone"), "1").expect("write");
+        fs::write(root.join("changed"), "1").expect("write");
+        fs::create_dir_all(root.join("dir/sub")).expect("mkdir");
+        fs::write(root.join("dir/sub/file"), "1").expect("write");
+    });
+    store.layer("top", Some("base"), |root| {
+        fs::remove_file(root.join("gone")).expect("remove");
+        fs::write(root.join("changed"), "2").expect("write");
+        fs::remove_dir_all(root.join("dir/sub")).expect("remove");
+    });
+    let mounted = Mounted::new(&store.prepare("container", Some("top")));
+    let path = |name: &str| mounted.path().join(name);
+    assert_eq!(read(path("kept")), "1");
+    assert_eq!(read(path("changed")), "2");
+    assert!(!path("gone").exists());
+    assert!(path("dir").exists() && !path("dir/sub").exists());
+    fs::write(path("kept"), "3").expect("the container may write");
+    drop(mounted);
+    // What is below a container never changes.
+    let mounted = Mounted::new(&store.view("look", Some("top")));
+    assert_eq!(read(mounted.path().join("kept")), "1");
+}
+
+/// The marks as an unpacker writes them, not as overlay does: char device 0:0 and the opaque xattr.
+#[test]
+fn marks_written_into_a_staged_layer_hide_what_is_below() {
+    let store = Fixture::new();
+    let below = store.staged("below", None);
+    let dir = below.staged.dir().path();
+    fs::create_dir(dir.join("opaque")).expect("mkdir");
+    fs::write(dir.join("opaque/hidden"), "").expect("write");
+    fs::write(dir.join("whited"), "").expect("write");
+    let above = store.staged("above", Some("below"));
+    let dir = above.staged.dir();
+    let mark = |name: &str| dir.mknod(name.as_ref(), FileType::CharacterDevice, 0, 0);
+    mark("whited").expect("whiteout");
+    dir.create_dir("opaque".as_ref(), 0o755).expect("mkdir");
+    dir.set_xattr("opaque".as_ref(), "trusted.overlay.opaque".as_ref(), b"y")
+        .expect("xattr");
+    store
+        .snapshots
+        .commit_stack(&ns(), vec![below, above])
+        .expect("commit");
+    let mounted = Mounted::new(&store.view("look", Some("above")));
+    assert!(mounted.path().join("below").exists());
+    assert!(!mounted.path().join("whited").exists());
+    let inside = fs::read_dir(mounted.path().join("opaque")).expect("list");
+    assert_eq!(inside.count(), 0);
+}
+
+/// containerd's suite, 128LayersMount; `mount(2)` cuts the options of such a stack silently.
+#[test]
+fn a_stack_of_128_layers_is_mounted_whole() {
+    let store = Fixture::new();
+    let mut layers = Vec::new();
+    let mut parent: Option<String> = None;
+    for number in 0..128 {
+        let name = format!("layer-{number}");
+        let layer = store.staged(&name, parent.as_deref());
+        fs::write(layer.staged.dir().path().join("top"), &name).expect("write");
+        layers.push(layer);
+        parent = Some(name);
+    }
+    store.snapshots.commit_stack(&ns(), layers).expect("commit");
+    let lowers = store.snapshots.lowers(&ns(), &key("layer-127"));
+    let lowers = lowers.expect("lowers");
+    assert_eq!(lowers.len(), 128);
+    assert!(lowers[0].path().join("layer-127").exists());
+    assert!(lowers[127].path().join("layer-0").exists());
+    for mounts in [
+        store.prepare("container", Some("layer-127")),
+        store.view("look", Some("layer-127")),
+    ] {
+        let mounted = Mounted::new(&mounts);
+        assert_eq!(read(mounted.path().join("top")), "layer-127");
+        for number in 0..128 {
+            let name = format!("layer-{number}");
+            assert_eq!(read(mounted.path().join(&name)), name);
+        }
+    }
+}
+
+#[test]
+fn a_stack_that_the_kernel_cannot_mount_is_refused_by_name() {
+    let store = Fixture::new();
+    let mut layers = Vec::new();
+    for number in 0..501 {
+        let parent = (number > 0).then(|| format!("l{}", number - 1));
+        layers.push(store.staged(&format!("l{number}"), parent.as_deref()));
+    }
+    store.snapshots.commit_stack(&ns(), layers).expect("commit");
+    let mounted = Mounted::new(&store.prepare("fits", Some("l499")));
+    assert!(mounted.path().join("l0").exists());
+    let refusal = store
+        .snapshots
+        .prepare(&ns(), &key("deep"), Some(&key("l500")), Labels::new());
+    let err = refused(refusal, ErrorKind::FailedPrecondition).to_string();
+    assert!(err.contains("deep") && err.contains("500"), "{err}");
+}
+
+#[test]
+fn views_are_read_only() {
+    let store = Fixture::new();
+    store.layer("one", None, |root| {
+        fs::write(root.join("f"), "").expect("write")
+    });
+    store.layer("two", Some("one"), |root| {
+        fs::write(root.join("g"), "").expect("write")
+    });
+    for (name, parent) in [("a", None), ("b", Some("one")), ("c", Some("two"))] {
+        let mounted = Mounted::new(&store.view(name, parent));
+        let err = fs::write(mounted.path().join("new"), "").expect_err(name);
+        assert_eq!(err.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{name}");
+    }
+}
+
+#[test]
+fn mounts_can_be_asked_for_again() {
+    let store = Fixture::new();
+    let base = store.prepare("base", None);
+    let mounts = |name: &str| store.snapshots.mounts(&ns(), &key(name));
+    assert_eq!(mounts("base").expect("mounts"), base);
+    store.commit("c", "base");
+    let upper = store.prepare("upper", Some("c"));
+    assert_eq!(mounts("upper").expect("mounts"), upper);
+    let look = store.view("look", Some("c"));
+    assert_eq!(mounts("look").expect("mounts"), look);
+    refused(mounts("c"), ErrorKind::FailedPrecondition);
+    refused(mounts("nothing"), ErrorKind::NotFound);
+}
+
+#[test]
+fn only_roots_own_eyes_reach_a_layer() {
+    let store = Fixture::new();
+    store.layer("base", None, |root| {
+        std::os::unix::fs::chown(root, Some(7), Some(8)).expect("chown");
+    });
+    let mounts = store.prepare("a", Some("base"));
+    let upper = PathBuf::from(option(&mounts, "upperdir=").expect("upper"));
+    let work = PathBuf::from(option(&mounts, "workdir=").expect("work"));
+    let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o7777;
+    assert_eq!(mode(&upper), 0o755);
+    assert_eq!(mode(&work), 0o711);
+    assert_eq!(mode(upper.parent().expect("id dir")), 0o700);
+    // The root of a container belongs to whom it belongs in its image.
+    let stat = fs::metadata(&upper).expect("stat");
+    assert_eq!((stat.uid(), stat.gid()), (7, 8));
+}
+
+#[test]
+fn refusals_have_containerds_classes() {
+    let store = Fixture::new();
+    let none = Labels::new;
+    store.prepare("active", None);
+    store.view("look", None);
+    store.layer("base", None, |_| {});
+    store.layer("child", Some("base"), |_| {});
+    let prepare = |name: &str, parent: Option<&str>| {
+        let parent = parent.map(key);
+        store
+            .snapshots
+            .prepare(&ns(), &key(name), parent.as_ref(), none())
+    };
+    refused(prepare("active", None), ErrorKind::AlreadyExists);
+    refused(prepare("base", None), ErrorKind::AlreadyExists);
+    refused(prepare("x", Some("nothing")), ErrorKind::NotFound);
+    refused(prepare("x", Some("active")), ErrorKind::InvalidArgument);
+    refused(prepare("x", Some("look")), ErrorKind::InvalidArgument);
+    let long = [("k".to_owned(), "v".repeat(4096))].into_iter().collect();
+    let labelled = store.snapshots.prepare(&ns(), &key("x"), None, long);
+    refused(labelled, ErrorKind::InvalidArgument);
+    let commit = |name: &str, from: &str| {
+        store
+            .snapshots
+            .commit(&ns(), &key(name), &key(from), none())
+    };
+    refused(commit("base", "active"), ErrorKind::AlreadyExists);
+    refused(commit("x", "nothing"), ErrorKind::NotFound);
+    refused(commit("x", "look"), ErrorKind::FailedPrecondition);
+    refused(commit("x", "base"), ErrorKind::FailedPrecondition);
+    let err = refused(store.remove("base"), ErrorKind::FailedPrecondition).to_string();
+    assert!(err.contains("cannot remove snapshot with child"), "{err}");
+    assert!(err.ends_with("child"), "{err}");
+    refused(store.remove("nothing"), ErrorKind::NotFound);
+    refused(
+        store.snapshots.usage(&ns(), &key("nothing")),
+        ErrorKind::NotFound,
+    );
+    assert_eq!(store.directories(), 4, "refused ones leave nothing");
+}
+
+#[test]
+fn snapshots_go_from_the_top_down() {
+    let store = Fixture::new();
+    store.layer("a", None, |_| {});
+    store.layer("b", Some("a"), |_| {});
+    store.prepare("c", Some("b"));
+    for name in ["c", "b", "a"] {
+        store.remove(name).expect("remove");
+        assert_eq!(store.kind(name), None);
+    }
+    assert_eq!(store.directories(), 0);
+}
+
+#[test]
+fn a_commit_renames_relabels_and_frees_the_key() {
+    let store = Fixture::new();
+    store.layer("base", None, |_| {});
+    let old = [("old".to_owned(), "1".to_owned())].into_iter().collect();
+    let made = store
+        .snapshots
+        .prepare(&ns(), &key("k"), Some(&key("base")), old);
+    made.expect("prepare");
+    let before = store.snapshots.stat(&ns(), &key("k")).expect("stat");
+    assert_eq!(before.created_at, before.updated_at);
+    let new: Labels = [("new".to_owned(), "2".to_owned())].into_iter().collect();
+    let committed = store
+        .snapshots
+        .commit(&ns(), &key("n"), &key("k"), new.clone());
+    committed.expect("commit");
+    assert_eq!(store.kind("k"), None);
+    let info = store.snapshots.stat(&ns(), &key("n")).expect("stat");
+    assert_eq!(info.kind, SnapshotKind::Committed);
+    assert_eq!(info.parent, Some(key("base")));
+    assert_eq!(info.labels, new);
+    assert_eq!(info.created_at, info.updated_at);
+    assert!(info.created_at > before.created_at);
+    assert!(info.durable);
+    // The parent's child is now known by its new name.
+    let err = refused(store.remove("base"), ErrorKind::FailedPrecondition).to_string();
+    assert!(err.ends_with("of n"), "{err}");
+    store.prepare("k", Some("n"));
+    let listed = store.snapshots.list(&ns()).expect("list");
+    assert_eq!(listed.len(), 3);
+    assert!(listed.contains(&info));
+}
+
+/// Against `du`, which counts as the contract does: blocks, once for each inode.
+#[test]
+fn usage_is_of_the_own_layer_only() {
+    let store = Fixture::new();
+    store.layer("base", None, |root| {
+        fs::write(root.join("big"), vec![1; 1 << 20]).expect("write");
+    });
+    let mounts = store.prepare("a", Some("base"));
+    let usage = |name: &str| store.snapshots.usage(&ns(), &key(name)).expect("usage");
+    let empty = usage("a");
+    assert_eq!(empty.inodes, 1);
+    assert!(empty.bytes < 1 << 16);
+    let mounted = Mounted::new(&mounts);
+    fs::write(mounted.path().join("f"), vec![1; 100_000]).expect("write");
+    fs::hard_link(mounted.path().join("f"), mounted.path().join("g")).expect("link");
+    std::os::unix::fs::symlink("f", mounted.path().join("l")).expect("symlink");
+    // Blocks are given when the bytes go to the disk.
+    Dir::open(mounted.path())
+        .and_then(|d| d.syncfs())
+        .expect("sync");
+    drop(mounted);
+    let upper = option(&mounts, "upperdir=").expect("upper");
+    let du = std::process::Command::new("du")
+        .args(["-s", "-B1", upper])
+        .output();
+    let du = String::from_utf8(du.expect("du").stdout).expect("text");
+    let bytes = du.split_whitespace().next().expect("a number");
+    assert_eq!(usage("a").bytes.to_string(), bytes);
+    assert_eq!(usage("a").inodes, 3);
+    let active = usage("a");
+    store.commit("c", "a");
+    assert_eq!(usage("c"), active);
+    let info = store.snapshots.stat(&ns(), &key("c")).expect("stat");
+    assert_eq!(info.usage, active);
+    store.view("look", Some("c"));
+    assert_eq!(usage("look"), Usage::default());
+}
+
+#[test]
+fn labels_are_replaced_or_updated() {
+    let store = Fixture::new();
+    store.prepare("a", None);
+    let labels = |pairs: &[(&str, &str)]| -> Labels {
+        let own = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
+        pairs.iter().map(own).collect()
+    };
+    let set = labels(&[("a", "1"), ("b", "2")]);
+    let info = store.snapshots.set_labels(&ns(), &key("a"), set);
+    let info = info.expect("set");
+    assert!(info.updated_at > info.created_at);
+    let update = labels(&[("a", ""), ("c", "3")]);
+    let info = store.snapshots.update_labels(&ns(), &key("a"), &update);
+    let info = info.expect("update");
+    assert_eq!(info.labels, labels(&[("b", "2"), ("c", "3")]));
+    assert_eq!(store.snapshots.stat(&ns(), &key("a")).expect("stat"), info);
+}
+
+#[test]
+fn a_staged_layer_that_is_not_committed_leaves_nothing() {
+    let store = Fixture::new();
+    drop(store.staged("a", None));
+    assert_eq!(store.directories(), 0);
+    // One refused layer refuses them all.
+    let stack = vec![store.staged("a", None), store.staged("b", Some("nothing"))];
+    refused(
+        store.snapshots.commit_stack(&ns(), stack),
+        ErrorKind::NotFound,
+    );
+    assert_eq!(store.kind("a"), None);
+    assert_eq!(store.directories(), 0);
+}
+
+#[test]
+fn a_layer_that_is_there_already_is_left_as_it_is() {
+    let store = Fixture::new();
+    let commit = |layers| store.snapshots.commit_stack(&ns(), layers);
+    commit(vec![store.staged("a", None)]).expect("commit");
+    let before = store.snapshots.stat(&ns(), &key("a")).expect("stat");
+    let stack = vec![store.staged("a", None), store.staged("b", Some("a"))];
+    commit(stack).expect("commit");
+    assert_eq!(
+        store.snapshots.stat(&ns(), &key("a")).expect("stat"),
+        before
+    );
+    assert_eq!(store.kind("b"), Some(SnapshotKind::Committed));
+    assert_eq!(store.directories(), 2);
+    // A container's key is not a layer that was unpacked by somebody else.
+    store.prepare("c", None);
+    refused(
+        commit(vec![store.staged("c", None)]),
+        ErrorKind::AlreadyExists,
+    );
+}
+
+#[test]
+fn what_a_crash_leaves_is_swept() {
+    let store = Fixture::new();
+    store.layer("kept", None, |root| {
+        fs::write(root.join("f"), "1").expect("write")
+    });
+    store.prepare("active", Some("kept"));
+    let dir = store.root.path().join("snapshots");
+    for left in [
+        "4711/fs/deep/tree",
+        "4712/work/work",
+        "trash/4713/fs",
+        "garbage",
+    ] {
+        fs::create_dir_all(dir.join(left)).expect("mkdir");
+    }
+    fs::write(dir.join("file"), "").expect("write");
+    // Killed while it was unpacked: nothing is dropped.
+    let staged = store.snapshots.stage().expect("stage");
+    std::mem::forget(staged);
+    let root = store.root.path().to_owned();
+    let Fixture {
+        root: temp,
+        meta,
+        snapshots,
+    } = store;
+    drop(snapshots);
+    drop(meta);
+    // The forgotten layer holds the records' file; a copy of the tree stands in for a new process.
+    let copy = tempfile::tempdir().expect("tempdir");
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "--"])
+        .arg(root.join("."))
+        .arg(copy.path())
+        .status();
+    assert!(copied.expect("cp").success());
+    drop(temp);
+    let (store, recovered) = Fixture::at(copy, "boot-1");
+    assert_eq!(recovered.swept, 6);
+    assert!(recovered.dropped.is_empty() && recovered.missing.is_empty());
+    assert_eq!(store.directories(), 2);
+    let mounted = Mounted::new(
+        &store
+            .snapshots
+            .mounts(&ns(), &key("active"))
+            .expect("mounts"),
+    );
+    assert_eq!(read(mounted.path().join("f")), "1");
+    drop(mounted);
+    let (_, again) = store.reopen("boot-1");
+    assert_eq!(again, Recovered::default());
+}
+
+#[test]
+fn a_power_cut_drops_what_had_not_reached_the_disk_and_all_above_it() {
+    let store = Fixture::new();
+    store.layer("durable", None, |_| {});
+    let stack = vec![
+        store.staged("one", Some("durable")),
+        store.staged("two", Some("one")),
+    ];
+    store.snapshots.commit_stack(&ns(), stack).expect("commit");
+    store.view("look", Some("two"));
+    assert!(store.durable("durable") && !store.durable("one"));
+    // A killed process loses nothing: the kernel still has it.
+    let (store, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered, Recovered::default());
+    let (store, recovered) = store.reopen("boot-2");
+    let dropped: Vec<&str> = recovered.dropped.iter().map(|(_, k)| k.as_str()).collect();
+    assert_eq!(dropped, ["look", "one", "two"]);
+    assert_eq!(recovered.swept, 3);
+    assert_eq!(store.kind("durable"), Some(SnapshotKind::Committed));
+    assert_eq!(store.kind("one"), None);
+    store
+        .remove("durable")
+        .expect("nothing stands on it any more");
+    assert_eq!(store.directories(), 0);
+}
+
+#[test]
+fn what_was_flushed_or_committed_synced_survives_a_power_cut() {
+    let store = Fixture::new();
+    let flushed = vec![store.staged("flushed", None)];
+    store
+        .snapshots
+        .commit_stack(&ns(), flushed)
+        .expect("commit");
+    // Known again after a restart, so that it can still be flushed.
+    let (store, _) = store.reopen("boot-1");
+    store.snapshots.flush().expect("flush");
+    assert!(store.durable("flushed"));
+    let lower = vec![store.staged("lower", None)];
+    store.snapshots.commit_stack(&ns(), lower).expect("commit");
+    let synced = vec![store.staged("synced", Some("lower"))];
+    let committed = store.snapshots.commit_stack_synced(&ns(), synced);
+    committed.expect("commit");
+    assert!(store.durable("lower") && store.durable("synced"));
+    let (store, recovered) = store.reopen("boot-2");
+    assert_eq!(recovered, Recovered::default());
+    assert_eq!(store.kind("synced"), Some(SnapshotKind::Committed));
+}
+
+/// What a container writes cannot be unpacked again, so it must not be dropped with its image.
+#[test]
+fn a_writable_snapshot_makes_what_it_stands_on_durable() {
+    let store = Fixture::new();
+    let stack = vec![store.staged("one", None), store.staged("two", Some("one"))];
+    store.snapshots.commit_stack(&ns(), stack).expect("commit");
+    store.prepare("container", Some("two"));
+    assert!(store.durable("one") && store.durable("two"));
+    let (store, recovered) = store.reopen("boot-2");
+    assert_eq!(recovered, Recovered::default());
+    assert_eq!(store.kind("container"), Some(SnapshotKind::Active));
+}
+
+#[test]
+fn a_lost_directory_is_damage_and_no_panic() {
+    let store = Fixture::new();
+    store.layer("base", None, |_| {});
+    let lowers = store.snapshots.lowers(&ns(), &key("base")).expect("lowers");
+    fs::remove_dir_all(lowers[0].path()).expect("remove");
+    fs::remove_dir_all(lowers[0].path().parent().expect("id dir")).expect("remove");
+    let (store, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered.missing, [(ns(), key("base"))]);
+    refused(
+        store.snapshots.lowers(&ns(), &key("base")).map(drop),
+        ErrorKind::DataLoss,
+    );
+    let prepared = store
+        .snapshots
+        .prepare(&ns(), &key("a"), Some(&key("base")), Labels::new());
+    refused(prepared, ErrorKind::DataLoss);
+    store
+        .remove("base")
+        .expect("what is damaged can be removed");
+}
+
+#[test]
+fn many_clients_work_side_by_side() {
+    let store = Fixture::new();
+    store.layer("base", None, |root| {
+        fs::write(root.join("f"), "1").expect("write")
+    });
+    thread::scope(|scope| {
+        for number in 0..16 {
+            let store = &store;
+            scope.spawn(move || {
+                for round in 0..3 {
+                    let own = format!("{number}-{round}");
+                    store.prepare(&own, Some("base"));
+                    let name = format!("committed-{own}");
+                    store.commit(&name, &own);
+                    if round != 0 {
+                        store.remove(&name).expect("remove");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(store.snapshots.list(&ns()).expect("list").len(), 17);
+    assert_eq!(store.directories(), 17);
+    // One key for all: one of them gets it.
+    let won = thread::scope(|scope| {
+        let racers: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    store
+                        .snapshots
+                        .prepare(&ns(), &key("wanted"), None, Labels::new())
+                        .is_ok()
+                })
+            })
+            .collect();
+        let won = racers.into_iter().map(|r| r.join().expect("racer"));
+        won.filter(|won| *won).count()
+    });
+    assert_eq!(won, 1);
+    assert_eq!(store.directories(), 18);
+}
+
+#[test]
+fn a_device_zero_in_a_layer_is_a_whiteout_on_disk() {
+    let store = Fixture::new();
+    store.layer("base", None, |root| {
+        fs::write(root.join("f"), "1").expect("write")
+    });
+    let mounts = store.prepare("a", Some("base"));
+    let mounted = Mounted::new(&mounts);
+    fs::remove_file(mounted.path().join("f")).expect("remove");
+    drop(mounted);
+    let upper = PathBuf::from(option(&mounts, "upperdir=").expect("upper"));
+    let mark = fs::symlink_metadata(upper.join("f")).expect("stat");
+    assert!(mark.file_type().is_char_device());
+    assert_eq!(mark.rdev(), 0);
+}
