@@ -17,7 +17,8 @@ use cairn_sys::fault;
 
 use crate::{
     Error, Tx,
-    engine::{Batch, Engine},
+    engine::{Batch, Engine, unpanicked},
+    store::Inside,
 };
 
 /// Most transactions in one commit: bounds how long the first one waits.
@@ -29,8 +30,26 @@ struct Outcome {
     answer: Box<dyn FnOnce(Result<(), Error>) + Send>,
 }
 
+impl Outcome {
+    fn failed<T: Send + 'static, E: Send + 'static>(
+        sender: SyncSender<Answer<T, E>>,
+        err: E,
+    ) -> Outcome {
+        let answer = Box::new(move |_| {
+            let _ = sender.send(Ok(Err(err)));
+        });
+        Outcome {
+            changes: Batch::new(),
+            answer,
+        }
+    }
+}
+
 /// A transaction on its way to the thread.
-pub(crate) struct Job(Box<dyn FnOnce(Tx<'_>) -> Outcome + Send>);
+pub(crate) struct Job(Box<Run>);
+
+/// Takes the state to work on, or why there is none.
+type Run = dyn FnOnce(Result<Tx<'_>, Error>) -> Outcome + Send;
 
 /// What comes back: the closure's own result, an error of the commit, or the closure's panic.
 pub(crate) type Answer<T, E> = Result<Result<T, E>, Box<dyn Any + Send>>;
@@ -44,7 +63,11 @@ impl Job {
         E: From<Error> + Send + 'static,
     {
         let (sender, receiver) = sync_channel(1);
-        let run = move |mut tx: Tx<'_>| {
+        let run = move |looked: Result<Tx<'_>, Error>| {
+            let mut tx = match looked {
+                Ok(tx) => tx,
+                Err(err) => return Outcome::failed(sender, E::from(err)),
+            };
             // A panic belongs to the caller that brought the closure, not to everybody's thread.
             let result = catch_unwind(AssertUnwindSafe(|| closure(&mut tx)));
             let changes = match &result {
@@ -53,7 +76,7 @@ impl Job {
             };
             let answer = Box::new(move |committed: Result<(), Error>| {
                 let _ = sender.send(match (result, committed) {
-                    (Ok(Ok(_)), Err(err)) => Ok(Err(E::from(err))),
+                    (Ok(_), Err(err)) => Ok(Err(E::from(err))),
                     (other, _) => other,
                 });
             });
@@ -66,6 +89,8 @@ impl Job {
 /// The thread's body: ends when the last sender is gone.
 pub(crate) fn run(engine: &Arc<dyn Engine>, jobs: &Receiver<Job>) {
     let mut broken: Option<Error> = None;
+    // A transaction that asks for another one would wait for the thread it runs on.
+    let _inside = Inside::enter();
     while let Ok(first) = jobs.recv() {
         let mut waiting = vec![first];
         waiting.extend(jobs.try_iter().take(GROUP_MAX - 1));
@@ -85,37 +110,45 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, broken: &mut Option<Error>)
                     group: &group,
                     own: Batch::new(),
                 };
-                let outcome = (job.0)(tx);
-                // Someone who only looked, or failed, has nothing that a broken store could lose.
-                answers.push((outcome.answer, !outcome.changes.is_empty()));
-                group.extend(outcome.changes);
+                let saw_others = !group.is_empty();
+                let outcome = (job.0)(Ok(tx));
+                let wrote = !outcome.changes.is_empty();
+                // Whatever a transaction found, even its own refusal, may rest on changes before it
+                // that are not on the disk yet; only one that saw none of them and made none can be
+                // answered whatever comes of the commit.
+                match (wrote, &*broken) {
+                    (true, Some(err)) => (outcome.answer)(Err(err.clone())),
+                    (wrote, _) => {
+                        group.extend(outcome.changes);
+                        answers.push((outcome.answer, saw_others || wrote));
+                    }
+                }
             }
         }
         Err(err) => {
-            // Jobs that never ran are dropped; their callers see the channel close.
             tracing::error!(%err, "cannot read records");
+            for job in jobs {
+                ((job.0)(Err(err.clone())).answer)(Ok(()));
+            }
             return;
         }
     }
     let committed = commit(engine, &group, broken);
-    for (answer, wrote) in answers {
-        answer(if wrote { committed.clone() } else { Ok(()) });
+    for (answer, depends) in answers {
+        answer(if depends { committed.clone() } else { Ok(()) });
     }
 }
 
 /// A failed commit leaves the disk in an unknown state; trying again could succeed without having
-/// written anything, so no later one is tried.
+/// written anything, so no later one is tried: once `broken` is set, no group has changes.
 fn commit(engine: &dyn Engine, group: &Batch, broken: &mut Option<Error>) -> Result<(), Error> {
     if group.is_empty() {
         return Ok(());
     }
-    if let Some(err) = broken {
-        return Err(err.clone());
-    }
     let gate = fault::gate("commit", || format!("{} records", group.len()));
     let result = gate
         .map_err(|err| err.to_string())
-        .and_then(|()| engine.commit(group));
+        .and_then(|()| unpanicked(|| engine.commit(group))?);
     result.map_err(|reason| {
         tracing::error!(%reason, "the store is read-only: writing records failed");
         broken.insert(Error::ReadOnly(reason)).clone()
@@ -127,3 +160,6 @@ pub(crate) type Sender = SyncSender<Job>;
 
 /// Jobs that may wait before senders do.
 pub(crate) const QUEUE: usize = 4096;
+
+#[cfg(test)]
+mod tests;

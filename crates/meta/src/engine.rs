@@ -2,8 +2,13 @@
 
 mod redb;
 mod sled;
+mod turns;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
 
 pub(crate) use self::{redb::Redb, sled::Sled};
 use crate::Error;
@@ -31,8 +36,38 @@ pub(crate) trait Engine: Send + Sync {
     fn commit(&self, batch: &Batch) -> Result<(), String>;
     /// Most bytes of one value.
     fn value_bytes_max(&self) -> usize;
+    /// Most bytes of one key.
+    fn key_bytes_max(&self) -> usize;
     /// `redb` or `sled`.
     fn name(&self) -> &'static str;
+}
+
+/// Both engines panic on some damaged pages. What a disk says is no reason to unwind through a
+/// caller, so a panic comes back as its message.
+pub(crate) fn unpanicked<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        format!("the engine stopped: {}", text.unwrap_or("no reason given"))
+    })
+}
+
+/// How long an opening waits for a lock on the files.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Opens again while the files are `busy`. Who opens a store holds the lock on its root, so another
+/// holder is on its way out: the engine's own threads after a close, or a child of this process that
+/// has not come to its `exec` yet.
+fn patiently<T, E>(open: impl Fn() -> Result<T, E>, busy: impl Fn(&E) -> bool) -> Result<T, E> {
+    let begin = Instant::now();
+    loop {
+        match open() {
+            Err(err) if busy(&err) && begin.elapsed() < LOCK_WAIT => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The first key after all that begin with `prefix`; `None` when there is none.

@@ -1,6 +1,7 @@
 //! Opening the records, and the two ways to use them.
 
 use std::{
+    cell::Cell,
     ffi::OsStr,
     sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
     thread::JoinHandle,
@@ -12,6 +13,7 @@ use crate::{
     Error, Reader, Tx,
     committer::{self, Job, QUEUE, Sender},
     engine::{Engine, Redb, Sled},
+    error::kind_of_io,
 };
 
 /// Where a database is made before it gets its name.
@@ -53,7 +55,7 @@ impl Store {
     /// Opens the records in `dir`, or makes them. The caller holds the lock on the root.
     ///
     /// # Errors
-    /// [`Error::Open`] when the files are damaged, or belong to the other engine.
+    /// [`Error::OtherEngine`], or [`Error::Open`] when the files are damaged.
     pub fn open(dir: &Dir, kind: EngineKind) -> Result<Store, Error> {
         let other = match kind {
             EngineKind::Redb => EngineKind::Sled,
@@ -62,16 +64,17 @@ impl Store {
         let name = OsStr::new(kind.name());
         if dir.try_stat(name)?.is_none() {
             if dir.try_stat(OsStr::new(other.name()))?.is_some() {
-                let reason = format!("the records there were written by {}", other.name());
-                let path = dir.path().display().to_string();
-                return Err(Error::Open {
-                    path,
+                return Err(Error::OtherEngine {
+                    path: dir.path().display().to_string(),
                     engine: kind.name(),
-                    reason,
+                    other: other.name(),
                 });
             }
             make(dir, kind)?;
         }
+        // Also when it was there: who made it may have been killed between the rename and its sync,
+        // and nothing may be acknowledged in a directory that a power cut could still take away.
+        dir.fsync()?;
         let inside = dir.open_dir(name)?;
         let engine: Arc<dyn Engine> = match kind {
             EngineKind::Redb => Arc::new(Redb::open(&inside)?),
@@ -86,6 +89,7 @@ impl Store {
                 path: dir.path().display().to_string(),
                 engine: kind.name(),
                 reason: err.to_string(),
+                kind: kind_of_io(&err),
             })?;
         let way = Some((sender, Mutex::new(Some(thread))));
         Ok(Store {
@@ -93,11 +97,13 @@ impl Store {
         })
     }
 
-    /// Looks at one state of the records.
+    /// Looks at one state of the records. With sled no commit passes meanwhile, so it should be brief;
+    /// a [`Store::write`] inside is refused.
     pub fn read<T, E: From<Error>>(
         &self,
         look: impl FnOnce(&Reader<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        let _inside = Inside::enter();
         let snapshot = self.inner.engine.snapshot()?;
         look(&Reader { snapshot })
     }
@@ -107,13 +113,16 @@ impl Store {
     ///
     /// # Errors
     /// The closure's own, and then nothing is written; [`Error::ReadOnly`] when this or an earlier
-    /// commit failed.
+    /// commit failed; [`Error::Nested`] inside another look or change.
     pub fn write<T, E, F>(&self, change: F) -> Result<T, E>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        if INSIDE.get() > 0 {
+            return Err(E::from(Error::Nested));
+        }
         let gone = || E::from(Error::Read("the records' thread gave no answer".to_owned()));
         let (job, answer) = Job::new(change);
         let (sender, _) = self.inner.way.as_ref().ok_or_else(gone)?;
@@ -123,6 +132,28 @@ impl Store {
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
             Err(_) => Err(gone()),
         }
+    }
+}
+
+thread_local! {
+    /// Looks and transactions this thread is in the middle of. A change would wait for them, and they
+    /// for it.
+    static INSIDE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts in [`INSIDE`] while it lives, through panics too.
+pub(crate) struct Inside(());
+
+impl Inside {
+    pub(crate) fn enter() -> Inside {
+        INSIDE.set(INSIDE.get() + 1);
+        Inside(())
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.set(INSIDE.get() - 1);
     }
 }
 
@@ -153,6 +184,5 @@ fn make(dir: &Dir, kind: EngineKind) -> Result<(), Error> {
         EngineKind::Redb => Redb::create(&inside)?,
         EngineKind::Sled => Sled::create(&inside)?,
     }
-    dir.rename_noreplace(aside, dir, OsStr::new(kind.name()))?;
-    Ok(dir.fsync()?)
+    Ok(dir.rename_noreplace(aside, dir, OsStr::new(kind.name()))?)
 }

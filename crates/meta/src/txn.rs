@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Error, Key, Prefix, Record, Table,
-    engine::{Batch, Engine, Snapshot},
+    engine::{Batch, Engine, Pairs, Snapshot},
     record, schema,
 };
 
@@ -13,7 +13,7 @@ pub trait View {
     #[doc(hidden)]
     fn raw_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
     #[doc(hidden)]
-    fn raw_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error>;
+    fn raw_scan(&self, prefix: &[u8]) -> Result<Pairs, Error>;
 
     /// The record under `key`.
     ///
@@ -68,7 +68,7 @@ impl View for Reader<'_> {
         self.snapshot.get(key)
     }
 
-    fn raw_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn raw_scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
         self.snapshot.scan(prefix)
     }
 }
@@ -91,7 +91,7 @@ impl View for Tx<'_> {
         }
     }
 
-    fn raw_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn raw_scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
         let mut pairs: BTreeMap<Vec<u8>, Vec<u8>> =
             self.snapshot.scan(prefix)?.into_iter().collect();
         for changes in [self.group, &self.own] {
@@ -113,7 +113,7 @@ impl Tx<'_> {
     /// Writes a record.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when the engine could not keep it safely.
+    /// [`Error::TooLarge`] or [`Error::KeyTooLong`] when the engine could not keep it safely.
     pub fn put<K: Key, V: Record>(
         &mut self,
         table: &Table<K, V>,
@@ -121,6 +121,17 @@ impl Tx<'_> {
         value: &V,
     ) -> Result<(), Error> {
         let key = encode(table, key)?;
+        let (length, limit) = (key.len(), self.engine.key_bytes_max());
+        if length > limit {
+            let key = record::shown(&key).chars().take(140).collect();
+            let engine = self.engine.name();
+            return Err(Error::KeyTooLong {
+                key,
+                length,
+                limit,
+                engine,
+            });
+        }
         let bytes = record::seal(&key, value);
         let limit = self.engine.value_bytes_max();
         if bytes.len() > limit {

@@ -1,43 +1,16 @@
-//! The same behaviour on both engines: against a model, many writers at once, damage, kills.
+//! The same behaviour on both engines: against a model, many writers at once, limits, nesting.
 
 #![allow(missing_docs)]
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+mod common;
 
-use cairn_meta::{EngineKind, Error, LeaseRecord, Store, Timestamp, Tx, View, schema};
+use std::{collections::BTreeMap, sync::Arc, thread};
+
+use cairn_meta::{EngineKind, Error, LeaseRecord, Store, Tx, View, schema};
 use cairn_sys::Dir;
 use cairn_types::{Classified, ErrorKind, LeaseId, Namespace};
+use common::{ENGINES, key, listed, ns, open, record};
 use proptest::prelude::*;
-
-const ENGINES: [EngineKind; 2] = [EngineKind::Redb, EngineKind::Sled];
-
-fn open(path: &Path, kind: EngineKind) -> Store {
-    Store::open(&Dir::open(path).expect("open"), kind).expect("records")
-}
-
-fn ns(text: &str) -> Namespace {
-    Namespace::parse(text).expect("namespace")
-}
-
-fn key(n: u8) -> (Namespace, LeaseId) {
-    // Two namespaces, of which one is the beginning of the other.
-    let ns = ns(if n & 1 == 0 { "a" } else { "ab" });
-    (ns, LeaseId::parse(&format!("l{n}")).expect("lease"))
-}
-
-fn record(value: i64) -> LeaseRecord {
-    LeaseRecord {
-        labels: BTreeMap::new(),
-        created_at: Timestamp(value),
-    }
-}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -82,13 +55,6 @@ fn write(store: &Store, steps: Vec<Step>, fails: bool) -> Result<Vec<Option<i64>
             .map(|(_, r): ((Namespace, LeaseId), LeaseRecord)| Some(r.created_at.0))
             .collect())
     })
-}
-
-fn listed(store: &Store, prefix: &Namespace) -> Vec<((Namespace, LeaseId), i64)> {
-    let all = store
-        .read(|r| r.scan(&schema::LEASES, prefix))
-        .expect("scan");
-    all.into_iter().map(|(k, r)| (k, r.created_at.0)).collect()
 }
 
 fn check_model(kind: EngineKind, acts: Vec<Act>) {
@@ -151,7 +117,7 @@ fn sixteen_writers_lose_nothing_and_share_numbers() {
         let writers: Vec<_> = (0..16)
             .map(|writer| {
                 let store = Arc::clone(&store);
-                std::thread::spawn(move || {
+                thread::spawn(move || {
                     (0..25)
                         .map(|i| {
                             store
@@ -185,7 +151,7 @@ fn a_panic_in_a_transaction_is_its_callers_own() {
         let temp = tempfile::tempdir().expect("temporary directory");
         let store = open(temp.path(), kind);
         let panicking = store.clone();
-        let caught = std::thread::spawn(move || {
+        let caught = thread::spawn(move || {
             panicking.write(|_: &mut Tx<'_>| -> Result<(), Error> { panic!("on purpose") })
         });
         assert!(caught.join().is_err());
@@ -224,108 +190,102 @@ fn leftovers_of_a_killed_start_are_coped_with() {
     }
 }
 
-/// Finds the record's bytes in the file and flips one bit there.
+/// As many records of the longest kind as fill many pages, rewritten: sled must not have put one
+/// into a file that is never synced.
 #[test]
-fn a_flipped_bit_is_data_loss_and_names_the_record() {
+fn long_records_stay_in_the_file_that_is_synced() {
     let temp = tempfile::tempdir().expect("temporary directory");
-    let store = open(temp.path(), EngineKind::Redb);
-    write(&store, vec![Step::Put(4, 0x0123_4567_89ab_cdef)], false).expect("write");
-    drop(store);
-    let path = temp.path().join("redb/records.redb");
-    let mut bytes = std::fs::read(&path).expect("read");
-    let needle = 0x0123_4567_89ab_cdef_i64.to_le_bytes();
-    let places: Vec<usize> = (0..bytes.len() - 8)
-        .filter(|&i| bytes[i..i + 8] == needle)
-        .collect();
-    assert!(!places.is_empty());
-    for at in places {
-        bytes[at] ^= 1;
-    }
-    std::fs::write(&path, bytes).expect("write");
-    let dir = Dir::open(temp.path()).expect("open");
-    match Store::open(&dir, EngineKind::Redb) {
-        // The engine may notice by itself; what must not happen is a wrong value.
-        Err(err) => assert_eq!(err.kind(), ErrorKind::Internal),
-        Ok(store) => {
-            let err = store
-                .read(|r| r.get(&schema::LEASES, &key(4)))
-                .expect_err("damaged");
-            assert_eq!(err.kind(), ErrorKind::DataLoss);
-            assert!(err.to_string().contains("lease a l4"), "{err}");
+    let store = open(temp.path(), EngineKind::Sled);
+    for round in 0..3 {
+        for n in 0..40_u32 {
+            let written = store.write(move |tx: &mut Tx<'_>| {
+                let lease = LeaseId::parse(&format!("{:03}", n * 37 % 40)).expect("lease");
+                let mut record = record(round);
+                record.labels = BTreeMap::from([("k".to_owned(), "v".repeat(32_700))]);
+                tx.put(&schema::LEASES, &(ns("a"), lease), &record)
+            });
+            written.expect("write");
+            let written = store.write(move |tx: &mut Tx<'_>| {
+                let path = format!("{n}{}", "/long".repeat(800));
+                let lease = LeaseId::parse("l").expect("lease");
+                let key = (ns("a"), lease, path.clone(), path[..1500].to_owned());
+                tx.put(&schema::LEASE_RESOURCES, &key, &())
+            });
+            written.expect("write");
         }
     }
-}
-
-const CHILD: &str = "CAIRN_META_TEST_CHILD";
-
-/// Not a test by itself: the victim of the next one, when started by it.
-#[test]
-fn victim() {
-    let Ok(text) = std::env::var(CHILD) else {
-        return;
-    };
-    let (engine, path) = text.split_once(' ').expect("engine and path");
-    let kind = if engine == "sled" {
-        EngineKind::Sled
-    } else {
-        EngineKind::Redb
-    };
-    let store = open(Path::new(path), kind);
-    let begin = listed(&store, &ns("a")).len();
-    for i in begin.. {
-        let lease = LeaseId::parse(&format!("{i:08}")).expect("lease");
-        let value = i64::try_from(i).expect("small");
-        store
-            .write(move |tx: &mut Tx<'_>| {
-                tx.put(&schema::LEASES, &(ns("a"), lease), &record(value))
-            })
-            .expect("write");
-        use std::io::Write;
-        // Past the test harness's capture, so that the parent sees it at once.
-        writeln!(
-            std::fs::File::create("/proc/self/fd/2").expect("stderr"),
-            "acked {i}"
-        )
-        .expect("ack");
-    }
+    let blobs = temp.path().join("sled/sled/blobs");
+    assert_eq!(std::fs::read_dir(blobs).expect("blobs").count(), 0);
+    drop(store);
+    assert_eq!(
+        listed(&open(temp.path(), EngineKind::Sled), &ns("a")).len(),
+        40
+    );
 }
 
 #[test]
-fn what_was_acknowledged_survives_kills() {
+fn what_the_engine_could_not_keep_is_refused_by_name() {
     for kind in ENGINES {
         let temp = tempfile::tempdir().expect("temporary directory");
-        let mut last = None;
-        for round in 0..12_u64 {
-            let mut child = Command::new(std::env::current_exe().expect("test binary"))
-                .args(["--exact", "victim", "--nocapture"])
-                .env(CHILD, format!("{} {}", kind.name(), temp.path().display()))
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("start");
-            let lines = BufReader::new(child.stderr.take().expect("stderr"));
-            let reader = std::thread::spawn(move || {
-                let acks = lines.lines().map_while(Result::ok);
-                acks.filter_map(|l| l.strip_prefix("acked ")?.parse::<usize>().ok())
-                    .last()
-            });
-            // From the middle of opening to some hundred commits later.
-            std::thread::sleep(Duration::from_millis(5 + round * 17));
-            child.kill().expect("kill");
-            child.wait().expect("wait");
-            last = reader.join().expect("reader").or(last);
-            if let Some(last) = last {
-                let there = listed(&open(temp.path(), kind), &ns("a"));
-                assert!(
-                    there.len() > last,
-                    "{kind:?}: {last} was acknowledged, {} are there",
-                    there.len()
-                );
-                for (i, (_, value)) in there.iter().enumerate() {
-                    assert_eq!(*value, i64::try_from(i).expect("small"));
-                }
-            }
+        let store = open(temp.path(), kind);
+        let err = store
+            .write(|tx: &mut Tx<'_>| {
+                let mut record = record(1);
+                record.labels = BTreeMap::from([("k".to_owned(), "v".repeat(5 << 20))]);
+                tx.put(&schema::LEASES, &key(4), &record)
+            })
+            .expect_err("too large");
+        assert_eq!(err.kind(), ErrorKind::ResourceExhausted);
+        assert!(err.to_string().contains("lease a l4"), "{err}");
+        for name in ["x".repeat(70 << 10), "a\0b".to_owned()] {
+            let err = store
+                .write(move |tx: &mut Tx<'_>| tx.next_id(&name))
+                .expect_err("no key");
+            assert_eq!(err.kind(), ErrorKind::InvalidArgument);
+            assert!(
+                err.to_string().len() < 400,
+                "the error quotes the whole key"
+            );
         }
-        assert!(last.is_some(), "no round got as far as a commit");
+        assert_eq!(listed(&store, &ns("a")), []);
+    }
+}
+
+/// All of this would hang if it went wrong.
+#[test]
+fn looks_nest_and_a_change_inside_is_refused() {
+    for kind in ENGINES {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let store = open(temp.path(), kind);
+        let writer = {
+            let store = store.clone();
+            thread::spawn(move || (0..200).for_each(|n| common::put(&store, 2, n)))
+        };
+        for _ in 0..200 {
+            let seen = store.read(|outer| {
+                let inner = listed(&store, &ns("a"));
+                let refused = store.write(|_: &mut Tx<'_>| Ok::<(), Error>(()));
+                assert!(matches!(refused, Err(Error::Nested)));
+                let outer = outer.scan(&schema::LEASES, &ns("a"))?;
+                Ok::<_, Error>((outer.len(), inner.len()))
+            });
+            seen.expect("read");
+        }
+        writer.join().expect("writer");
+
+        let inner = store.clone();
+        let outcome = store.write(move |tx: &mut Tx<'_>| {
+            tx.put(&schema::LEASES, &key(0), &record(1))?;
+            let committed = listed(&inner, &ns("a")).len();
+            let refused = inner.write(|_: &mut Tx<'_>| Ok::<(), Error>(()));
+            Ok::<_, Error>((committed, matches!(refused, Err(Error::Nested))))
+        });
+        assert_eq!(outcome.expect("write"), (1, true));
+        // A panic inside a look takes nothing along.
+        let looking = store.clone();
+        let panicked =
+            thread::spawn(move || looking.read(|_| -> Result<(), Error> { panic!("on purpose") }));
+        assert!(panicked.join().is_err());
+        common::put(&store, 4, 1);
     }
 }

@@ -1,16 +1,16 @@
 //! redb, with two-phase commit: its default, one-phase, can be fooled by a torn page after a crash.
 
-use std::{
-    ffi::OsStr,
-    ops::Bound,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsStr, ops::Bound, path::Path};
 
 use cairn_sys::Dir;
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition, TableError};
+use cairn_types::ErrorKind;
+use redb::{
+    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, StorageError,
+    TableDefinition, TableError,
+};
 
-use super::{Batch, Engine, Pairs, Snapshot, end_of};
-use crate::Error;
+use super::{Batch, Engine, Pairs, Snapshot, end_of, patiently, unpanicked};
+use crate::{Error, error::kind_of_io};
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const FILE: &str = "records.redb";
@@ -26,10 +26,10 @@ impl Redb {
     /// file that was cut off while it was made cannot be opened again.
     pub(crate) fn create(dir: &Dir) -> Result<(), Error> {
         let path = dir.path().join(FILE);
-        let failed = |err: &dyn std::fmt::Display| open_error(&path, err);
-        let database = Database::create(&path).map_err(|err| failed(&err))?;
+        let database = Database::create(&path).map_err(|err| open_error(&path, err.into()))?;
         let redb = Redb { database };
-        redb.write(&Batch::new()).map_err(|err| failed(&err))?;
+        redb.write(&Batch::new())
+            .map_err(|err| open_error(&path, err))?;
         drop(redb);
         let file = dir.open_file(OsStr::new(FILE), cairn_sys::OFlags::RDWR, 0)?;
         cairn_sys::durable::sync_file(&file)?;
@@ -39,17 +39,21 @@ impl Redb {
     /// Opens what [`Redb::create`] made.
     pub(crate) fn open(dir: &Dir) -> Result<Redb, Error> {
         let path = dir.path().join(FILE);
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .open(&path)
-            .map_err(|err| open_error(&path, &err))?;
-        Ok(Redb { database })
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        match unpanicked(|| patiently(|| builder.open(&path), busy)) {
+            Ok(Ok(database)) => Ok(Redb { database }),
+            Ok(Err(err)) => Err(open_error(&path, err.into())),
+            Err(panic) => Err(open_error(&path, redb::Error::Corrupted(panic))),
+        }
     }
 
     fn write(&self, batch: &Batch) -> Result<(), redb::Error> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
+        // Without it the first start after a crash walks the whole file.
+        transaction.set_quick_repair(true);
         {
             let mut table = transaction.open_table(RECORDS)?;
             for (key, value) in batch {
@@ -63,26 +67,48 @@ impl Redb {
     }
 }
 
-fn open_error(path: &Path, err: &dyn std::fmt::Display) -> Error {
-    let path: PathBuf = path.into();
+fn busy(err: &DatabaseError) -> bool {
+    matches!(err, DatabaseError::DatabaseAlreadyOpen)
+}
+
+fn open_error(path: &Path, err: redb::Error) -> Error {
+    let kind = match &err {
+        redb::Error::Corrupted(_) | redb::Error::RepairAborted => ErrorKind::DataLoss,
+        redb::Error::Io(err) if err.kind() == std::io::ErrorKind::InvalidData => {
+            ErrorKind::DataLoss
+        }
+        redb::Error::Io(err) => kind_of_io(err),
+        _ => ErrorKind::Internal,
+    };
     Error::Open {
         path: path.display().to_string(),
         engine: "redb",
         reason: err.to_string(),
+        kind,
     }
 }
 
-fn read_error(err: &dyn std::fmt::Display) -> Error {
-    Error::Read(err.to_string())
+fn read_error(err: StorageError) -> Error {
+    match err {
+        StorageError::Corrupted(reason) => Error::Damaged(reason),
+        other => Error::Read(other.to_string()),
+    }
 }
 
 impl Engine for Redb {
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, Error> {
-        let transaction = self.database.begin_read().map_err(|err| read_error(&err))?;
-        match transaction.open_table(RECORDS) {
-            Ok(table) => Ok(Box::new(State(Some(table)))),
-            Err(TableError::TableDoesNotExist(_)) => Ok(Box::new(State(None))),
-            Err(err) => Err(read_error(&err)),
+        let opened = unpanicked(|| {
+            let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+            match transaction.open_table(RECORDS) {
+                Ok(table) => Ok(Some(table)),
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(err) => Err(redb::Error::from(err)),
+            }
+        });
+        match opened.map_err(Error::Damaged)? {
+            Ok(table) => Ok(Box::new(State(table))),
+            Err(redb::Error::Corrupted(reason)) => Err(Error::Damaged(reason)),
+            Err(err) => Err(Error::Read(err.to_string())),
         }
     }
 
@@ -92,6 +118,10 @@ impl Engine for Redb {
 
     fn value_bytes_max(&self) -> usize {
         4 << 20
+    }
+
+    fn key_bytes_max(&self) -> usize {
+        64 << 10
     }
 
     fn name(&self) -> &'static str {
@@ -106,8 +136,11 @@ impl Snapshot for State {
         let Some(table) = &self.0 else {
             return Ok(None);
         };
-        let found = table.get(key).map_err(|err| read_error(&err))?;
-        Ok(found.map(|value| value.value().to_vec()))
+        unpanicked(|| {
+            let found = table.get(key).map_err(read_error)?;
+            Ok(found.map(|value| value.value().to_vec()))
+        })
+        .map_err(Error::Damaged)?
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
@@ -116,14 +149,17 @@ impl Snapshot for State {
         };
         let end = end_of(prefix);
         let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let range = table
-            .range::<&[u8]>((Bound::Included(prefix), upper))
-            .map_err(|err| read_error(&err))?;
-        range
-            .map(|pair| {
-                let (key, value) = pair.map_err(|err| read_error(&err))?;
-                Ok((key.value().to_vec(), value.value().to_vec()))
-            })
-            .collect()
+        unpanicked(|| {
+            let range = table
+                .range::<&[u8]>((Bound::Included(prefix), upper))
+                .map_err(read_error)?;
+            range
+                .map(|pair| {
+                    let (key, value) = pair.map_err(read_error)?;
+                    Ok((key.value().to_vec(), value.value().to_vec()))
+                })
+                .collect()
+        })
+        .map_err(Error::Damaged)?
     }
 }

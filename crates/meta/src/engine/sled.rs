@@ -3,22 +3,35 @@
 //! Its `flush` ends in `sync_file_range`, which neither grows the file durably nor flushes the
 //! device, so each commit syncs the file itself. A start that is killed leaves
 //! `snap.*.generating`, which the next start would take for a snapshot and refuse for ever; such
-//! leftovers are removed before opening. Values over 128 KiB go to files that are never synced;
-//! records are kept far below.
+//! leftovers are removed before opening.
+//!
+//! A page over a quarter of a segment goes to a file under `blobs/` that is never synced and, once
+//! rewritten, never removed. A page holds up to 17 values, or 257 keys of pages below, so with sled's
+//! own half-megabyte segments values of 8 KiB already go there. The segments are larger here, and
+//! values and keys so limited that no page can come near.
 
-use std::{
-    ffi::OsStr,
-    fs::File,
-    sync::{PoisonError, RwLock, RwLockReadGuard},
-};
+use std::{ffi::OsStr, fs::File};
 
 use cairn_sys::{Dir, OFlags, durable};
+use cairn_types::ErrorKind;
 
-use super::{Batch, Engine, Pairs, Snapshot};
-use crate::Error;
+use super::{
+    Batch, Engine, Pairs, Snapshot, patiently,
+    turns::{Look, Turns},
+    unpanicked,
+};
+use crate::{Error, error::kind_of_io};
 
 const DIRECTORY: &str = "sled";
 const VALUE_BYTES_MAX: usize = 32 << 10;
+/// Room for the longest path.
+const KEY_BYTES_MAX: usize = 6 << 10;
+/// Written into the files: a store made with another number does not open.
+const SEGMENT_BYTES: usize = 8 << 20;
+/// What a page and its headers may take before it goes to a file of its own.
+const PAGE_BYTES_MAX: usize = SEGMENT_BYTES / 4 - (4 << 10);
+const _: () = assert!(17 * (VALUE_BYTES_MAX + KEY_BYTES_MAX + 64) < PAGE_BYTES_MAX);
+const _: () = assert!(257 * (KEY_BYTES_MAX + 64) < PAGE_BYTES_MAX);
 
 /// Records in one sled tree.
 pub(crate) struct Sled {
@@ -26,7 +39,7 @@ pub(crate) struct Sled {
     /// sled's own data file, for the sync that sled leaves out.
     file: File,
     /// sled has no read transactions; a reader keeps the committer out instead.
-    readers: RwLock<()>,
+    turns: Turns,
 }
 
 impl Sled {
@@ -34,7 +47,8 @@ impl Sled {
     pub(crate) fn create(dir: &Dir) -> Result<(), Error> {
         dir.create_dir(OsStr::new(DIRECTORY), 0o700)?;
         let sled = Sled::open(dir)?;
-        sled.sync().map_err(|reason| open_error(dir, reason))?;
+        sled.sync()
+            .map_err(|reason| open_error(dir, reason, ErrorKind::Internal))?;
         drop(sled);
         let inner = dir.open_dir(OsStr::new(DIRECTORY))?;
         for entry in inner.entries()? {
@@ -56,20 +70,26 @@ impl Sled {
         }
         let config = sled::Config::new()
             .path(inner.path())
+            .segment_size(SEGMENT_BYTES)
             .flush_every_ms(None)
             .cache_capacity(32 << 20);
-        // sled panics on some damaged files; a panic of a library is no way to say so.
-        let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()));
-        let tree = match opened {
+        let tree = match unpanicked(|| patiently(|| config.open(), busy)) {
             Ok(Ok(tree)) => tree,
-            Ok(Err(err)) => return Err(open_error(dir, err.to_string())),
-            Err(_) => return Err(open_error(dir, "the files are damaged".to_owned())),
+            Ok(Err(err)) => {
+                let kind = match &err {
+                    sled::Error::Corruption { .. } => ErrorKind::DataLoss,
+                    sled::Error::Io(err) => kind_of_io(err),
+                    _ => ErrorKind::Internal,
+                };
+                return Err(open_error(dir, err.to_string(), kind));
+            }
+            Err(panic) => return Err(open_error(dir, panic, ErrorKind::DataLoss)),
         };
         let file = inner.open_file(OsStr::new("db"), OFlags::RDWR, 0)?;
         Ok(Sled {
             tree,
             file,
-            readers: RwLock::new(()),
+            turns: Turns::default(),
         })
     }
 
@@ -79,20 +99,32 @@ impl Sled {
     }
 }
 
-fn open_error(dir: &Dir, reason: String) -> Error {
+fn busy(err: &sled::Error) -> bool {
+    // sled packs the lock's error into text; its kind alone is `Other`.
+    matches!(err, sled::Error::Io(err) if err.to_string().contains("could not acquire lock"))
+}
+
+fn open_error(dir: &Dir, reason: String, kind: ErrorKind) -> Error {
     Error::Open {
         path: dir.path().display().to_string(),
         engine: "sled",
         reason,
+        kind,
+    }
+}
+
+fn read_error(err: sled::Error) -> Error {
+    match err {
+        sled::Error::Corruption { .. } => Error::Damaged(err.to_string()),
+        other => Error::Read(other.to_string()),
     }
 }
 
 impl Engine for Sled {
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, Error> {
-        let _guard = self.readers.read().unwrap_or_else(PoisonError::into_inner);
         Ok(Box::new(State {
             tree: &self.tree,
-            _guard,
+            _look: self.turns.look(),
         }))
     }
 
@@ -104,15 +136,18 @@ impl Engine for Sled {
                 None => changes.remove(key.as_slice()),
             }
         }
-        let _guard = self.readers.write().unwrap_or_else(PoisonError::into_inner);
-        self.tree
-            .apply_batch(changes)
-            .map_err(|err| err.to_string())?;
+        let _turn = self.turns.commit();
+        let applied = self.tree.apply_batch(changes);
+        applied.map_err(|err| err.to_string())?;
         self.sync()
     }
 
     fn value_bytes_max(&self) -> usize {
         VALUE_BYTES_MAX
+    }
+
+    fn key_bytes_max(&self) -> usize {
+        KEY_BYTES_MAX
     }
 
     fn name(&self) -> &'static str {
@@ -122,25 +157,25 @@ impl Engine for Sled {
 
 struct State<'a> {
     tree: &'a sled::Db,
-    _guard: RwLockReadGuard<'a, ()>,
+    _look: Look<'a>,
 }
 
 impl Snapshot for State<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let found = self
-            .tree
-            .get(key)
-            .map_err(|err| Error::Read(err.to_string()))?;
-        Ok(found.map(|value| value.to_vec()))
+        let found = unpanicked(|| self.tree.get(key)).map_err(Error::Damaged)?;
+        Ok(found.map_err(read_error)?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
-        self.tree
-            .scan_prefix(prefix)
-            .map(|pair| {
-                let (key, value) = pair.map_err(|err| Error::Read(err.to_string()))?;
-                Ok((key.to_vec(), value.to_vec()))
-            })
-            .collect()
+        unpanicked(|| {
+            self.tree
+                .scan_prefix(prefix)
+                .map(|pair| {
+                    let (key, value) = pair.map_err(read_error)?;
+                    Ok((key.to_vec(), value.to_vec()))
+                })
+                .collect()
+        })
+        .map_err(Error::Damaged)?
     }
 }

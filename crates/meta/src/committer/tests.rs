@@ -1,0 +1,208 @@
+//! The committer over an engine that fails when told to, and counts.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc::{Receiver, sync_channel},
+    },
+};
+
+use cairn_types::{Classified, ErrorKind};
+
+use super::*;
+use crate::{
+    View,
+    engine::{Pairs, Snapshot},
+    schema,
+};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    Commit,
+    CommitPanics,
+    Snapshot,
+}
+
+#[derive(Default)]
+struct Fake {
+    map: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    commits: AtomicUsize,
+    fault: Mutex<Option<Fault>>,
+}
+
+impl Fake {
+    fn fault(&self) -> Option<Fault> {
+        *self.fault.lock().expect("lock")
+    }
+
+    fn set_fault(&self, fault: Option<Fault>) {
+        *self.fault.lock().expect("lock") = fault;
+    }
+}
+
+struct State(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Snapshot for State {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
+        let all = self.0.iter().filter(|(k, _)| k.starts_with(prefix));
+        Ok(all.map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+}
+
+impl Engine for Fake {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, Error> {
+        if self.fault() == Some(Fault::Snapshot) {
+            return Err(Error::Damaged("on purpose".to_owned()));
+        }
+        Ok(Box::new(State(self.map.lock().expect("lock").clone())))
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), String> {
+        self.commits.fetch_add(1, SeqCst);
+        match self.fault() {
+            Some(Fault::Commit) => return Err("no space".to_owned()),
+            Some(Fault::CommitPanics) => panic!("no space"),
+            _ => {}
+        }
+        let mut map = self.map.lock().expect("lock");
+        for (key, change) in batch {
+            match change {
+                Some(value) => map.insert(key.clone(), value.clone()),
+                None => map.remove(key),
+            };
+        }
+        Ok(())
+    }
+
+    fn value_bytes_max(&self) -> usize {
+        1 << 20
+    }
+
+    fn key_bytes_max(&self) -> usize {
+        1 << 10
+    }
+
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+}
+
+type Change = fn(&mut Tx<'_>) -> Result<u64, Error>;
+
+/// Runs the closures as one group.
+fn group(
+    engine: &Fake,
+    broken: &mut Option<Error>,
+    closures: &[Change],
+) -> Vec<Result<u64, Error>> {
+    let jobs: Vec<(Job, Receiver<Answer<u64, Error>>)> =
+        closures.iter().map(|c| Job::new(*c)).collect();
+    let (jobs, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+    commit_group(engine, jobs, broken);
+    let results = answers.into_iter().map(|a| a.recv().expect("one answer"));
+    results.map(|r| r.unwrap_or(Ok(u64::MAX))).collect()
+}
+
+fn next(tx: &mut Tx<'_>) -> Result<u64, Error> {
+    tx.next_id("n")
+}
+
+fn look(tx: &mut Tx<'_>) -> Result<u64, Error> {
+    Ok(tx.get(&schema::COUNTERS, &"n".to_owned())?.unwrap_or(0))
+}
+
+fn fail(tx: &mut Tx<'_>) -> Result<u64, Error> {
+    tx.next_id("n")?;
+    Err(Error::Read("on purpose".to_owned()))
+}
+
+fn blow(tx: &mut Tx<'_>) -> Result<u64, Error> {
+    tx.next_id("n")?;
+    panic!("on purpose")
+}
+
+fn kinds(results: &[Result<u64, Error>]) -> Vec<Result<u64, ErrorKind>> {
+    let plain = results.iter().map(|r| r.as_ref().map_err(Classified::kind));
+    plain.map(|r| r.copied()).collect()
+}
+
+#[test]
+fn a_group_is_one_commit_and_failures_in_it_leave_nothing() {
+    let engine = Fake::default();
+    let results = group(&engine, &mut None, &[next, fail, blow, next, look, next]);
+    let internal = Err(ErrorKind::Internal);
+    let expected = [Ok(1), internal, Ok(u64::MAX), Ok(2), Ok(2), Ok(3)];
+    assert_eq!(kinds(&results), expected);
+    assert_eq!(engine.commits.load(SeqCst), 1);
+}
+
+#[test]
+fn a_failed_commit_is_everyones_and_no_later_one_is_tried() {
+    for fault in [Fault::Commit, Fault::CommitPanics] {
+        let engine = Fake::default();
+        let mut broken = None;
+        group(&engine, &mut broken, &[next]);
+        engine.set_fault(Some(fault));
+        // The first look rests on what is on disk; the second, and the refusal, on what is lost.
+        let results = group(&engine, &mut broken, &[look, next, look, fail]);
+        let lost = Err(ErrorKind::Unavailable);
+        assert_eq!(kinds(&results), [Ok(1), lost, lost, lost]);
+        let text = results[1].as_ref().expect_err("lost").to_string();
+        assert!(
+            text.contains("read-only") && text.contains("no space"),
+            "{text}"
+        );
+
+        engine.set_fault(None);
+        let tried = engine.commits.load(SeqCst);
+        let results = group(&engine, &mut broken, &[next, look, next, look]);
+        assert_eq!(kinds(&results), [lost, Ok(1), lost, Ok(1)]);
+        assert_eq!(engine.commits.load(SeqCst), tried);
+    }
+}
+
+#[test]
+fn an_unreadable_state_is_told_and_passes() {
+    let engine = Fake::default();
+    engine.set_fault(Some(Fault::Snapshot));
+    let mut broken = None;
+    let results = group(&engine, &mut broken, &[next, look]);
+    let damaged = Err(ErrorKind::DataLoss);
+    assert_eq!(kinds(&results), [damaged, damaged]);
+    engine.set_fault(None);
+    assert_eq!(kinds(&group(&engine, &mut broken, &[next])), [Ok(1)]);
+}
+
+/// What waits while a commit runs shares the next one.
+#[test]
+fn waiting_transactions_share_a_commit() {
+    let engine = Arc::new(Fake::default());
+    let (sender, jobs) = sync_channel(100);
+    let answers: Vec<_> = (0..100)
+        .map(|_| {
+            let (job, answer) = Job::new(next);
+            assert!(sender.send(job).is_ok());
+            answer
+        })
+        .collect();
+    drop(sender);
+    let shared: Arc<dyn Engine> = engine.clone();
+    run(&shared, &jobs);
+    for (n, answer) in (1..).zip(answers) {
+        assert_eq!(
+            answer
+                .recv()
+                .expect("answer")
+                .expect("no panic")
+                .expect("ok"),
+            n
+        );
+    }
+    assert_eq!(engine.commits.load(SeqCst), 1);
+}
