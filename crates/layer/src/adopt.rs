@@ -16,20 +16,24 @@ use cairn_types::Usage;
 use rustix::{fs::FileType, io::Errno};
 
 use crate::{
-    Error, Options,
-    apply::attributes::{copy_attributes, file_type, is_opaque, make_whiteout, set_opaque},
-    path::shown,
+    Applied, Error, Options,
+    apply::attributes::{
+        copy_attributes, file_type, is_opaque, lift_whiteouts, make_whiteout, set_opaque,
+        set_times_of,
+    },
+    path::{shown, split},
 };
 
 /// Completes `upper` from `parents`, nearest first, which have been completed themselves.
 ///
-/// To be called for every layer, also where `invented` is empty: an opaque mark on the layer's root
-/// takes effect here, since overlay looks at that mark in every directory but the root. Returns what
-/// that added to the layer's usage, nearly always nothing.
+/// To be called for every layer, also where nothing was invented: an opaque mark on the layer's root
+/// takes effect here, since overlay looks at that mark in every directory but the root; and whiteouts
+/// that hide nothing are taken back, since overlay lists them as names that cannot be opened. Returns
+/// what the layer takes on disk now.
 pub fn adopt(
     upper: &Dir,
     parents: &[Dir],
-    invented: &[Vec<u8>],
+    applied: &Applied,
     options: &Options,
 ) -> Result<Usage, Error> {
     let opaque_xattr = options.opaque_xattr();
@@ -37,7 +41,20 @@ pub fn adopt(
         let path = shown(path);
         move |source| Error::Adopt { path, source }
     };
-    for path in invented {
+    let mut changed = false;
+    for path in &applied.whited {
+        changed |= take_back_marks(upper, parents, path, opaque_xattr).map_err(failed(path))?;
+    }
+    // Deepest first: one that was made for another goes after it.
+    for path in applied
+        .invented
+        .iter()
+        .rev()
+        .filter(|path| !path.is_empty())
+    {
+        changed |= take_back_dir(upper, parents, path, opaque_xattr).map_err(failed(path))?;
+    }
+    for path in &applied.invented {
         let Some(model) = find(parents, path, opaque_xattr).map_err(failed(path))? else {
             continue;
         };
@@ -46,7 +63,60 @@ pub fn adopt(
             copy_attributes(&model, &own).map_err(failed(path))?;
         }
     }
-    hide_below_root(upper, parents, opaque_xattr).map_err(failed(b""))
+    changed |= hide_below_root(upper, parents, opaque_xattr).map_err(failed(b""))?;
+    if changed {
+        upper.usage().map_err(failed(b""))
+    } else {
+        Ok(applied.usage)
+    }
+}
+
+/// Whiteouts in a directory that continues none below hide nothing: there, overlay reads the
+/// directory as it is, and shows them.
+fn take_back_marks(
+    upper: &Dir,
+    parents: &[Dir],
+    path: &[u8],
+    opaque_xattr: &str,
+) -> cairn_sys::Result<bool> {
+    if find(parents, path, opaque_xattr)?.is_some() {
+        return Ok(false);
+    }
+    let Descent::Found(own) = descend(upper, path, opaque_xattr)? else {
+        return Ok(false);
+    };
+    keeping_times(&own, || lift_whiteouts(&own))?;
+    Ok(true)
+}
+
+/// A directory that was invented for marks alone, and has none left, is not part of the layer: it
+/// would hide a file of the same name below, or show where nothing is.
+fn take_back_dir(
+    upper: &Dir,
+    parents: &[Dir],
+    path: &[u8],
+    opaque_xattr: &str,
+) -> cairn_sys::Result<bool> {
+    if find(parents, path, opaque_xattr)?.is_some() {
+        return Ok(false);
+    }
+    let (parent, name) = split(path);
+    let Descent::Found(parent) = descend(upper, parent, opaque_xattr)? else {
+        return Ok(false);
+    };
+    let removed = keeping_times(&parent, || parent.rmdir(OsStr::from_bytes(name)));
+    match removed {
+        Ok(()) => Ok(true),
+        Err(err) if err.is(Errno::NOTEMPTY) || err.is(Errno::NOENT) => Ok(false),
+        Err(err) => Err(err),
+    }
+}
+
+/// What is taken back was never there, so nothing has changed when.
+fn keeping_times(dir: &Dir, act: impl FnOnce() -> cairn_sys::Result<()>) -> cairn_sys::Result<()> {
+    let before = dir.self_stat()?;
+    act()?;
+    set_times_of(dir, &before)
 }
 
 /// The directory of the first parent that has `path`, unless something nearer hides it.
@@ -97,8 +167,8 @@ fn descend(root: &Dir, path: &[u8], opaque_xattr: &str) -> cairn_sys::Result<Des
 
 /// An opaque root, spelled out: a whiteout for each name of the layers below, an opaque mark on each
 /// directory that continues one of them.
-fn hide_below_root(upper: &Dir, parents: &[Dir], opaque_xattr: &str) -> cairn_sys::Result<Usage> {
-    let mut added = Usage::default();
+fn hide_below_root(upper: &Dir, parents: &[Dir], opaque_xattr: &str) -> cairn_sys::Result<bool> {
+    let mut added = false;
     if parents.is_empty() || !is_opaque(upper, opaque_xattr)? {
         return Ok(added);
     }
@@ -115,7 +185,7 @@ fn hide_below_root(upper: &Dir, parents: &[Dir], opaque_xattr: &str) -> cairn_sy
         match upper.try_stat(&name)? {
             None => {
                 make_whiteout(upper, &name)?;
-                added.inodes += 1;
+                added = true;
             }
             Some(stat) if file_type(&stat) == FileType::Directory => {
                 set_opaque(&upper.open_dir(&name)?, opaque_xattr)?;

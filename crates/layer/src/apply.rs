@@ -68,6 +68,8 @@ pub struct Applied {
     /// Directories that entries needed and the layer did not bring, parents before children; empty
     /// text is the root itself. [`adopt`](crate::adopt()) wants them.
     pub invented: Vec<Vec<u8>>,
+    /// Directories that hold whiteouts; some of those may turn out to hide nothing.
+    pub whited: Vec<Vec<u8>>,
     /// What the layer takes on disk.
     pub usage: Usage,
     /// What was left out and why, for the log.
@@ -197,7 +199,7 @@ impl Applier {
     }
 
     fn finish(self, upper: &Dir) -> Result<Applied, Error> {
-        let mut invented = self.tree.finish()?;
+        let (mut invented, whited) = self.tree.finish()?;
         if !self.root_known {
             invented.push(Vec::new());
         }
@@ -210,6 +212,7 @@ impl Applier {
         Ok(Applied {
             entries: self.entries,
             invented,
+            whited,
             usage,
             skipped: self.skipped.lines(),
         })

@@ -182,21 +182,17 @@ impl Plan {
             .into_iter()
             .map(|tree| (tree.key.clone(), tree))
             .collect();
-        let added = adopt_all(work, &self.snapshots, &trees)?;
+        let usages = adopt_all(work, &self.snapshots, &trees)?;
         let mut layers = Vec::new();
-        for (planned, added) in self.snapshots.into_iter().zip(added) {
+        for (planned, usage) in self.snapshots.into_iter().zip(usages) {
             let Some(tree) = trees.remove(&planned.key) else {
                 continue;
             };
-            let own = tree.unpacked.applied.usage;
             layers.push(StagedLayer {
                 staged: tree.staged,
                 key: planned.key,
                 parent: planned.parent,
-                usage: Usage {
-                    bytes: own.bytes + added.bytes,
-                    inodes: own.inodes + added.inodes,
-                },
+                usage,
                 diff_id: Some(planned.diff_id),
                 blob: Some(tree.blob),
                 labels: cairn_types::Labels::new(),
@@ -230,10 +226,10 @@ fn adopt_all(
         .iter()
         .map(|p| (&p.key, p.parent.as_ref()))
         .collect();
-    let mut added = Vec::with_capacity(planned.len());
+    let mut usages = Vec::with_capacity(planned.len());
     for planned in planned {
         let Some(tree) = trees.get(&planned.key) else {
-            added.push(Usage::default());
+            usages.push(Usage::default());
             continue;
         };
         let mut below: Vec<Dir> = Vec::new();
@@ -251,12 +247,12 @@ fn adopt_all(
                 }
             }
         }
-        let invented = &tree.unpacked.applied.invented;
-        let usage = cairn_layer::adopt(tree.staged.dir(), &below, invented, &Options::default())
+        let applied = &tree.unpacked.applied;
+        let usage = cairn_layer::adopt(tree.staged.dir(), &below, applied, &Options::default())
             .map_err(|err| work.layer_failure(&tree.blob, &err))?;
-        added.push(usage);
+        usages.push(usage);
     }
-    Ok(added)
+    Ok(usages)
 }
 
 /// Layers that are complete and not yet visible.

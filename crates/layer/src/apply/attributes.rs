@@ -176,6 +176,21 @@ pub(crate) fn is_whiteout(kind: FileType, stat: &Stat) -> bool {
     kind == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
+/// Removes every mark for a deleted name in one directory.
+pub(crate) fn lift_whiteouts(dir: &Dir) -> Result<()> {
+    for entry in dir.entries()? {
+        if entry.kind != FileType::CharacterDevice && entry.kind != FileType::Unknown {
+            continue;
+        }
+        if let Some(stat) = dir.try_stat(&entry.name)?
+            && is_whiteout(file_type(&stat), &stat)
+        {
+            dir.unlink(&entry.name)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes overlay's mark for a deleted name.
 pub(crate) fn make_whiteout(parent: &Dir, name: &OsStr) -> Result<()> {
     parent.mknod(name, FileType::CharacterDevice, 0, 0)
@@ -218,6 +233,11 @@ pub(crate) fn copy_attributes(from: &Dir, to: &Dir) -> Result<()> {
         }
     }
     raw::fchmod(to, stat.st_mode & 0o7777)?;
+    set_times_of(to, &stat)
+}
+
+/// Sets the times that `stat` has.
+pub(crate) fn set_times_of(to: &Dir, stat: &Stat) -> Result<()> {
     let time = |secs, nanos| Timespec {
         tv_sec: secs,
         tv_nsec: nanos,

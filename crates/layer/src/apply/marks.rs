@@ -27,7 +27,11 @@ impl Tree {
         let name_os = OsStr::from_bytes(name);
         match attributes::make_whiteout(&place.dir, name_os) {
             Err(err) if err.is(Errno::EXIST) => {}
-            other => return Ok(other?),
+            other => {
+                other?;
+                self.whited.insert(place.path.to_vec());
+                return Ok(());
+            }
         }
         let stat = place.dir.stat(name_os)?;
         if attributes::file_type(&stat) != FileType::Directory {
@@ -38,6 +42,7 @@ impl Tree {
             self.prune(&path)?;
         }
         if self.remove_if_only_for_marks(&path)? {
+            self.whited.insert(place.path.to_vec());
             return Ok(attributes::make_whiteout(&place.dir, name_os)?);
         }
         if let Some(own) = self.enter(&path, Missing::Leave)? {
@@ -130,17 +135,7 @@ impl Tree {
         let Some(place) = self.enter(path, Missing::Leave)? else {
             return Ok(());
         };
-        for entry in place.dir.entries()? {
-            if entry.kind != FileType::CharacterDevice && entry.kind != FileType::Unknown {
-                continue;
-            }
-            if let Some(stat) = place.dir.try_stat(&entry.name)?
-                && attributes::is_whiteout(attributes::file_type(&stat), &stat)
-            {
-                place.dir.unlink(&entry.name)?;
-            }
-        }
-        Ok(())
+        Ok(attributes::lift_whiteouts(&place.dir)?)
     }
 
     fn remove_if_only_for_marks(&mut self, path: &[u8]) -> Result<bool, Stop> {

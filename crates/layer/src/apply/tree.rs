@@ -7,7 +7,7 @@
 //! in between two calls is met as a link and stays inside the root.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ffi::OsStr,
     os::unix::ffi::{OsStrExt, OsStringExt},
     rc::Rc,
@@ -92,6 +92,8 @@ pub(super) struct Tree {
     /// Every directory of the layer by its real path.
     pub(super) known: BTreeMap<Vec<u8>, Known>,
     pub(super) any_opaque: bool,
+    /// Directories in which a whiteout was made, by their real path.
+    pub(super) whited: BTreeSet<Vec<u8>>,
 }
 
 impl Tree {
@@ -105,6 +107,7 @@ impl Tree {
             open: HashMap::new(),
             known: BTreeMap::new(),
             any_opaque: false,
+            whited: BTreeSet::new(),
         }
     }
 
@@ -339,8 +342,8 @@ impl Tree {
     }
 
     /// Sets the times of all directories, which every entry in them has changed, and says which
-    /// ones were invented.
-    pub(super) fn finish(mut self) -> Result<Vec<Vec<u8>>, Error> {
+    /// ones were invented and which hold whiteouts.
+    pub(super) fn finish(mut self) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), Error> {
         let failed = Error::layer("set the times of the layer's directories");
         let known = std::mem::take(&mut self.known);
         // Empty while times are set, so that nothing is taken for opaque or invented any more.
@@ -368,7 +371,9 @@ impl Tree {
                 invented.push(path.clone());
             }
         }
-        Ok(invented)
+        let whited = std::mem::take(&mut self.whited).into_iter();
+        let whited = whited.filter(|path| path.is_empty() || self.known.contains_key(path));
+        Ok((invented, whited.collect()))
     }
 }
 
