@@ -6,7 +6,9 @@ mod turns;
 
 use std::{
     collections::BTreeMap,
+    ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -52,6 +54,61 @@ pub(crate) fn unpanicked<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
+/// A database that is closed only while it is sound. redb commits once more when it is dropped: on
+/// damaged pages that panics, even twice, which ends the process; and after a failed commit it would
+/// be the second try that nobody may make. So a spoiled one is left open for the kernel to clean up.
+/// Damage to redb's own lists of free pages shows only in a commit and can still end the process
+/// there; everything acknowledged is on the disk by then.
+struct Closing<T> {
+    database: Option<T>,
+    spoiled: AtomicBool,
+}
+
+impl<T> Closing<T> {
+    fn new(database: T) -> Closing<T> {
+        Closing {
+            database: Some(database),
+            spoiled: AtomicBool::new(false),
+        }
+    }
+
+    /// Looks at the database; damage comes back as an error, whether the engine says so or panics.
+    fn look<R>(&self, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+        let result = unpanicked(work).unwrap_or_else(|panic| Err(Error::Damaged(panic)));
+        if matches!(result, Err(Error::Damaged(_))) {
+            self.spoiled.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Changes the database.
+    fn change(&self, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let result = unpanicked(work).unwrap_or_else(Err);
+        if result.is_err() {
+            self.spoiled.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl<T> Deref for Closing<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.database.as_ref().expect("taken only when dropped")
+    }
+}
+
+impl<T> Drop for Closing<T> {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        if *self.spoiled.get_mut() {
+            std::mem::forget(database);
+        } else if let Err(reason) = unpanicked(|| drop(database)) {
+            tracing::error!(%reason, "closing the records failed");
+        }
+    }
+}
+
 /// How long an opening waits for a lock on the files.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
@@ -80,4 +137,62 @@ fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, rc::Rc};
+
+    use super::*;
+
+    struct Database {
+        closed: Rc<Cell<bool>>,
+        panics: bool,
+    }
+
+    impl Drop for Database {
+        fn drop(&mut self) {
+            self.closed.set(true);
+            assert!(!self.panics, "on purpose");
+        }
+    }
+
+    fn closed_after(panics: bool, work: impl FnOnce(&Closing<Database>)) -> bool {
+        let closed = Rc::new(Cell::new(false));
+        let database = Closing::new(Database {
+            closed: Rc::clone(&closed),
+            panics,
+        });
+        work(&database);
+        drop(database);
+        closed.get()
+    }
+
+    #[test]
+    fn only_a_sound_database_is_closed_and_never_with_a_panic() {
+        assert!(closed_after(false, |d| d.look(|| Ok(())).expect("fine")));
+        assert!(closed_after(true, |_| ()));
+        assert!(!closed_after(true, |d| {
+            let err = d.look::<()>(|| panic!("page {}", 7)).expect_err("panic");
+            assert!(matches!(&err, Error::Damaged(text) if text.contains("page 7")));
+        }));
+        assert!(!closed_after(true, |d| {
+            d.look::<()>(|| Err(Error::Damaged(String::new())))
+                .expect_err("damaged");
+        }));
+        assert!(!closed_after(true, |d| {
+            d.change(|| Err("no space".to_owned())).expect_err("full");
+        }));
+        assert!(!closed_after(true, |d| {
+            d.change(|| panic!("no space")).expect_err("full");
+        }));
+    }
+
+    #[test]
+    fn the_end_of_a_prefix() {
+        assert_eq!(end_of(b"a\0"), Some(b"a\x01".to_vec()));
+        assert_eq!(end_of(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(end_of(b"\xff"), None);
+        assert_eq!(end_of(b""), None);
+    }
 }

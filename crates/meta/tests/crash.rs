@@ -63,19 +63,17 @@ fn flipped_bits_anywhere_never_become_a_wrong_value() {
         let whole = std::fs::read(&path).expect("read");
         let used: Vec<usize> = (0..whole.len()).filter(|&i| whole[i] != 0).collect();
         let mut noticed = 0;
-        let mut state = 12_345_usize;
-        let mut random = move || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            state >> 33
-        };
-        for flips in (0..60).map(|n| 1 + n * n / 8) {
+        // The same damage in every run.
+        let mut state = 99_usize;
+        for flips in std::iter::repeat_n(40, 60).chain(1..40) {
             let victim = tempfile::tempdir().expect("temporary directory");
             copy(temp.path(), victim.path());
             let mut bytes = whole.clone();
             for _ in 0..flips {
-                bytes[used[random() % used.len()]] ^= 1 << (random() % 8);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                bytes[used[(state >> 33) % used.len()]] ^= 1 << (state >> 20 & 7);
             }
             let damaged = victim
                 .path()
@@ -99,6 +97,11 @@ fn flipped_bits_anywhere_never_become_a_wrong_value() {
                         noticed += 1;
                     }
                 }
+            }
+            // redb commits when it is closed, and ends the process when its lists of free pages are
+            // damaged in certain ways; this test is about looking.
+            if kind == EngineKind::Redb {
+                std::mem::forget(store);
             }
         }
         assert!(noticed > 0, "{kind:?}: no flip hit anything");

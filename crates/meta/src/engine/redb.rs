@@ -5,11 +5,11 @@ use std::{ffi::OsStr, ops::Bound, path::Path};
 use cairn_sys::Dir;
 use cairn_types::ErrorKind;
 use redb::{
-    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, StorageError,
-    TableDefinition, TableError,
+    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition,
+    TableError,
 };
 
-use super::{Batch, Engine, Pairs, Snapshot, end_of, patiently, unpanicked};
+use super::{Batch, Closing, Engine, Pairs, Snapshot, end_of, patiently, unpanicked};
 use crate::{Error, error::kind_of_io};
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
@@ -18,7 +18,7 @@ const CACHE_BYTES: usize = 32 << 20;
 
 /// Records in one redb file.
 pub(crate) struct Redb {
-    database: Database,
+    database: Closing<Database>,
 }
 
 impl Redb {
@@ -27,7 +27,9 @@ impl Redb {
     pub(crate) fn create(dir: &Dir) -> Result<(), Error> {
         let path = dir.path().join(FILE);
         let database = Database::create(&path).map_err(|err| open_error(&path, err.into()))?;
-        let redb = Redb { database };
+        let redb = Redb {
+            database: Closing::new(database),
+        };
         redb.write(&Batch::new())
             .map_err(|err| open_error(&path, err))?;
         drop(redb);
@@ -42,7 +44,9 @@ impl Redb {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         match unpanicked(|| patiently(|| builder.open(&path), busy)) {
-            Ok(Ok(database)) => Ok(Redb { database }),
+            Ok(Ok(database)) => Ok(Redb {
+                database: Closing::new(database),
+            }),
             Ok(Err(err)) => Err(open_error(&path, err.into())),
             Err(panic) => Err(open_error(&path, redb::Error::Corrupted(panic))),
         }
@@ -88,32 +92,30 @@ fn open_error(path: &Path, err: redb::Error) -> Error {
     }
 }
 
-fn read_error(err: StorageError) -> Error {
-    match err {
-        StorageError::Corrupted(reason) => Error::Damaged(reason),
+fn read_error(err: impl Into<redb::Error>) -> Error {
+    match err.into() {
+        redb::Error::Corrupted(reason) => Error::Damaged(reason),
         other => Error::Read(other.to_string()),
     }
 }
 
 impl Engine for Redb {
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, Error> {
-        let opened = unpanicked(|| {
-            let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+        let table = self.database.look(|| {
+            let transaction = self.database.begin_read().map_err(read_error)?;
             match transaction.open_table(RECORDS) {
                 Ok(table) => Ok(Some(table)),
                 Err(TableError::TableDoesNotExist(_)) => Ok(None),
-                Err(err) => Err(redb::Error::from(err)),
+                Err(err) => Err(read_error(err)),
             }
-        });
-        match opened.map_err(Error::Damaged)? {
-            Ok(table) => Ok(Box::new(State(table))),
-            Err(redb::Error::Corrupted(reason)) => Err(Error::Damaged(reason)),
-            Err(err) => Err(Error::Read(err.to_string())),
-        }
+        })?;
+        let database = &self.database;
+        Ok(Box::new(State { table, database }))
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), String> {
-        self.write(batch).map_err(|err| err.to_string())
+        self.database
+            .change(|| self.write(batch).map_err(|err| err.to_string()))
     }
 
     fn value_bytes_max(&self) -> usize {
@@ -129,27 +131,29 @@ impl Engine for Redb {
     }
 }
 
-struct State(Option<ReadOnlyTable<&'static [u8], &'static [u8]>>);
+struct State<'a> {
+    table: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    database: &'a Closing<Database>,
+}
 
-impl Snapshot for State {
+impl Snapshot for State<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let Some(table) = &self.0 else {
+        let Some(table) = &self.table else {
             return Ok(None);
         };
-        unpanicked(|| {
+        self.database.look(|| {
             let found = table.get(key).map_err(read_error)?;
             Ok(found.map(|value| value.value().to_vec()))
         })
-        .map_err(Error::Damaged)?
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
-        let Some(table) = &self.0 else {
+        let Some(table) = &self.table else {
             return Ok(Pairs::new());
         };
         let end = end_of(prefix);
         let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        unpanicked(|| {
+        self.database.look(|| {
             let range = table
                 .range::<&[u8]>((Bound::Included(prefix), upper))
                 .map_err(read_error)?;
@@ -160,6 +164,5 @@ impl Snapshot for State {
                 })
                 .collect()
         })
-        .map_err(Error::Damaged)?
     }
 }

@@ -16,7 +16,7 @@ use cairn_sys::{Dir, OFlags, durable};
 use cairn_types::ErrorKind;
 
 use super::{
-    Batch, Engine, Pairs, Snapshot, patiently,
+    Batch, Closing, Engine, Pairs, Snapshot, patiently,
     turns::{Look, Turns},
     unpanicked,
 };
@@ -35,7 +35,7 @@ const _: () = assert!(257 * (KEY_BYTES_MAX + 64) < PAGE_BYTES_MAX);
 
 /// Records in one sled tree.
 pub(crate) struct Sled {
-    tree: sled::Db,
+    tree: Closing<sled::Db>,
     /// sled's own data file, for the sync that sled leaves out.
     file: File,
     /// sled has no read transactions; a reader keeps the committer out instead.
@@ -87,7 +87,7 @@ impl Sled {
         };
         let file = inner.open_file(OsStr::new("db"), OFlags::RDWR, 0)?;
         Ok(Sled {
-            tree,
+            tree: Closing::new(tree),
             file,
             turns: Turns::default(),
         })
@@ -137,9 +137,11 @@ impl Engine for Sled {
             }
         }
         let _turn = self.turns.commit();
-        let applied = self.tree.apply_batch(changes);
-        applied.map_err(|err| err.to_string())?;
-        self.sync()
+        self.tree.change(|| {
+            let applied = self.tree.apply_batch(changes);
+            applied.map_err(|err| err.to_string())?;
+            self.sync()
+        })
     }
 
     fn value_bytes_max(&self) -> usize {
@@ -156,18 +158,18 @@ impl Engine for Sled {
 }
 
 struct State<'a> {
-    tree: &'a sled::Db,
+    tree: &'a Closing<sled::Db>,
     _look: Look<'a>,
 }
 
 impl Snapshot for State<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let found = unpanicked(|| self.tree.get(key)).map_err(Error::Damaged)?;
-        Ok(found.map_err(read_error)?.map(|value| value.to_vec()))
+        let found = self.tree.look(|| self.tree.get(key).map_err(read_error))?;
+        Ok(found.map(|value| value.to_vec()))
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
-        unpanicked(|| {
+        self.tree.look(|| {
             self.tree
                 .scan_prefix(prefix)
                 .map(|pair| {
@@ -176,6 +178,5 @@ impl Snapshot for State<'_> {
                 })
                 .collect()
         })
-        .map_err(Error::Damaged)?
     }
 }
