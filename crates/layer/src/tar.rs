@@ -6,9 +6,9 @@
 //! guessed at. The rules:
 //!
 //! - v7, ustar, star, GNU and PAX headers; numbers octal or base-256; checksum unsigned or signed.
-//! - PAX records win over GNU long names and sparse maps over both, but a PAX `path` *and* a long
-//!   name for one entry are refused, and so are extension headers that no entry follows. Of a
-//!   repeated key the last counts. Nothing of one entry is left for the next.
+//! - A PAX `path` *and* a GNU long name for one entry are refused, and so are two extension headers
+//!   of one type, and those that no entry follows. Of a key repeated in one PAX header the last
+//!   counts. Nothing of one entry is left for the next.
 //! - PAX `size` always wins. Links, directories, devices and pipes have no data whatever their
 //!   header says, as in Go, GNU tar and Python; a hard link with a size and PAX records is refused,
 //!   since libarchive sees data there.
@@ -18,15 +18,17 @@
 //!   [`Reader::data`], in the order of [`Entry::sparse`].
 //! - Type `7` is a file; type NUL is a file, or a directory if its path ends in a slash. Volume
 //!   labels, continued volumes, directory dumps and unknown types are refused.
-//! - Extended attributes come from `SCHILY.xattr.*` and `LIBARCHIVE.xattr.*`. Three records that are
-//!   no attributes of Linux as they stand go the same way so that a sink can count what it drops:
-//!   `RHT.security.selinux` as `security.selinux`, `SCHILY.acl.*` under its own name. User and group
-//!   names are ignored, ids are what they are: 0 to 2³²−2.
+//! - Extended attributes come from `SCHILY.xattr.*` and, failing that, `LIBARCHIVE.xattr.*`. What
+//!   is not Linux's own form of an attribute goes the same way, so that a sink can count what it
+//!   drops: `RHT.security.selinux` as `security.selinux`, `SCHILY.acl.*` under its own name. User
+//!   and group names are ignored, ids are what they are: 0 to 2³²−2.
 //! - The end is two zero blocks, or one, or none at the end of a block. What follows two zero
 //!   blocks is counted by [`Reader::finish`], since it belongs to a layer's diff ID, and not read.
 
 mod error;
+mod extension;
 mod header;
+mod input;
 mod pax;
 mod reader;
 mod sparse;

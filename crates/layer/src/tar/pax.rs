@@ -19,7 +19,8 @@ pub(super) struct Records {
     pub(super) atime: Option<Time>,
     pub(super) major: Option<u64>,
     pub(super) minor: Option<u64>,
-    pub(super) xattrs: Xattrs,
+    xattrs: Xattrs,
+    encoded_xattrs: Xattrs,
     pub(super) sparse: SparseRecords,
 }
 
@@ -37,7 +38,9 @@ impl Records {
         if let Some(name) = key.strip_prefix("LIBARCHIVE.xattr.") {
             let name = url_decoded(name).ok_or_else(invalid)?;
             let value = base64_decoded(value).ok_or_else(invalid)?;
-            return self.xattr(name, value);
+            check_xattr_name(&name)?;
+            self.encoded_xattrs.insert(name, value);
+            return Ok(());
         }
         if let Some(key) = key.strip_prefix("GNU.sparse.") {
             return self.sparse.set(key, value).ok_or_else(invalid)?;
@@ -72,12 +75,25 @@ impl Records {
     }
 
     fn xattr(&mut self, name: Vec<u8>, value: Vec<u8>) -> Result<(), Problem> {
-        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
-            return Err(Problem::Record("the name of an extended attribute"));
-        }
+        check_xattr_name(&name)?;
         self.xattrs.insert(name, value);
         Ok(())
     }
+
+    /// Takes the extended attributes out. libarchive writes each one twice; star's way counts, since
+    /// containerd knows no other.
+    pub(super) fn take_xattrs(&mut self) -> Xattrs {
+        let mut xattrs = std::mem::take(&mut self.encoded_xattrs);
+        xattrs.append(&mut self.xattrs);
+        xattrs
+    }
+}
+
+fn check_xattr_name(name: &[u8]) -> Result<(), Problem> {
+    if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
+        return Err(Problem::Record("the name of an extended attribute"));
+    }
+    Ok(())
 }
 
 /// `XATTR_NAME_MAX` of the kernel.

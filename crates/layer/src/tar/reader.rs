@@ -1,10 +1,12 @@
 //! The reader: from block to entry, from entry to data, and to the very end.
 
-use std::io::{self, BufRead};
+use std::io::BufRead;
 
 use super::{
-    Entry, EntryKind, Limits, Problem, Segment, TarError, Time,
-    header::{BLOCK_BYTES, Block, Header},
+    Entry, EntryKind, Limits, Problem, Segment, TarError,
+    extension::Extension,
+    header::{BLOCK_BYTES, Block, Format, Header},
+    input::{Input, at_most, padding},
     pax,
     sparse::{self, Map, Source},
 };
@@ -14,11 +16,9 @@ use super::{
 /// After an error every further call fails: what follows a damaged place cannot be trusted.
 #[derive(Debug)]
 pub struct Reader<R> {
-    input: R,
+    input: Input<R>,
     limits: Limits,
     state: State,
-    /// Bytes consumed so far.
-    total: u64,
     entries: u64,
     /// Stored bytes of the current entry that are still to come, and the padding after them.
     left: u64,
@@ -35,28 +35,13 @@ enum State {
     Broken,
 }
 
-/// What extension headers say of the entry they precede.
-#[derive(Default)]
-struct Extension {
-    headers: u32,
-    bytes: u64,
-    /// `x`, `L` or `K` came: an entry must follow.
-    pending: bool,
-    /// `x` came.
-    pax: bool,
-    records: pax::Records,
-    long_path: Option<Vec<u8>>,
-    long_link: Option<Vec<u8>>,
-}
-
 impl<R: BufRead> Reader<R> {
     /// A reader at the start of a tar.
     pub fn new(input: R, limits: Limits) -> Reader<R> {
         Reader {
-            input,
+            input: Input::new(input),
             limits,
             state: State::Reading,
-            total: 0,
             entries: 0,
             left: 0,
             padding: 0,
@@ -88,16 +73,17 @@ impl<R: BufRead> Reader<R> {
         if self.left == 0 {
             return Ok(&[]);
         }
-        match self.buffered() {
+        match self.input.buffered() {
             Ok(0) => return Err(self.fail(Problem::Truncated("data"))),
             Ok(_) => {}
-            Err(err) => return Err(self.fail(Problem::Io(err))),
+            Err(problem) => return Err(self.fail(problem)),
         }
-        match self.input.fill_buf() {
-            Ok(bytes) => Ok(&bytes[..at_most(bytes.len(), self.left)]),
-            Err(err) => {
+        match self.input.bytes(self.left) {
+            Ok(bytes) => Ok(bytes),
+            // The bytes borrow the input to the end of the match, so `fail` cannot be called.
+            Err(problem) => {
                 self.state = State::Broken;
-                Err(TarError::new(&self.path, self.offset, Problem::Io(err)))
+                Err(TarError::new(&self.path, self.offset, problem))
             }
         }
     }
@@ -106,7 +92,7 @@ impl<R: BufRead> Reader<R> {
     pub fn consume(&mut self, n: usize) {
         let n = at_most(n, self.left);
         self.left -= n as u64;
-        self.take(n);
+        self.input.take(n);
     }
 
     /// Reads what is left, entries and anything after them, and gives the length of the whole
@@ -114,10 +100,10 @@ impl<R: BufRead> Reader<R> {
     pub fn finish(&mut self) -> Result<u64, TarError> {
         while self.next()?.is_some() {}
         loop {
-            match self.buffered() {
-                Ok(0) => return Ok(self.total),
-                Ok(n) => self.take(n),
-                Err(err) => return Err(self.fail(Problem::Io(err))),
+            match self.input.buffered() {
+                Ok(0) => return Ok(self.input.offset()),
+                Ok(n) => self.input.take(n),
+                Err(problem) => return Err(self.fail(problem)),
             }
         }
     }
@@ -130,78 +116,29 @@ impl<R: BufRead> Reader<R> {
     fn advance(&mut self) -> Result<Option<Entry>, Problem> {
         self.skip_data()?;
         self.path.clear();
-        self.offset = self.total;
+        self.offset = self.input.offset();
         let mut extension = Extension::default();
         loop {
             let Some(block) = self.header_block()? else {
-                if extension.pending {
-                    return Err(Problem::Dangling);
-                }
+                extension.expect_none()?;
                 self.state = State::Ended;
                 return Ok(None);
             };
             let header = Header::parse(&block)?;
             match header.flag() {
-                b'x' | b'g' | b'L' | b'K' => self.extend(&header, &mut extension)?,
+                flag @ (b'x' | b'g' | b'L' | b'K') => {
+                    extension.read(&header, &mut self.input, &self.limits)?;
+                    // A global header belongs to no entry.
+                    if flag == b'g' {
+                        self.offset = self.input.offset();
+                    }
+                }
                 _ => return self.entry(&header, extension).map(Some),
             }
         }
     }
 
-    fn extend(&mut self, header: &Header<'_>, extension: &mut Extension) -> Result<(), Problem> {
-        extension.headers += 1;
-        if extension.headers > self.limits.ext_headers {
-            return Err(Problem::Limit {
-                what: "extension headers before an entry",
-                limit: self.limits.ext_headers.into(),
-            });
-        }
-        let size = header.size()?;
-        extension.bytes = extension.bytes.saturating_add(size);
-        if extension.bytes > self.limits.ext_bytes {
-            return Err(Problem::Limit {
-                what: "bytes of extension headers before an entry",
-                limit: self.limits.ext_bytes,
-            });
-        }
-        let body = self.extension_body(size)?;
-        match header.flag() {
-            b'g' if extension.pending => return Err(Problem::Dangling),
-            b'g' => {
-                pax::check_global(&body)?;
-                self.offset = self.total;
-                return Ok(());
-            }
-            b'x' => {
-                extension.records.add(&body)?;
-                extension.pax = true;
-            }
-            b'L' => extension.long_path = Some(long_name(body, "long path")?),
-            _ => extension.long_link = Some(long_name(body, "long link target")?),
-        }
-        extension.pending = true;
-        Ok(())
-    }
-
-    /// The caller has checked `size` against the limit; memory grows only with what really comes.
-    fn extension_body(&mut self, size: u64) -> Result<Vec<u8>, Problem> {
-        let mut body = Vec::new();
-        let mut left = size;
-        while left > 0 {
-            if self.buffered().map_err(Problem::Io)? == 0 {
-                return Err(Problem::Truncated("extension header"));
-            }
-            let bytes = self.input.fill_buf().map_err(Problem::Io)?;
-            let n = at_most(bytes.len(), left);
-            body.extend_from_slice(&bytes[..n]);
-            left -= n as u64;
-            self.take(n);
-        }
-        self.skip(padding(size), "extension header")?;
-        Ok(body)
-    }
-
-    fn entry(&mut self, header: &Header<'_>, extension: Extension) -> Result<Entry, Problem> {
+    fn entry(&mut self, header: &Header<'_>, mut extension: Extension) -> Result<Entry, Problem> {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(Problem::Limit {
@@ -209,14 +146,11 @@ impl<R: BufRead> Reader<R> {
                 limit: self.limits.entries,
             });
         }
-        let pax = extension.pax;
-        let mut records = extension.records;
-        let path = merged(records.path.take(), extension.long_path, PATH_TWICE)?;
-        // In a sparse file the ordinary path is a makeshift for readers that know no better.
-        let path = records.sparse.name.take().or(path);
-        let path = path.unwrap_or_else(|| header.path());
+        let path = extension.take_path()?.unwrap_or_else(|| header.path());
         self.path.clone_from(&path);
-        let link = merged(records.link.take(), extension.long_link, LINK_TWICE)?;
+        let link = extension.take_link()?;
+        let pax = extension.records.is_some();
+        let mut records = extension.records.unwrap_or_default();
 
         let kind = kind(header, &path, &records)?;
         self.check_path(&path)?;
@@ -232,7 +166,8 @@ impl<R: BufRead> Reader<R> {
         if kind == EntryKind::HardLink && pax && stored != 0 {
             return Err(Problem::Ambiguous("a hard link with a size"));
         }
-        self.check_xattrs(&records.xattrs)?;
+        let xattrs = records.take_xattrs();
+        self.check_xattrs(&xattrs)?;
         let mut entry = Entry {
             path,
             link,
@@ -240,9 +175,9 @@ impl<R: BufRead> Reader<R> {
             mode: header.mode()?,
             uid: id("uid", header.uid()?, records.uid)?,
             gid: id("gid", header.gid()?, records.gid)?,
-            mtime: merged_time(header.mtime()?, records.mtime),
+            mtime: records.mtime.unwrap_or(header.mtime()?),
             atime: records.atime.or(header.atime()?),
-            xattrs: std::mem::take(&mut records.xattrs).into_iter().collect(),
+            xattrs: xattrs.into_iter().collect(),
             size: 0,
             sparse: None,
             offset: self.offset,
@@ -268,7 +203,8 @@ impl<R: BufRead> Reader<R> {
             if records.sparse.any() {
                 return Err(Problem::Sparse("two maps"));
             }
-            let (size, map) = sparse::old_gnu(header, regions_max, || self.block("sparse map"))?;
+            let (size, map) =
+                sparse::old_gnu(header, regions_max, || self.input.block("sparse map"))?;
             self.check_size(size)?;
             self.left = stored;
             self.padding = padding(stored);
@@ -352,45 +288,6 @@ impl<R: BufRead> Reader<R> {
         }
         Ok(())
     }
-}
-
-/// The input, byte by byte accounted for.
-impl<R: BufRead> Reader<R> {
-    /// How many bytes the input has at hand; zero only at its end.
-    fn buffered(&mut self) -> io::Result<usize> {
-        loop {
-            match self.input.fill_buf() {
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map(<[u8]>::len),
-            }
-        }
-    }
-
-    fn take(&mut self, n: usize) {
-        self.input.consume(n);
-        self.total += n as u64;
-    }
-
-    /// Fills the block as far as the input goes.
-    fn fill(&mut self, block: &mut Block) -> Result<usize, Problem> {
-        let mut filled = 0;
-        while filled < BLOCK_BYTES && self.buffered().map_err(Problem::Io)? > 0 {
-            let bytes = self.input.fill_buf().map_err(Problem::Io)?;
-            let n = bytes.len().min(BLOCK_BYTES - filled);
-            block[filled..filled + n].copy_from_slice(&bytes[..n]);
-            filled += n;
-            self.take(n);
-        }
-        Ok(filled)
-    }
-
-    fn block(&mut self, of: &'static str) -> Result<Block, Problem> {
-        let mut block = [0; BLOCK_BYTES];
-        match self.fill(&mut block)? {
-            BLOCK_BYTES => Ok(block),
-            _ => Err(Problem::Truncated(of)),
-        }
-    }
 
     /// A block of the entry's own data.
     fn data_block(&mut self) -> Result<Block, Problem> {
@@ -399,7 +296,7 @@ impl<R: BufRead> Reader<R> {
         if self.left < BYTES {
             return Err(Problem::Sparse("the map is longer than the stored data"));
         }
-        let block = self.block("sparse map")?;
+        let block = self.input.block("sparse map")?;
         self.left -= BYTES;
         Ok(block)
     }
@@ -407,7 +304,7 @@ impl<R: BufRead> Reader<R> {
     /// A header, or `None` at the end of the archive.
     fn header_block(&mut self) -> Result<Option<Block>, Problem> {
         let mut block = [0; BLOCK_BYTES];
-        match self.fill(&mut block)? {
+        match self.input.fill(&mut block)? {
             0 => return Ok(None),
             BLOCK_BYTES => {}
             _ => return Err(Problem::Truncated("header")),
@@ -416,7 +313,7 @@ impl<R: BufRead> Reader<R> {
             return Ok(Some(block));
         }
         // One zero block may end the stream. Between entries Go refuses it and GNU tar stops there.
-        let n = self.fill(&mut block)?;
+        let n = self.input.fill(&mut block)?;
         if block[..n].iter().any(|b| *b != 0) {
             return Err(Problem::Ambiguous("a single zero block and more after it"));
         }
@@ -425,46 +322,13 @@ impl<R: BufRead> Reader<R> {
 
     fn skip_data(&mut self) -> Result<(), Problem> {
         let left = std::mem::take(&mut self.left);
-        self.skip(left, "data")?;
+        self.input.skip(left, "data")?;
         let padding = std::mem::take(&mut self.padding);
-        self.skip(padding, "padding")
+        self.input.skip(padding, "padding")
     }
-
-    fn skip(&mut self, mut left: u64, of: &'static str) -> Result<(), Problem> {
-        while left > 0 {
-            match self.buffered().map_err(Problem::Io)? {
-                0 => return Err(Problem::Truncated(of)),
-                n => {
-                    let n = at_most(n, left);
-                    left -= n as u64;
-                    self.take(n);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-const PATH_TWICE: &str = "a PAX path and a GNU long name";
-const LINK_TWICE: &str = "a PAX linkpath and a GNU long link";
-
-fn merged(
-    pax: Option<Vec<u8>>,
-    gnu: Option<Vec<u8>>,
-    both: &'static str,
-) -> Result<Option<Vec<u8>>, Problem> {
-    match (pax, gnu) {
-        (Some(_), Some(_)) => Err(Problem::Ambiguous(both)),
-        (pax, gnu) => Ok(pax.or(gnu)),
-    }
-}
-
-fn merged_time(header: Time, pax: Option<Time>) -> Time {
-    pax.unwrap_or(header)
 }
 
 fn kind(header: &Header<'_>, path: &[u8], records: &pax::Records) -> Result<EntryKind, Problem> {
-    use super::header::Format;
     Ok(match header.flag() {
         0 if path.ends_with(b"/") => EntryKind::Directory,
         0 | b'0' | b'7' => EntryKind::Regular,
@@ -497,26 +361,4 @@ fn id(what: &'static str, header: i64, pax: Option<u64>) -> Result<u32, Problem>
         .ok()
         .filter(|id| *id != u32::MAX)
         .ok_or(Problem::Id(what, value))
-}
-
-/// The body of `L` or `K`: up to its NUL, after which nothing may hide.
-fn long_name(mut body: Vec<u8>, what: &'static str) -> Result<Vec<u8>, Problem> {
-    let end = body.iter().position(|b| *b == 0).unwrap_or(body.len());
-    if body[end..].iter().any(|b| *b != 0) {
-        return Err(Problem::Nul(what));
-    }
-    if end == 0 {
-        return Err(Problem::EmptyPath);
-    }
-    body.truncate(end);
-    Ok(body)
-}
-
-fn padding(size: u64) -> u64 {
-    size.wrapping_neg() % BLOCK_BYTES as u64
-}
-
-/// `n`, but no more than `left`.
-fn at_most(n: usize, left: u64) -> usize {
-    usize::try_from(left).map_or(n, |left| n.min(left))
 }
