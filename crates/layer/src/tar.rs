@@ -9,9 +9,10 @@
 //! - A PAX `path` *and* a GNU long name for one entry are refused, and so are two extension headers
 //!   of one type, and those that no entry follows. Of a key repeated in one PAX header the last
 //!   counts. Nothing of one entry is left for the next.
-//! - PAX `size` always wins. Links, directories, devices and pipes have no data whatever their
-//!   header says, as in Go, GNU tar and Python; a hard link with a size and PAX records is refused,
-//!   since libarchive sees data there.
+//! - PAX `size` always wins. Links, directories, devices and pipes have no data whatever size their
+//!   header names, as POSIX, Go, libarchive and Python have it; GNU tar alone skips some after
+//!   symbolic links, devices and pipes. A hard link with a size *and* PAX records is refused, since
+//!   libarchive sees data there and the others do not.
 //! - A global header is checked and ignored; one that sets a path, a size or a sparse map for all
 //!   entries is refused.
 //! - Sparse maps of GNU `S`, PAX 0.0, 0.1 and 1.0. Only the stored bytes come out of
