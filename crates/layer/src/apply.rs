@@ -199,7 +199,10 @@ impl Applier {
     }
 
     fn finish(self, upper: &Dir) -> Result<Applied, Error> {
-        let (mut invented, whited) = self.tree.finish()?;
+        let tree::Remembered {
+            mut invented,
+            whited,
+        } = self.tree.finish()?;
         if !self.root_known {
             invented.push(Vec::new());
         }

@@ -56,6 +56,12 @@ pub(super) struct Known {
     pub(super) opaque: bool,
 }
 
+/// What is said of the directories at the end, by their real paths, parents first.
+pub(super) struct Remembered {
+    pub(super) invented: Vec<Vec<u8>>,
+    pub(super) whited: Vec<Vec<u8>>,
+}
+
 /// Why a walk ended early; the caller knows the entry it was for.
 pub(super) enum Stop {
     Refused(Refusal),
@@ -343,7 +349,7 @@ impl Tree {
 
     /// Sets the times of all directories, which every entry in them has changed, and says which
     /// ones were invented and which hold whiteouts.
-    pub(super) fn finish(mut self) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), Error> {
+    pub(super) fn finish(mut self) -> Result<Remembered, Error> {
         let failed = Error::layer("set the times of the layer's directories");
         let known = std::mem::take(&mut self.known);
         // Empty while times are set, so that nothing is taken for opaque or invented any more.
@@ -373,7 +379,8 @@ impl Tree {
         }
         let whited = std::mem::take(&mut self.whited).into_iter();
         let whited = whited.filter(|path| path.is_empty() || self.known.contains_key(path));
-        Ok((invented, whited.collect()))
+        let whited = whited.collect();
+        Ok(Remembered { invented, whited })
     }
 }
 
