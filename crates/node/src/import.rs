@@ -1,9 +1,9 @@
 //! Bringing images in from an archive or a layout directory.
 //!
-//! - [`archive`] makes one table of members of whatever came, [`skim`] and [`stream`] fill it;
-//! - [`contents`] finds the images in it, [`docker`] for the forms that have no index;
-//! - [`choose`] takes what the platforms asked for need;
-//! - [`names`] names the result, [`write`] stores it.
+//! - `archive` makes one table of members of whatever came, `skim` and `stream` fill it;
+//! - `contents` finds the images in it, `docker` for the forms that have no index;
+//! - `choose` takes what the platforms asked for need;
+//! - `names` names the result, `write` stores it.
 //!
 //! The layers pass through `unpack/pool.rs`, as everywhere.
 
