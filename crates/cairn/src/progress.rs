@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::{error::quote, size, table::short_digest};
 
+mod rate;
 mod show;
 
 pub use show::{Mode, Show};

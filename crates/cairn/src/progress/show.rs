@@ -1,7 +1,6 @@
 //! Where the events of the store go: to bars, lines or objects on standard error.
 
 use std::{
-    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,7 +8,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::{Line, headline, label, plain, remaining};
+use super::{Line, headline, label, plain, rate::Rate, remaining};
 use crate::{
     client::{Event, Phase, Progress},
     out::Out,
@@ -26,9 +25,6 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// A layer's object is not written more often than this, unless its phase changes.
 const JSON_EVERY: Duration = Duration::from_millis(100);
-
-/// Rates are means of this much time.
-const RATE_WINDOW: Duration = Duration::from_secs(3);
 
 /// Decided once, from `--progress`, `-q` and the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,62 +355,5 @@ fn word(phase: Phase) -> &'static str {
         Phase::Sync => "sync",
         Phase::Done => "done",
         Phase::HereAlready => "here already",
-    }
-}
-
-/// Bytes per second over the last moments.
-#[derive(Default)]
-struct Rate {
-    marks: VecDeque<(Instant, u64)>,
-}
-
-impl Rate {
-    fn mark(&mut self, now: Instant, done: u64) {
-        // A mark per redraw is enough; events come far more often.
-        let step = Duration::from_millis(1000 / u64::from(HERTZ));
-        if self.marks.len() > 1
-            && self
-                .marks
-                .back()
-                .is_some_and(|(then, _)| now.duration_since(*then) < step)
-        {
-            return;
-        }
-        self.marks.push_back((now, done));
-        while self
-            .marks
-            .front()
-            .is_some_and(|(then, _)| now.duration_since(*then) > RATE_WINDOW)
-        {
-            self.marks.pop_front();
-        }
-    }
-
-    fn per_second(&self) -> Option<u64> {
-        let ((from, before), (to, after)) = (self.marks.front()?, self.marks.back()?);
-        let ms = to.duration_since(*from).as_millis();
-        let bytes = u128::from(after.checked_sub(*before)?);
-        (ms > 0 && bytes > 0).then(|| u64::try_from(bytes * 1000 / ms).unwrap_or(u64::MAX))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_means_of_the_last_three_seconds() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut rate = Rate::default();
-        assert_eq!(rate.per_second(), None);
-        for second in 0..10 {
-            rate.mark(at(second * 1000), second * 500);
-        }
-        assert_eq!(rate.per_second(), Some(500));
-        for second in 10..14 {
-            rate.mark(at(second * 1000), 4500);
-        }
-        assert_eq!(rate.per_second(), None, "stalled");
     }
 }
