@@ -16,7 +16,8 @@ use cairn_types::{Classified, ErrorKind};
 pub struct Report {
     /// Its class.
     pub kind: ErrorKind,
-    /// Verb and kind of thing, as after "cannot": `import image`, `open`.
+    /// Verb and kind of thing, as after "cannot": `import image`, `open`. Empty when the reason
+    /// is a sentence of its own.
     pub attempted: String,
     /// Kind and name of what it was about: `("image", "docker.io/library/busybox:1.36")`.
     pub object: Option<(String, String)>,
@@ -140,6 +141,9 @@ impl DerefMut for Failure {
 impl fmt::Display for Failure {
     /// The first line, complete in itself; the rest is for the program that renders it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.attempted.is_empty() {
+            return f.write_str(&self.reason);
+        }
         write!(f, "cannot {}", self.attempted)?;
         if let Some((_, name)) = &self.object {
             write!(f, " {}", name.escape_debug())?;

@@ -14,6 +14,7 @@ pub mod import;
 pub mod inspect;
 pub mod mount_image;
 pub mod node;
+mod objects;
 pub mod progress;
 mod resolve;
 mod store;

@@ -22,7 +22,7 @@ impl Node {
     ) -> Result<ImageName, Failure> {
         let records = self.image_records(ns, attempted)?;
         let has = |name: &ImageName| records.iter().any(|(known, _)| known == name);
-        let exact = ImageName::parse(text).map_err(|err| invalid(attempted, text, &err))?;
+        let exact = ImageName::parse(text).map_err(|err| invalid(text, &err))?;
         if has(&exact) {
             return Ok(exact);
         }
@@ -42,14 +42,14 @@ impl Node {
                     let names = matches
                         .iter()
                         .map(|(n, r)| format!("{} {n}", r.target.digest));
-                    return Err(ambiguous(attempted, text, names));
+                    return Err(ambiguous(text, names));
                 }
                 (None, _) => {}
             }
         }
         match whole {
             Ok(whole) => Err(self.no_such_image(ns, &whole, attempted)),
-            Err(err) => Err(invalid(attempted, text, &err)),
+            Err(err) => Err(invalid(text, &err)),
         }
     }
 
@@ -99,14 +99,12 @@ impl Node {
         text: &str,
         attempted: &str,
     ) -> Result<Digest, Failure> {
-        let not_found = |kind, reason: &str| {
-            Failure::new(kind, attempted, reason)
-                .object("blob", text)
-                .namespace(ns)
-        };
         let Some(prefix) = digest_prefix(text) else {
             let reason = "it takes a digest, or at least 7 hex digits of one";
-            return Err(not_found(ErrorKind::InvalidArgument, reason));
+            return Err(Failure::new(ErrorKind::InvalidArgument, attempted, reason)
+                .object("blob", text)
+                .namespace(ns)
+                .next("cairn content ls"));
         };
         let listed = self.content().list(ns);
         let listed = listed.map_err(|err| Failure::of(attempted, &err).namespace(ns))?;
@@ -115,38 +113,36 @@ impl Node {
             .map(|info| info.digest)
             .filter(|digest| prefix_matches(digest, &prefix));
         match (matches.next(), matches.next()) {
-            (None, _) => Err(not_found(ErrorKind::NotFound, "not found").next("cairn content ls")),
+            (None, _) => Err(self.no_such_blob(ns, text, attempted)),
             (Some(only), None) => Ok(only),
             (Some(first), Some(second)) => {
                 let all = [first, second].into_iter().chain(matches);
-                Err(ambiguous(attempted, text, all.map(|d| d.to_string())))
+                Err(ambiguous(text, all.map(|d| d.to_string())))
             }
         }
     }
 }
 
-fn invalid(attempted: &str, text: &str, err: &cairn_types::NameError) -> Failure {
+/// A name that no image can have is a sentence of its own, whatever was to be done with it.
+fn invalid(text: &str, err: &cairn_types::NameError) -> Failure {
     let lower = text.to_lowercase();
-    let failure = Failure::of(attempted, err).object("image", text);
+    let failure = Failure::of("", err).object("image", text);
     if lower != text && ImageName::normalize(&lower).is_ok() {
         return failure.next(lower);
     }
     failure
 }
 
-fn ambiguous(attempted: &str, text: &str, matches: impl Iterator<Item = String>) -> Failure {
-    let mut failure = Failure::new(
-        ErrorKind::InvalidArgument,
-        attempted,
-        "the digest is ambiguous",
-    )
-    .object("digest", text);
+/// So is a prefix that several digests have; they are the causes.
+pub(crate) fn ambiguous(text: &str, matches: impl Iterator<Item = String>) -> Failure {
+    let reason = format!("digest {text} is ambiguous");
+    let mut failure = Failure::new(ErrorKind::InvalidArgument, "", reason).object("digest", text);
     failure.causes = matches.collect();
     failure
 }
 
 /// The algorithm, when given, and the hex digits of what may be the beginning of a digest.
-fn digest_prefix(text: &str) -> Option<(Option<&str>, &str)> {
+pub(crate) fn digest_prefix(text: &str) -> Option<(Option<&str>, &str)> {
     let (algorithm, hex) = match text.split_once(':') {
         Some((algorithm, hex)) => (Some(algorithm), hex),
         None => (None, text),

@@ -1,0 +1,268 @@
+//! Single blobs and snapshots, as a person names and removes them.
+//!
+//! Everything else that is asked of one goes through [`Node::content`] and [`Node::snapshots`].
+
+use std::collections::HashMap;
+
+use cairn_meta::{View, schema};
+use cairn_snapshot::SnapshotInfo;
+use cairn_sys::mount;
+use cairn_types::{Classified, Digest, ErrorKind, Namespace, SnapshotKey};
+
+use crate::{
+    Failure, Node,
+    resolve::{ambiguous, digest_prefix},
+};
+
+const REMOVE_SNAPSHOT: &str = "remove snapshot";
+
+/// How the key of a mount's snapshot begins; its mount point follows.
+const MOUNT: &str = "mount:";
+
+/// Children that a refusal lists by name.
+const CHILDREN_SHOWN: usize = 5;
+
+impl Node {
+    /// Finds the snapshot a person means: its exact key, or at least 7 hex digits of a key that is
+    /// a digest.
+    pub fn resolve_snapshot(
+        &self,
+        ns: &Namespace,
+        text: &str,
+        attempted: &str,
+    ) -> Result<SnapshotKey, Failure> {
+        let failed = |err: &dyn Classified| {
+            Failure::of(attempted, err)
+                .object("snapshot", text)
+                .namespace(ns)
+        };
+        let exact = SnapshotKey::parse(text).map_err(|err| failed(&err))?;
+        let known = self.snapshots().list(ns).map_err(|err| failed(&err))?;
+        if known.iter().any(|info| info.key == exact) {
+            return Ok(exact);
+        }
+        let mut matches: Vec<SnapshotKey> = match digest_prefix(text) {
+            Some(prefix) => known
+                .into_iter()
+                .map(|info| info.key)
+                .filter(|key| begins(key, &prefix))
+                .collect(),
+            None => Vec::new(),
+        };
+        match matches.len() {
+            0 => {
+                let elsewhere =
+                    self.elsewhere(ns, |other| self.snapshots().stat(other, &exact).is_ok());
+                let failure = Failure::new(ErrorKind::NotFound, attempted, "not found")
+                    .object("snapshot", text)
+                    .namespace(ns);
+                Err(found_in(failure, elsewhere, "snapshots"))
+            }
+            1 => Ok(matches.remove(0)),
+            _ => Err(ambiguous(text, matches.iter().map(ToString::to_string))),
+        }
+    }
+
+    /// Removes a snapshot. One that others stand on is refused, unless `recursive`: then those go
+    /// first, or, when one of them is in use, nothing goes. Returns what went, in order.
+    pub fn remove_snapshot(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        recursive: bool,
+    ) -> Result<Vec<SnapshotKey>, Failure> {
+        let _alone = self.alone();
+        let failed = |err: &dyn Classified| {
+            Failure::of(REMOVE_SNAPSHOT, err)
+                .object("snapshot", key)
+                .namespace(ns)
+        };
+        let known = self.snapshots().list(ns).map_err(|err| failed(&err))?;
+        let doomed = family(&known, key);
+        if doomed.len() > 1 && !recursive {
+            return Err(stood_on(ns, key, &known));
+        }
+        for one in &doomed {
+            self.check_unused(ns, key, one)?;
+        }
+        for one in &doomed {
+            self.snapshots()
+                .remove(ns, one)
+                .map_err(|err| failed(&err))?;
+        }
+        Ok(doomed)
+    }
+
+    /// The overlay of a running container would lose its files under it.
+    fn check_unused(
+        &self,
+        ns: &Namespace,
+        asked: &SnapshotKey,
+        key: &SnapshotKey,
+    ) -> Result<(), Failure> {
+        let refuse = |reason: String, next: String| {
+            let kind = ErrorKind::FailedPrecondition;
+            let failure = Failure::new(kind, REMOVE_SNAPSHOT, reason)
+                .object("snapshot", asked)
+                .namespace(ns);
+            Err(failure.next(next))
+        };
+        let bundles = self.meta().read(|view| view.scan(&schema::BUNDLES, &()));
+        let bundles = bundles.map_err(|err| {
+            Failure::of(REMOVE_SNAPSHOT, &err)
+                .object("snapshot", asked)
+                .namespace(ns)
+        })?;
+        for (dir, bundle) in bundles {
+            if bundle.namespace == *ns && bundle.snapshot == *key {
+                let reason = format!("bundle {dir} stands on it");
+                return refuse(reason, format!("cairn bundle rm {}", word(&dir)));
+            }
+        }
+        if let Some(target) = key.as_str().strip_prefix(MOUNT)
+            && mount::is_mount_point(std::path::Path::new(target)).unwrap_or(false)
+        {
+            let reason = format!("it is mounted at {target}");
+            return refuse(
+                reason,
+                format!("cairn images unmount --rm {}", word(target)),
+            );
+        }
+        Ok(())
+    }
+
+    /// Removes a blob from a namespace, whoever refers to it.
+    pub fn remove_blob(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
+        let _alone = self.alone();
+        let removed = self.content().delete(ns, digest);
+        removed.map(|_| ()).map_err(|err| {
+            Failure::of("remove blob", &err)
+                .object("blob", digest)
+                .namespace(ns)
+        })
+    }
+
+    /// The failure for a blob that is not in `ns`: where it is.
+    pub(crate) fn no_such_blob(&self, ns: &Namespace, text: &str, attempted: &str) -> Failure {
+        let digest = Digest::parse(text).ok();
+        let elsewhere = self.elsewhere(ns, |other| {
+            let exists = |digest| self.content().exists(other, digest);
+            digest.as_ref().is_some_and(|d| exists(d).unwrap_or(false))
+        });
+        let failure = Failure::new(ErrorKind::NotFound, attempted, "not found")
+            .object("blob", text)
+            .namespace(ns);
+        found_in(failure, elsewhere, "content")
+    }
+
+    /// The other namespaces of which `has` is true.
+    fn elsewhere(&self, ns: &Namespace, has: impl Fn(&Namespace) -> bool) -> Vec<String> {
+        let all = self.namespaces().unwrap_or_default();
+        let others = all.iter().filter(|other| *other != ns && has(other));
+        others.map(ToString::to_string).collect()
+    }
+}
+
+fn found_in(mut failure: Failure, elsewhere: Vec<String>, group: &str) -> Failure {
+    failure.found_in = elsewhere;
+    match failure.found_in.first().cloned() {
+        Some(other) => failure.next(format!("cairn -n {other} {group} ls")),
+        None => failure.next(format!("cairn {group} ls")),
+    }
+}
+
+fn begins(key: &SnapshotKey, (algorithm, hex): &(Option<&str>, &str)) -> bool {
+    Digest::parse(key.as_str()).is_ok_and(|digest| {
+        algorithm.is_none_or(|word| word == digest.algorithm().name())
+            && digest.hex().starts_with(hex)
+    })
+}
+
+/// A snapshot and all above it, children before their parents.
+fn family(known: &[SnapshotInfo], key: &SnapshotKey) -> Vec<SnapshotKey> {
+    let mut children: HashMap<&SnapshotKey, Vec<&SnapshotKey>> = HashMap::new();
+    for info in known {
+        if let Some(parent) = &info.parent {
+            children.entry(parent).or_default().push(&info.key);
+        }
+    }
+    let mut order = vec![key];
+    let mut next = 0;
+    while let Some(key) = order.get(next) {
+        // Taken out, so that a ring of damaged records ends.
+        order.extend(children.remove(*key).into_iter().flatten());
+        next += 1;
+    }
+    order.into_iter().rev().cloned().collect()
+}
+
+fn stood_on(ns: &Namespace, key: &SnapshotKey, known: &[SnapshotInfo]) -> Failure {
+    let children: Vec<&SnapshotKey> = known
+        .iter()
+        .filter(|info| info.parent.as_ref() == Some(key))
+        .map(|info| &info.key)
+        .collect();
+    let reason = match children.len() {
+        1 => "1 snapshot stands on it".to_owned(),
+        n => format!("{n} snapshots stand on it"),
+    };
+    let kind = ErrorKind::FailedPrecondition;
+    let mut failure = Failure::new(kind, REMOVE_SNAPSHOT, reason)
+        .object("snapshot", key)
+        .namespace(ns);
+    for child in children.iter().take(CHILDREN_SHOWN) {
+        failure = failure.cause(format!("child {child}"));
+    }
+    if children.len() > CHILDREN_SHOWN {
+        failure = failure.cause(format!("… and {} more", children.len() - CHILDREN_SHOWN));
+    }
+    let key = word(key.as_str());
+    failure.next(format!("cairn snapshots rm --recursive {key}"))
+}
+
+/// A text as one word of a shell.
+fn word(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&b);
+    match text.bytes().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_meta::Timestamp;
+    use cairn_types::{Labels, SnapshotKind, Usage};
+
+    use super::*;
+
+    fn info(key: &str, parent: Option<&str>) -> SnapshotInfo {
+        let key_of = |text: &str| SnapshotKey::parse(text).expect("key");
+        SnapshotInfo {
+            key: key_of(key),
+            kind: SnapshotKind::Committed,
+            parent: parent.map(key_of),
+            labels: Labels::new(),
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            usage: Usage::default(),
+            durable: true,
+        }
+    }
+
+    #[test]
+    fn children_go_before_their_parents() {
+        let known = [
+            info("a", None),
+            info("b", Some("a")),
+            info("c", Some("b")),
+            info("d", Some("a")),
+            info("e", None),
+        ];
+        let order = family(&known, &known[0].key);
+        let order: Vec<&str> = order.iter().map(SnapshotKey::as_str).collect();
+        assert_eq!(order, ["c", "d", "b", "a"]);
+        let ring = [info("a", Some("b")), info("b", Some("a"))];
+        assert_eq!(family(&ring, &ring[0].key).len(), 3, "ends");
+    }
+}
