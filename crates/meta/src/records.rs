@@ -133,6 +133,9 @@ pub struct BundleRecord {
     pub platform: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// It is whole. One that is not was being made or removed when that was cut short, and has to
+    /// be removed altogether.
+    pub made: bool,
 }
 
 /// How the records lie on disk.
@@ -223,6 +226,8 @@ mod wire {
         pub(super) platform: String,
         #[prost(sfixed64, tag = "6")]
         pub(super) created_at: i64,
+        #[prost(bool, tag = "7")]
+        pub(super) made: bool,
     }
 }
 
@@ -422,6 +427,7 @@ impl Record for BundleRecord {
             snapshot: self.snapshot.to_string(),
             platform: self.platform.clone(),
             created_at: self.created_at.0,
+            made: self.made,
         }
         .encode_to_vec()
     }
@@ -434,6 +440,7 @@ impl Record for BundleRecord {
             snapshot: required(&bundle.snapshot, SnapshotKey::parse)?,
             platform: bundle.platform,
             created_at: Timestamp(bundle.created_at),
+            made: bundle.made,
         })
     }
 }

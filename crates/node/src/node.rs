@@ -93,7 +93,7 @@ impl Node {
             .map_err(|err| open_failure(&err))?;
         snapshots.recover().map_err(|err| open_failure(&err))?;
         content.sweep().map_err(|err| open_failure(&err))?;
-        Ok(Node {
+        let node = Node {
             inner: Arc::new(Inner {
                 content,
                 snapshots,
@@ -103,7 +103,9 @@ impl Node {
                 busy: RwLock::new(()),
                 _lock: lock,
             }),
-        })
+        };
+        node.finish_bundles()?;
+        Ok(node)
     }
 
     /// The root directory.

@@ -5,6 +5,7 @@
 //! number nor commas and colons in their names can cut or split anything.
 
 mod by_string;
+mod holders;
 mod options;
 mod table;
 
@@ -25,6 +26,7 @@ use rustix::{
 };
 
 use crate::{Error, Result, fault};
+pub use holders::held_elsewhere;
 use options::Overlay;
 pub use options::escape;
 pub use table::{MountInfo, is_mount_point, mounts_below};
@@ -271,6 +273,15 @@ fn perform_one(mount: &Mount, target: &Path) -> Result<()> {
 pub fn unmount(target: &Path) -> Result<()> {
     let unmount = || rustix::mount::unmount(target, UnmountFlags::NOFOLLOW);
     fault::call("umount2", || target.display().to_string(), unmount)
+}
+
+/// Whether this host has the unified cgroup hierarchy (`cgroups(7)`) alone.
+pub fn is_cgroup2() -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    // The type of the field differs by processor.
+    #[allow(clippy::useless_conversion)]
+    let magic = rustix::fs::statfs("/sys/fs/cgroup").map(|fs| i64::from(fs.f_type));
+    magic.is_ok_and(|magic| magic == CGROUP2_SUPER_MAGIC)
 }
 
 /// Whether this kernel's overlay knows `index`, which then has to be off in the options that are

@@ -1,0 +1,127 @@
+//! Bundles: an image's files under a writable layer, and a `config.json`, as an OCI runtime wants
+//! them (runtime-spec `bundle.md`).
+//!
+//! - `place` finds where a bundle is to be and builds it aside, `create`, `remove` and `list` are
+//!   the verbs;
+//! - `spec` writes the configuration by the conversion rules of the image-spec, from the parts
+//!   `process`, `users`, `cwd`, `seccomp` and `volumes`.
+//!
+//! A bundle is made in a hidden directory beside its own, which is renamed when all is in it: the
+//! final name is absent or leads to a whole bundle. Its record says first that it is being made, and
+//! last that it is whole, so that opening the store after a crash knows what to remove.
+
+mod create;
+mod cwd;
+mod list;
+mod place;
+mod process;
+mod remove;
+mod seccomp;
+mod spec;
+mod users;
+mod volumes;
+
+use std::path::PathBuf;
+
+use cairn_types::{Digest, ImageName, Namespace, Platform, SnapshotKey};
+
+/// Which network a container sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Net {
+    /// A namespace of its own with nothing but a loopback device.
+    #[default]
+    None,
+    /// That of the host, with its `/etc/resolv.conf` and `/etc/hosts`.
+    Host,
+}
+
+/// What to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleRequest {
+    /// The namespace that has the image.
+    pub ns: Namespace,
+    /// Its full name.
+    pub image: ImageName,
+    /// Where the bundle shall be: absent or empty.
+    pub dir: PathBuf,
+    /// What the container will be called; from the directory's name when `None`.
+    pub id: Option<String>,
+    /// Which variant; the host's when `None`.
+    pub platform: Option<Platform>,
+    /// `K=V` adds or replaces a variable, `K` alone takes over the caller's.
+    pub env: Vec<String>,
+    /// Instead of the image's.
+    pub cwd: Option<String>,
+    /// Instead of the image's: `user`, `uid`, `user:group` and so on.
+    pub user: Option<String>,
+    /// Instead of the id.
+    pub hostname: Option<String>,
+    /// The process gets a terminal.
+    pub tty: bool,
+    /// Its network.
+    pub net: Net,
+    /// The root is mounted read-only, but for the image's volumes.
+    pub read_only: bool,
+    /// Instead of the image's entrypoint; its default arguments are then dropped, too.
+    pub entrypoint: Option<String>,
+    /// Instead of the image's default arguments (its entrypoint stays).
+    pub args: Vec<String>,
+}
+
+impl BundleRequest {
+    /// A bundle of `image` at `dir`, everything else as the image says.
+    pub fn new(ns: Namespace, image: ImageName, dir: PathBuf) -> BundleRequest {
+        BundleRequest {
+            ns,
+            image,
+            dir,
+            id: None,
+            platform: None,
+            env: Vec::new(),
+            cwd: None,
+            user: None,
+            hostname: None,
+            tty: false,
+            net: Net::None,
+            read_only: false,
+            entrypoint: None,
+            args: Vec::new(),
+        }
+    }
+}
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundled {
+    /// The bundle's directory, absolute and without links.
+    pub dir: PathBuf,
+    /// What to call the container.
+    pub id: String,
+    /// The variant that was taken.
+    pub platform: Platform,
+    /// The bundle was there already and has only been mounted again, as it was.
+    pub remounted: bool,
+}
+
+/// A bundle as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleInfo {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The namespace of its image.
+    pub namespace: Namespace,
+    /// The image it was made from.
+    pub image: ImageName,
+    /// The manifest that was taken.
+    pub manifest: Digest,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// Its writable layer.
+    pub snapshot: SnapshotKey,
+    /// Its root is mounted; it is not after the machine was started again.
+    pub mounted: bool,
+    /// Bytes of its writable layer.
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    pub created_at: i64,
+}

@@ -1,0 +1,90 @@
+//! Removing bundles: those that were asked for, and those that a crash left half made.
+
+use std::path::Path;
+
+use cairn_meta::{BundleRecord, Tx, View, schema};
+use cairn_sys::mount;
+use cairn_types::{Classified, ErrorKind};
+
+use super::place::{Place, unmount_all};
+use crate::{Failure, Node};
+
+const ATTEMPTED: &str = "remove bundle";
+
+impl Node {
+    /// Unmounts the bundle at `dir` and removes it with its writable layer. Refused while a container
+    /// runs in it. A directory that is not the bundle any more is left alone.
+    pub fn bundle_remove(&self, dir: &Path) -> Result<(), Failure> {
+        let place = Place::find(dir, false, ATTEMPTED)?;
+        let failed = |err: &dyn Classified| {
+            Failure::of(ATTEMPTED, err).object("bundle", place.dir().display())
+        };
+        let Some(mut known) = self.bundle_record(place.key(), ATTEMPTED)? else {
+            let reason = "no bundle was made there";
+            return Err(Failure::new(ErrorKind::NotFound, ATTEMPTED, reason)
+                .object("bundle", place.dir().display())
+                .next("cairn bundle ls"));
+        };
+        let _busy = self.working();
+        if place.is_ours(self.root()).map_err(|err| failed(&err))? {
+            let target = place.rootfs();
+            if mount::is_mount_point(&target).map_err(|err| failed(&err))? {
+                if let Some(pid) = mount::held_elsewhere(&target).map_err(|err| failed(&err))? {
+                    return Err(in_use(&place, &format!("process {pid} runs in it")));
+                }
+                unmount_all(&target).map_err(|err| match err.is(rustix::io::Errno::BUSY) {
+                    true => in_use(&place, "a process works in it"),
+                    false => failed(&err),
+                })?;
+            }
+        }
+        known.made = false;
+        self.put_bundle(&place, &known)?;
+        self.drop_bundle(&place, &known)
+    }
+
+    /// Removes everything of a bundle, whole or not; its record last.
+    pub(super) fn drop_bundle(&self, place: &Place, known: &BundleRecord) -> Result<(), Failure> {
+        let failed = |err: &dyn Classified| {
+            Failure::of(ATTEMPTED, err).object("bundle", place.dir().display())
+        };
+        place.clear_aside().map_err(|err| failed(&err))?;
+        if place.is_ours(self.root()).map_err(|err| failed(&err))? {
+            unmount_all(&place.rootfs()).map_err(|err| failed(&err))?;
+            place.withdraw().map_err(|err| failed(&err))?;
+        }
+        match self.snapshots().remove(&known.namespace, &known.snapshot) {
+            Ok(()) => {}
+            Err(err) if err.kind() == ErrorKind::NotFound => {}
+            Err(err) => return Err(failed(&err)),
+        }
+        let key = place.key().to_owned();
+        let written = self
+            .meta()
+            .write(move |tx: &mut Tx| tx.delete(&schema::BUNDLES, &key));
+        written.map_err(|err| failed(&err))
+    }
+
+    /// Finishes what was being made or removed when the last process that had this store stopped.
+    /// What cannot be removed now (its file system is not mounted, a shell stands in it) is tried
+    /// again at the next opening.
+    pub(crate) fn finish_bundles(&self) -> Result<(), Failure> {
+        let scan = self.meta().read(|view| view.scan(&schema::BUNDLES, &()));
+        let bundles = scan.map_err(|err| Failure::of("recover bundles", &err))?;
+        for (dir, record) in bundles.into_iter().filter(|(_, record)| !record.made) {
+            let removed = Place::find(Path::new(&dir), false, "recover")
+                .and_then(|place| self.drop_bundle(&place, &record));
+            if let Err(err) = removed {
+                tracing::warn!("{err}");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn in_use(place: &Place, reason: &str) -> Failure {
+    let failure = Failure::new(ErrorKind::FailedPrecondition, ATTEMPTED, reason);
+    failure
+        .object("bundle", place.dir().display())
+        .next("stop its container first (runc list, runc delete --force ID)")
+}
