@@ -93,7 +93,9 @@ pub fn apply<R: BufRead>(mut tar: R, upper: &Dir, options: &Options) -> Result<A
     if !empty {
         let mut reader = tar::Reader::new(tar, options.limits.clone());
         while let Some(entry) = reader.next()? {
-            applier.entry(&entry, &mut reader)?;
+            applier
+                .entry(&entry, &mut reader)
+                .map_err(|err| err.at(entry.offset))?;
         }
         reader.finish()?;
     }

@@ -24,10 +24,12 @@ pub enum Error {
         limit: u64,
     },
     /// An entry asks for something that no layer may have.
-    #[error("apply entry \"{entry}\": {refusal}")]
+    #[error("apply entry \"{entry}\" at byte {offset}: {refusal}")]
     Refused {
         /// The path as written, escaped.
         entry: String,
+        /// Where its first header begins in the uncompressed stream, in bytes.
+        offset: u64,
         /// What is wrong with it.
         refusal: Refusal,
     },
@@ -124,8 +126,17 @@ impl Error {
     pub(crate) fn refused(entry: &[u8], refusal: impl Into<Refusal>) -> Error {
         Error::Refused {
             entry: shown(entry),
+            offset: 0,
             refusal: refusal.into(),
         }
+    }
+
+    /// Says where in the stream a refused entry begins.
+    pub(crate) fn at(mut self, entry_offset: u64) -> Error {
+        if let Error::Refused { offset, .. } = &mut self {
+            *offset = entry_offset;
+        }
+        self
     }
 
     pub(crate) fn write(entry: &[u8]) -> impl Fn(cairn_sys::Error) -> Error {

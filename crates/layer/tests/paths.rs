@@ -177,7 +177,7 @@ fn p12_hard_links_find_their_target_inside_or_not_at_all() {
 fn p13_hard_links_to_what_cannot_be_linked() {
     refused(
         layer().dir("d").hard_link("h", "d"),
-        "entry \"h\": hard link to \"d\": the target is a d",
+        "entry \"h\" at byte 512: hard link to \"d\": the target is a d",
     );
     refused(layer().hard_link("h", "/"), "is a directory");
     refused(
