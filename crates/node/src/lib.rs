@@ -17,6 +17,7 @@ pub mod node;
 mod objects;
 pub mod progress;
 mod resolve;
+mod settle;
 mod store;
 mod unpack;
 mod walk;

@@ -24,7 +24,7 @@ mod recover;
 mod stage;
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     ffi::OsStr,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -77,8 +77,8 @@ struct Inner {
     boot_id: String,
     ids: Mutex<Vec<u64>>,
     sync: disk::Sync,
-    /// Committed, and not known to be on the disk.
-    pending: Mutex<HashSet<(Namespace, SnapshotKey)>>,
+    /// Committed, and not known to be on the disk; with the time of the commit.
+    pending: Mutex<HashMap<(Namespace, SnapshotKey), Timestamp>>,
     /// What every overlay mount gets.
     options: Vec<String>,
 }

@@ -1,10 +1,12 @@
 //! From prepare or view to commit or removal.
 
+use std::collections::hash_map::Entry;
+
 use cairn_meta::{NamespaceRecord, SnapshotRecord, Timestamp, Tx, View, schema};
 use cairn_sys::{Dir, mount::OVERLAY_LOWER_COUNT_MAX, raw};
 use cairn_types::{Labels, Mount, Namespace, SnapshotKey, SnapshotKind, Usage};
 
-use crate::{Chain, Error, Result, Snapshots, chain, check_labels, error::sys, mounts};
+use crate::{Chain, Error, Result, Snapshots, chain, check_labels, disk::lock, error::sys, mounts};
 
 impl Snapshots {
     /// Makes a writable snapshot on `parent`, and returns how to mount it.
@@ -193,6 +195,7 @@ impl Snapshots {
     /// Removes a snapshot on which no other stands. Its files go after its record.
     pub fn remove(&self, ns: &Namespace, key: &SnapshotKey) -> Result<()> {
         let id = (ns.clone(), key.clone());
+        let pending = id.clone();
         let record = self.inner.meta.write(move |tx| {
             let Some(record) = tx.get(&schema::SNAPSHOTS, &id)? else {
                 return Err(Error::NotFound { key: id.1 });
@@ -208,6 +211,12 @@ impl Snapshots {
             erase(tx, &id.0, &id.1, &record)?;
             Ok(record)
         })?;
+        // By its time as well: the name may already belong to another that has to be synced.
+        if let Entry::Occupied(known) = lock(&self.inner.pending).entry(pending)
+            && *known.get() == record.created_at
+        {
+            known.remove();
+        }
         self.discard(record.id);
         Ok(())
     }

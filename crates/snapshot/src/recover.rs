@@ -52,7 +52,7 @@ impl Snapshots {
             }
             alive.insert(record.id.to_string());
             if !record.durable {
-                lock(&self.inner.pending).insert(id);
+                lock(&self.inner.pending).insert(id, record.created_at);
             }
         }
         if !lost.is_empty() {

@@ -147,10 +147,16 @@ impl Snapshots {
             let Some(key) = key else { continue };
             tree.keep();
             if !durable {
-                pending.insert((ns.clone(), key));
+                pending.insert((ns.clone(), key), now);
             }
         }
         Ok(())
+    }
+
+    /// When the oldest of the committed snapshots was committed whose files are not known to be on
+    /// the disk; `None` when there are none.
+    pub fn pending_since(&self) -> Option<Timestamp> {
+        lock(&self.inner.pending).values().min().copied()
     }
 
     /// Puts the files of all committed snapshots on the disk, if any are not, and says so in their
@@ -165,7 +171,7 @@ impl Snapshots {
     /// Puts everything on the disk that was written before this call.
     pub(crate) fn sync(&self, attempted: &str) -> Result<()> {
         // Taken before the sync begins: whatever is recorded later may have been written later.
-        let pending: Vec<_> = lock(&self.inner.pending).iter().cloned().collect();
+        let pending: Vec<_> = lock(&self.inner.pending).keys().cloned().collect();
         self.inner.sync.run(&self.inner.root, attempted)?;
         if pending.is_empty() {
             return Ok(());

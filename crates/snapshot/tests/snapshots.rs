@@ -597,10 +597,19 @@ fn what_was_flushed_or_committed_synced_survives_a_power_cut() {
         .snapshots
         .commit_stack(&ns(), flushed)
         .expect("commit");
+    let committed_at = store.snapshots.pending_since();
+    assert!(committed_at.is_some());
     // Known again after a restart, so that it can still be flushed.
     let (store, _) = store.reopen("boot-1");
+    assert_eq!(store.snapshots.pending_since(), committed_at);
     store.snapshots.flush().expect("flush");
     assert!(store.durable("flushed"));
+    assert_eq!(store.snapshots.pending_since(), None);
+    let gone = vec![store.staged("gone", None)];
+    store.snapshots.commit_stack(&ns(), gone).expect("commit");
+    assert!(store.snapshots.pending_since().is_some());
+    store.remove("gone").expect("remove");
+    assert_eq!(store.snapshots.pending_since(), None);
     let lower = vec![store.staged("lower", None)];
     store.snapshots.commit_stack(&ns(), lower).expect("commit");
     let synced = vec![store.staged("synced", Some("lower"))];

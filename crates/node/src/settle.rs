@@ -1,0 +1,57 @@
+//! Layers become durable behind the user's back: some time after they were unpacked, when the kernel
+//! has written their pages anyway, so that nobody waits for a disk.
+//!
+//! Until then they carry the boot they were unpacked under, and a power cut drops them, to be
+//! unpacked again from their blobs.
+
+use std::time::Duration;
+
+use cairn_meta::Timestamp;
+
+use crate::{Failure, Node};
+
+/// More than this still waiting to be written, by whomever, would make a sync a long wait.
+const DIRTY_BYTES_MAX: u64 = 64 << 20;
+/// A machine that never stops writing must not put the sync off for ever: after so many times the
+/// wanted age it is made all the same.
+const PATIENCE: u32 = 10;
+
+impl Node {
+    /// Puts unpacked layers on the disk and records that they are, if there are any that have waited
+    /// for `min_age` or longer. Whether it did.
+    ///
+    /// For the time after an answer was given. It is put off while the machine has much to write,
+    /// since `syncfs` waits for what others wrote, too.
+    pub fn settle(&self, min_age: Duration) -> Result<bool, Failure> {
+        let Some(since) = self.snapshots().pending_since() else {
+            return Ok(false);
+        };
+        let age = age(since, Timestamp::now());
+        let busy = || cairn_sys::dirty_bytes().is_some_and(|bytes| bytes > DIRTY_BYTES_MAX);
+        if age < min_age || (age < min_age * PATIENCE && busy()) {
+            return Ok(false);
+        }
+        let flushed = self.snapshots().flush();
+        flushed.map_err(|err| Failure::of("put unpacked layers on the disk", &err))?;
+        Ok(true)
+    }
+}
+
+/// A clock that was set back makes nothing older.
+fn age(since: Timestamp, now: Timestamp) -> Duration {
+    let nanos = now.0.saturating_sub(since.0);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages() {
+        let at = |nanos| Timestamp(nanos);
+        assert_eq!(age(at(1), at(4)), Duration::from_nanos(3));
+        assert_eq!(age(at(4), at(1)), Duration::ZERO);
+        assert_eq!(age(at(i64::MIN), at(i64::MAX)).as_nanos(), i64::MAX as u128);
+    }
+}

@@ -1,0 +1,121 @@
+//! Layers become durable behind an import, and those that were not in time come back by themselves.
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use cairn_meta::{SnapshotRecord, Timestamp, View, schema};
+use cairn_node::MountRequest;
+use cairn_types::ImageName;
+use common::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What unpacked snapshots' records are to say.
+fn rewrite(store: &Store, change: impl Fn(&mut SnapshotRecord) + Send + 'static) {
+    let ns = store.ns.clone();
+    let written = store.node.meta().write(move |tx| {
+        for (key, mut record) in tx.scan(&schema::SNAPSHOTS, &ns)? {
+            change(&mut record);
+            tx.put(&schema::SNAPSHOTS, &key, &record)?;
+        }
+        Ok::<_, cairn_meta::Error>(())
+    });
+    written.expect("rewrite records");
+}
+
+/// As when the layers had been unpacked so long ago.
+fn aged(store: Store, by: Duration) -> Store {
+    let by = i64::try_from(by.as_nanos()).expect("short");
+    rewrite(&store, move |record| {
+        record.created_at = Timestamp(record.created_at.0 - by);
+    });
+    reopened(store)
+}
+
+/// As after a power cut: whatever is there was unpacked under another boot.
+fn rebooted(store: Store) -> Store {
+    rewrite(&store, |record| record.boot_id = "another".to_owned());
+    reopened(store)
+}
+
+fn reopened(store: Store) -> Store {
+    let Store { dir, node, ns } = store;
+    drop(node);
+    let node = open(&dir.path().join("root")).expect("open again");
+    Store { dir, node, ns }
+}
+
+fn durable(store: &Store) -> Vec<bool> {
+    let all = store.node.snapshots().list(&store.ns).expect("snapshots");
+    all.into_iter().map(|info| info.durable).collect()
+}
+
+/// The image's one file, looked at through a mount.
+fn assert_mounts(store: &Store) {
+    let target = mounted(store);
+    let unmounted = store.node.unmount_image(&store.ns, &target, false);
+    unmounted.expect("unmount");
+}
+
+fn mounted(store: &Store) -> PathBuf {
+    let target = store.dir.path().join("mnt");
+    let request = MountRequest {
+        ns: store.ns.clone(),
+        name: ImageName::parse("docker.io/shop/web:1").expect("name"),
+        target: target.clone(),
+        rw: false,
+        platform: None,
+    };
+    store.node.mount_image(&request).expect("mount");
+    let motd = fs::read_to_string(target.join("etc/motd"));
+    let hidden = Path::new(&target).join("bin/hello").exists();
+    assert_eq!((motd.expect("motd").as_str(), hidden), ("welcome\n", false));
+    target
+}
+
+#[test]
+fn settled_layers_survive_another_boot() {
+    let store = Store::new();
+    store.import(simple().path()).expect("import");
+    // Nobody waits for what the kernel has not written by itself.
+    assert!(!store.node.settle(MINUTE).expect("settle"));
+    assert_eq!(durable(&store), [false, false]);
+    let store = aged(store, MINUTE * 11);
+    assert!(store.node.settle(MINUTE).expect("settle"));
+    assert_eq!(durable(&store), [true, true]);
+    assert!(!store.node.settle(Duration::ZERO).expect("nothing is left"));
+    let store = rebooted(store);
+    assert_eq!(durable(&store), [true, true]);
+    assert_mounts(&store);
+}
+
+#[test]
+fn young_layers_are_unpacked_again_after_another_boot() {
+    let store = Store::new();
+    store.import(simple().path()).expect("import");
+    let store = rebooted(store);
+    assert_eq!(durable(&store), [false; 0]);
+    let trees = fs::read_dir(store.node.root().join("snapshots")).expect("snapshots");
+    assert_eq!(trees.count(), 1, "only the trash is left");
+    let images = store.node.images(&store.ns).expect("images");
+    assert!(images[0].complete);
+    assert_eq!(images[0].unpacked_size, None);
+    assert_mounts(&store);
+    assert_eq!(durable(&store), [false, false]);
+    // What was mounted when the power went stands on nothing now, and is made anew.
+    cairn_sys::mount::unmount(&mounted(&store)).expect("unmount");
+    let store = rebooted(store);
+    assert_mounts(&store);
+    // Importing again does it as well.
+    let store = rebooted(store);
+    store.import(simple().path()).expect("import again");
+    assert_eq!(durable(&store), [false, false]);
+    assert!(store.node.settle(Duration::ZERO).expect("settle"));
+    let store = rebooted(store);
+    assert_mounts(&store);
+}
