@@ -11,29 +11,26 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::{error::Problem, out::ColorChoice, size};
 
 mod bundle;
+mod examples;
 mod images;
 mod store;
 
-pub use bundle::{BundleArgs, BundleCreate, BundleRm, BundleVerb};
+pub use bundle::{BundleArgs, BundleCreate, BundleRm, BundleVerb, NetChoice};
 pub use images::{
-    Export, ImagesArgs, ImagesVerb, Import, Inspect, List, MountImage, Remove, Sort, SortBy, Tag,
-    Unmount, Usage,
+    Check, Export, ImagesArgs, ImagesVerb, Import, Inspect, List, MountImage, Remove, Sort, SortBy,
+    Tag, Unmount, Usage,
 };
 pub use store::{
-    ContentArgs, ContentGet, ContentVerb, SnapshotUsage, SnapshotsArgs, SnapshotsVerb,
+    ContentArgs, ContentGet, ContentLs, ContentVerb, Range, SnapshotUsage, SnapshotsArgs,
+    SnapshotsLs, SnapshotsVerb,
 };
-
-const EXAMPLES: &str = "\
-Examples:
-  cairn images import busybox.tar        take in what `docker save` wrote
-  cairn images mount busybox:1.36        look at its files without running it";
 
 /// Keeps container images and unpacks them for runc.
 #[derive(Debug, Parser)]
 #[command(
     name = "cairn",
     version,
-    before_help = EXAMPLES,
+    before_help = examples::TOP,
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
@@ -194,45 +191,56 @@ pub enum Command {
     /// Images: import, list, inspect, tag, remove, mount, export
     #[command(visible_alias = "image", alias = "i")]
     Images(ImagesArgs),
+    /// Bundles: directories that runc can run
+    Bundle(BundleArgs),
+    /// Blobs: list, read, remove
+    Content(ContentArgs),
+    /// Unpacked layers: list, tree, disk use, remove
+    #[command(visible_alias = "snapshot")]
+    Snapshots(SnapshotsArgs),
     /// Where the space went
+    #[command(before_help = examples::DF)]
     Df,
     /// Remove what nothing refers to
-    #[command(alias = "prune")]
+    #[command(alias = "prune", before_help = examples::GC)]
     Gc {
         /// Only count
         #[arg(long)]
         dry_run: bool,
     },
     /// The store and what it holds
+    #[command(before_help = examples::INFO)]
     Info,
     /// Versions of client and server
+    #[command(before_help = examples::VERSION)]
     Version,
     /// A completion script for a shell
+    #[command(before_help = examples::COMPLETION)]
     Completion {
         /// Which shell
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
     /// `images import`
-    #[command(hide = true)]
+    #[command(hide = true, before_help = examples::IMPORT)]
     Load(Import),
     /// `images export`
-    #[command(hide = true)]
+    #[command(hide = true, before_help = examples::EXPORT)]
     Save(Export),
     /// `images tag`
-    #[command(hide = true)]
+    #[command(hide = true, before_help = examples::TAG)]
     Tag(Tag),
     /// `images rm`
-    #[command(hide = true)]
+    #[command(hide = true, before_help = examples::RM)]
     Rmi(Remove),
     /// `images inspect`
-    #[command(hide = true)]
+    #[command(hide = true, before_help = examples::INSPECT)]
     Inspect(Inspect),
     /// `images mount`
-    #[command(hide = true)]
+    #[command(hide = true, before_help = examples::MOUNT)]
     Mount(MountImage),
     /// `images unmount`
-    #[command(hide = true, alias = "unmount")]
+    #[command(hide = true, alias = "unmount", before_help = examples::UNMOUNT)]
     Umount(Unmount),
     /// docker's `system df` and `system prune`
     #[command(hide = true)]
@@ -250,8 +258,10 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum SystemVerb {
     /// `df`
+    #[command(before_help = examples::DF)]
     Df,
     /// `gc`
+    #[command(before_help = examples::GC)]
     Prune,
 }
 

@@ -4,24 +4,51 @@
 //! Nothing else names the types of the store but through what is re-exported here, and nothing
 //! leaves here but documents and problems.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use cairn_node::{EngineKind, Failure, GcReport, Node, NodeOptions};
+use cairn_node::{Failure, GcReport, Node, NodeOptions};
 use cairn_types::Namespace;
 use jiff::Timestamp;
 
-pub use cairn_node::{Event, Phase, Progress, Removed, Silent, Source, Tagged};
+pub use cairn_node::{BundleRequest, Event, Net, Phase, Progress, Removed, Silent, Source, Tagged};
 
-use crate::{args::Global, error::Problem, model};
+use crate::{args::Global, error::Problem, model, out::Out};
 
+mod bundle;
 mod door;
 mod images;
 mod inspect;
+mod objects;
 
 pub use images::{ExportOptions, ImportOptions, NewImage};
 pub use inspect::Details;
 
 type Result<T> = std::result::Result<T, Problem>;
+
+/// How long after an import its layers are put on the disk. By then the kernel has written their
+/// pages of its own accord (it does so after 30 s), so that there is next to nothing to wait for.
+const SETTLE_AGE: Duration = Duration::from_secs(60);
+
+/// The store that this process has open, for [`settle`].
+static OPENED: Mutex<Option<Node>> = Mutex::new(None);
+
+fn opened() -> MutexGuard<'static, Option<Node>> {
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is left to do for the store when the answer has been given. Its failure changes no answer.
+pub fn settle(out: &Out) {
+    let Some(node) = opened().take() else { return };
+    match node.settle(SETTLE_AGE) {
+        Ok(false) => {}
+        Ok(true) => out.trace("put unpacked layers on the disk"),
+        Err(failure) => out.trace(format!("warning: {failure}")),
+    }
+}
 
 /// An open store, seen from one namespace.
 pub struct Client {
@@ -48,11 +75,14 @@ impl Client {
             return Err(door::unreachable_daemon(socket));
         }
         door::check_root(&global.root)?;
-        let engine = EngineKind::default();
+        // One that was opened before holds the lock.
+        drop(opened().take());
+        let engine = door::engine()?;
         let node = Node::open(NodeOptions {
             root: global.root.clone(),
             engine,
         })?;
+        *opened() = Some(node.clone());
         Ok(Client {
             node,
             ns: global.namespace.clone(),

@@ -1,15 +1,22 @@
 //! One function per verb: parse what is left to parse, ask the client, print.
 
 use crate::{
-    args::{Absent, Cli, Command, Global, ImagesVerb, ProgressChoice, SystemVerb},
-    error::Problem,
+    args::{
+        Absent, BundleVerb, Cli, Command, ContentVerb, Global, ImagesVerb, ProgressChoice,
+        SnapshotsVerb, SystemVerb,
+    },
+    error::{Problem, quote},
     model::Time,
     out::Out,
     progress::{Mode, Show},
-    table::Table,
+    table::{Table, short_digest},
+    view,
 };
 
+pub mod bundle;
+pub mod content;
 pub mod images;
+pub mod snapshots;
 pub mod store;
 
 use std::io::IsTerminal;
@@ -62,6 +69,53 @@ impl Context {
     /// Digests are shortened for a person at a terminal only.
     pub fn short_digests(&self) -> bool {
         self.out.stdout.columns.is_some() && !self.global.no_trunc
+    }
+
+    /// `-q`, where it asks for names instead of a table.
+    pub fn wants_names(&self) -> bool {
+        self.out.quiet && !self.global.wants_json()
+    }
+
+    /// A digest as it is shown here.
+    pub fn digest(&self, digest: &str) -> String {
+        match self.short_digests() {
+            true => short_digest(digest),
+            false => digest.to_owned(),
+        }
+    }
+
+    /// Keys with their bytes and inodes.
+    pub fn usage(&self, rows: &[(String, u64, u64)], total: bool, exact: bool) {
+        if self.wants_names() {
+            return self.names(rows.iter().map(|row| &*row.0));
+        }
+        let object = |(key, size, inodes): &(String, u64, u64)| serde_json::json!({"key": key, "size": size, "inodes": inodes});
+        let document: Vec<_> = rows.iter().map(object).collect();
+        self.list(&view::usage(rows, total, exact), &document);
+    }
+
+    /// Removes each, and says what went: by line, or in one document at the end.
+    pub fn removing(
+        &self,
+        texts: &[String],
+        mut remove: impl FnMut(&String) -> Result<Vec<String>>,
+    ) -> Result {
+        let json = self.global.wants_json();
+        let mut removed: Vec<String> = Vec::new();
+        let result = self.each(texts, |text| {
+            for name in remove(text)? {
+                if json {
+                    removed.push(name);
+                } else if !self.out.quiet {
+                    self.out.line(format!("removed {}", quote(&name)));
+                }
+            }
+            Ok(())
+        });
+        if json {
+            self.out.json(&serde_json::json!({ "removed": removed }));
+        }
+        result
     }
 
     /// Tries `verb` on each; every failure is reported, the rest is still tried.
@@ -117,6 +171,19 @@ fn dispatch(context: &Context, command: Command) -> Result {
                 .verb
                 .unwrap_or_else(|| ImagesVerb::Ls(Default::default())),
         ),
+        Command::Bundle(group) => bundle::run(context, group.verb.unwrap_or(BundleVerb::Ls)),
+        Command::Content(group) => content::run(
+            context,
+            group
+                .verb
+                .unwrap_or_else(|| ContentVerb::Ls(Default::default())),
+        ),
+        Command::Snapshots(group) => snapshots::run(
+            context,
+            group
+                .verb
+                .unwrap_or_else(|| SnapshotsVerb::Ls(Default::default())),
+        ),
         Command::Load(args) => images::run(context, ImagesVerb::Import(args)),
         Command::Save(args) => images::run(context, ImagesVerb::Export(args)),
         Command::Tag(args) => images::run(context, ImagesVerb::Tag(args)),
@@ -156,6 +223,21 @@ fn elsewhere(absent: &Absent) -> Problem {
     };
     problem.kind = ErrorKind::Unimplemented;
     problem
+}
+
+/// How many hex digits stand for a digest; `None` when the text is no part of one.
+fn hex_digits(text: &str) -> Option<usize> {
+    let hex = text.split_once(':').map_or(text, |(_, hex)| hex);
+    let is_hex = hex.bytes().all(|b| b.is_ascii_hexdigit());
+    is_hex.then_some(hex.len())
+}
+
+/// A few digits are enough to look at a thing, not to remove it.
+fn too_few_digits(noun: &str, text: &str, group: &str) -> Problem {
+    let attempted = format!("remove {noun}");
+    let reason = "its first 12 hex digits are needed to remove it";
+    Problem::new(ErrorKind::InvalidArgument, &attempted, text, reason)
+        .next(format!("cairn {group} ls {}", quote(text)))
 }
 
 /// Now, for ages.

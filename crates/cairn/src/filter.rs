@@ -1,85 +1,209 @@
-//! Which images a listing shows: a name without operator, or containerd's filter words.
+//! What a listing shows: a word without operator, or containerd's filter words.
+//!
+//! `FIELD==VALUE`, `FIELD!=VALUE` and `FIELD~=REGEXP`, joined by commas when all must hold. Of
+//! several filters one must let a thing through.
 
-use crate::{error::Problem, model::Image};
+use std::borrow::Cow;
 
-/// One condition.
+use cairn_types::Labels;
+use regex::Regex;
+
+use crate::{
+    error::Problem,
+    model::{Blob, Image, Snapshot},
+};
+
+/// What can be filtered.
+pub trait Fields {
+    /// The fields' names, without labels.
+    const FIELDS: &'static [&'static str];
+
+    /// The value of one of them.
+    fn field(&self, name: &str) -> Option<Cow<'_, str>>;
+
+    /// As set.
+    fn labels(&self) -> &Labels;
+
+    /// A word without operator means it.
+    fn is_meant_by(&self, word: &str) -> bool;
+}
+
+/// One word of the command line.
 #[derive(Debug)]
 pub enum Filter {
-    /// The whole name, or its short form with or without tag.
-    Name(String),
-    /// `FIELD==VALUE`, `FIELD!=VALUE`.
-    Compare {
-        /// `name`, `target.digest`, `target.mediatype` or `labels.KEY`.
-        field: String,
-        /// `==` rather than `!=`.
-        equal: bool,
-        /// To compare with.
-        value: String,
-    },
-    /// `FIELD~=TEXT`: the field contains the text.
-    Contains(String, String),
+    /// Without operator.
+    Word(String),
+    /// All of them.
+    All(Vec<Condition>),
+}
+
+/// One comparison.
+#[derive(Debug)]
+pub struct Condition {
+    field: String,
+    test: Test,
+}
+
+#[derive(Debug)]
+enum Test {
+    Is(String),
+    IsNot(String),
+    Matches(Regex),
+}
+
+/// Reads the filters of a listing of `T`.
+pub fn parse<'t, T: Fields>(
+    texts: impl IntoIterator<Item = &'t String>,
+) -> Result<Vec<Filter>, Problem> {
+    texts.into_iter().map(|text| one::<T>(text)).collect()
+}
+
+/// One filter lets it through, or there is none.
+pub fn passes(filters: &[Filter], item: &impl Fields) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| filter.matches(item))
+}
+
+fn one<T: Fields>(text: &str) -> Result<Filter, Problem> {
+    if !["==", "!=", "~="].iter().any(|o| text.contains(o)) {
+        return Ok(Filter::Word(text.to_owned()));
+    }
+    let conditions = split(text).into_iter().map(condition::<T>);
+    Ok(Filter::All(conditions.collect::<Result<_, _>>()?))
+}
+
+/// At commas outside of quotes.
+fn split(text: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut quoted) = (Vec::new(), 0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            ',' if !quoted => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+fn condition<T: Fields>(text: &str) -> Result<Condition, Problem> {
+    let operators = ["==", "!=", "~="];
+    let found = operators
+        .iter()
+        .filter_map(|o| text.find(o).map(|at| (at, *o)));
+    let Some((at, operator)) = found.min() else {
+        let text = format!("{text:?} is no condition");
+        return Err(Problem::usage(text).cause("known: FIELD==X, FIELD!=X, FIELD~=REGEXP"));
+    };
+    let (field, value) = (&text[..at], text[at + operator.len()..].trim_matches('"'));
+    if !T::FIELDS.contains(&field) && !field.starts_with("labels.") {
+        let text = format!("no filter field is called {field:?}");
+        let known = T::FIELDS.join(", ");
+        return Err(Problem::usage(text).cause(format!("known: {known}, labels.KEY")));
+    }
+    let test = match operator {
+        "==" => Test::Is(value.to_owned()),
+        "!=" => Test::IsNot(value.to_owned()),
+        _ => Test::Matches(Regex::new(value).map_err(|err| {
+            // The library's text draws arrows over several lines; the last one says it.
+            let reason = err.to_string();
+            let reason = reason.lines().last().unwrap_or_default();
+            let reason = reason.trim_start_matches("error: ").to_owned();
+            Problem::usage(format!("{value:?} is no regular expression: {reason}"))
+        })?),
+    };
+    let field = field.to_owned();
+    Ok(Condition { field, test })
 }
 
 impl Filter {
-    /// Reads one word of the command line.
-    pub fn parse(text: &str) -> Result<Filter, Problem> {
-        let split = |operator| {
-            text.split_once(operator)
-                .map(|(f, v)| (f, v.trim_matches('"')))
-        };
-        let compare = |(field, value): (&str, &str), equal| Filter::Compare {
-            field: field.to_owned(),
-            equal,
-            value: value.to_owned(),
-        };
-        let filter = if let Some(pair) = split("==") {
-            compare(pair, true)
-        } else if let Some(pair) = split("!=") {
-            compare(pair, false)
-        } else if let Some((field, value)) = split("~=") {
-            Filter::Contains(field.to_owned(), value.to_owned())
-        } else {
-            return Ok(Filter::Name(text.to_owned()));
-        };
-        match &filter {
-            Filter::Compare { field, .. } | Filter::Contains(field, _) if !known(field) => {
-                let text = format!("no filter field is called {field:?}");
-                Err(Problem::usage(text)
-                    .cause("known: name, target.digest, target.mediatype, labels.KEY"))
-            }
-            _ => Ok(filter),
-        }
-    }
-
-    /// Lets the image through.
-    pub fn matches(&self, image: &Image) -> bool {
+    /// Lets it through.
+    pub fn matches(&self, item: &impl Fields) -> bool {
         match self {
-            Filter::Name(wanted) => has_name(&image.name, wanted),
-            Filter::Compare {
-                field,
-                equal,
-                value,
-            } => (value_of(image, field) == Some(value.as_str())) == *equal,
-            Filter::Contains(field, text) => {
-                value_of(image, field).is_some_and(|value| value.contains(text))
-            }
+            Filter::Word(word) => item.is_meant_by(word),
+            Filter::All(conditions) => conditions.iter().all(|c| c.holds(item)),
         }
     }
 }
 
-fn known(field: &str) -> bool {
-    matches!(field, "name" | "target.digest" | "target.mediatype") || field.starts_with("labels.")
+impl Condition {
+    fn holds(&self, item: &impl Fields) -> bool {
+        let value = match self.field.strip_prefix("labels.") {
+            Some(key) => item.labels().get(key.trim_matches('"')).map(Into::into),
+            None => item.field(&self.field),
+        };
+        match &self.test {
+            Test::Is(wanted) => value.is_some_and(|v| v == *wanted),
+            Test::IsNot(wanted) => value.is_none_or(|v| v != *wanted),
+            Test::Matches(regex) => value.is_some_and(|v| regex.is_match(&v)),
+        }
+    }
 }
 
-fn value_of<'i>(image: &'i Image, field: &str) -> Option<&'i str> {
-    match field {
-        "name" => Some(&image.name),
-        "target.digest" => Some(&image.target.digest),
-        "target.mediatype" => Some(&image.target.media_type),
-        _ => {
-            let key = field.strip_prefix("labels.")?.trim_matches('"');
-            image.labels.get(key).map(String::as_str)
+impl Fields for Image {
+    const FIELDS: &'static [&'static str] = &["name", "target.digest", "target.mediatype"];
+
+    fn field(&self, name: &str) -> Option<Cow<'_, str>> {
+        match name {
+            "name" => Some((&self.name).into()),
+            "target.digest" => Some((&self.target.digest).into()),
+            "target.mediatype" => Some((&self.target.media_type).into()),
+            _ => None,
         }
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn is_meant_by(&self, word: &str) -> bool {
+        has_name(&self.name, word)
+    }
+}
+
+impl Fields for Blob {
+    const FIELDS: &'static [&'static str] = &["digest", "size"];
+
+    fn field(&self, name: &str) -> Option<Cow<'_, str>> {
+        match name {
+            "digest" => Some((&self.digest).into()),
+            "size" => Some(self.size.to_string().into()),
+            _ => None,
+        }
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// The beginning of its digest, with or without the algorithm.
+    fn is_meant_by(&self, word: &str) -> bool {
+        let hex = self.digest.split_once(':').map_or("", |(_, hex)| hex);
+        self.digest.starts_with(word) || hex.starts_with(word)
+    }
+}
+
+impl Fields for Snapshot {
+    const FIELDS: &'static [&'static str] = &["name", "parent", "kind"];
+
+    fn field(&self, name: &str) -> Option<Cow<'_, str>> {
+        match name {
+            "name" => Some((&self.key).into()),
+            "parent" => self.parent.as_ref().map(Into::into),
+            "kind" => Some(self.kind.name().into()),
+            _ => None,
+        }
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// A part of its key.
+    fn is_meant_by(&self, word: &str) -> bool {
+        self.key.contains(word)
     }
 }
 
@@ -99,6 +223,7 @@ fn has_name(name: &str, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Time;
 
     #[test]
     fn a_word_without_operator_is_a_name() {
@@ -117,13 +242,47 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_wrong_usage() {
-        assert_eq!(
-            Filter::parse("dangling==true")
-                .expect_err("field")
-                .exit_code(),
-            2
-        );
-        assert!(Filter::parse("labels.a/b==c").is_ok());
+    fn conditions_are_containerds() {
+        let labels = [("a.b/c", "d,e"), ("f", "g")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let blob = Blob {
+            digest: "sha256:0123abc".to_owned(),
+            size: 7,
+            uncompressed: None,
+            labels: labels.into(),
+            created_at: Time(jiff::Timestamp::UNIX_EPOCH),
+            updated_at: Time(jiff::Timestamp::UNIX_EPOCH),
+        };
+        for (text, found) in [
+            ("0123", true),
+            ("sha256:01", true),
+            ("123", false),
+            ("size==7", true),
+            ("size!=7", false),
+            ("digest~=^sha256:01", true),
+            ("digest~=^01", false),
+            ("labels.f==g", true),
+            ("labels.f!=h", true),
+            ("labels.gone!=h", true),
+            ("labels.gone==h", false),
+            (r#"labels."a.b/c"=="d,e",size==7"#, true),
+            (r#"labels."a.b/c"=="d,e",size==8"#, false),
+        ] {
+            let filter = one::<Blob>(text).expect(text);
+            assert_eq!(filter.matches(&blob), found, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_wrong_usage() {
+        for (text, says) in [
+            ("dangling==true", "no filter field is called \"dangling\""),
+            ("name~=(", "\"(\" is no regular expression: unclosed group"),
+            ("name==a,b", "\"b\" is no condition"),
+        ] {
+            let problem = one::<Image>(text).expect_err(text);
+            assert_eq!(problem.exit_code(), 2, "{text}");
+            assert_eq!(problem.message(), says);
+        }
+        assert!(one::<Image>("labels.a/b==c").is_ok());
     }
 }

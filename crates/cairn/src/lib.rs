@@ -12,6 +12,7 @@ pub mod filter;
 pub mod model;
 pub mod out;
 pub mod progress;
+pub mod save;
 pub mod signal;
 pub mod size;
 pub mod table;
@@ -29,14 +30,17 @@ pub fn main() -> ExitCode {
         Err(err) => return clap_exit(&err),
     };
     signal::watch();
-    match commands::run(cli) {
+    let out = out::Out::new(cli.global.color, cli.global.quiet, cli.global.verbosity());
+    let code = match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err((commands::Stop::Failed, ..)) => ExitCode::FAILURE,
         Err((commands::Stop::Problem(problem), out, json)) => {
             problem.report(&out, json);
             ExitCode::from(problem.exit_code())
         }
-    }
+    };
+    client::settle(&out);
+    code
 }
 
 /// Help and version go to standard output with 0, complaints to standard error with 2.

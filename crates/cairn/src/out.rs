@@ -85,6 +85,12 @@ impl Out {
         settle(stdout.write_all(bytes).and_then(|()| stdout.flush()));
     }
 
+    /// Standard output for what is written piece by piece. It never fails: without a reader, or
+    /// with a full disk behind it, the program has ended.
+    pub fn writer(&self) -> impl Write {
+        Settled(io::stdout())
+    }
+
     /// One JSON document, indented for a person and on one line for a program.
     pub fn json(&self, document: &impl serde::Serialize) {
         let text = if self.stdout.columns.is_some() {
@@ -113,6 +119,20 @@ impl Out {
     pub fn error_text(&self, text: &str) {
         // With standard error gone there is nobody left to tell.
         let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
+struct Settled(io::Stdout);
+
+impl Write for Settled {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        settle(self.0.lock().write_all(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        settle(self.0.lock().flush());
+        Ok(())
     }
 }
 

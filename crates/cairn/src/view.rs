@@ -2,12 +2,13 @@
 //!
 //! Pure functions from documents to text; they read no clock, no store and no terminal.
 
+use cairn_types::Labels;
 use jiff::Timestamp;
 
 use crate::{
-    model::{Blob, Bundle, Gc, Image, Node, Snapshot, Tree, Usage},
+    model::{Blob, Bundle, Gc, Image, Node, Snapshot, Time, Tree, Usage},
     size,
-    table::{Cell, Column, Table, short_digest},
+    table::{Cell, Column, Table, printable, short_digest},
 };
 
 /// Width of `999.9 MiB (100%)`: RECLAIMABLE does not jump between two runs.
@@ -158,8 +159,9 @@ pub fn usage(rows: &[(String, u64, u64)], total: bool, exact: bool) -> Table {
     table
 }
 
-/// One blank per level, as `ctr snapshots tree`; siblings in bytewise order.
-pub fn snapshot_tree(snapshots: &[Snapshot]) -> String {
+/// One blank per level, as `ctr snapshots tree`; siblings in bytewise order. Keys that are digests
+/// are shortened for people.
+pub fn snapshot_tree(snapshots: &[Snapshot], short: bool) -> String {
     let known = |key: &str| snapshots.iter().any(|s| s.key == key);
     let mut roots: Vec<&Snapshot> = snapshots
         .iter()
@@ -170,7 +172,11 @@ pub fn snapshot_tree(snapshots: &[Snapshot]) -> String {
     let mut text = String::new();
     // A chain may be 500 deep; a loop on a list of open ends does not care.
     while let Some((depth, snapshot)) = open.pop() {
-        text.push_str(&format!("{}{}\n", " ".repeat(depth), snapshot.key));
+        let key = match short {
+            true => short_digest(&snapshot.key),
+            false => snapshot.key.clone(),
+        };
+        text.push_str(&format!("{}{}\n", " ".repeat(depth), printable(&key)));
         let mut children: Vec<&Snapshot> = snapshots
             .iter()
             .filter(|s| s.parent.as_deref() == Some(&snapshot.key))
@@ -258,6 +264,66 @@ pub fn gc(gc: &Gc) -> Table {
     let wall = std::time::Duration::from_millis(gc.wall_ms);
     table.row_with(total, &format!(" in {}", size::duration(wall)));
     table
+}
+
+/// What is known of one blob.
+pub fn blob(blob: &Blob) -> String {
+    let mut rows = vec![
+        ("digest", blob.digest.clone()),
+        ("size", size::bytes(blob.size)),
+        ("uncompressed", or_dash(blob.uncompressed.as_deref())),
+    ];
+    rows.extend(dates(&blob.created_at, &blob.updated_at));
+    rows.extend(labels(&blob.labels));
+    pairs(&rows)
+}
+
+/// What is known of one snapshot.
+pub fn snapshot(snapshot: &Snapshot) -> String {
+    let number = |n: Option<u64>| n.map(|n| n.to_string());
+    let mut rows = vec![
+        ("key", snapshot.key.clone()),
+        ("parent", or_dash(snapshot.parent.as_deref())),
+        ("kind", snapshot.kind.name().to_owned()),
+        ("size", or_dash(snapshot.size.map(size::bytes).as_deref())),
+        ("inodes", or_dash(number(snapshot.inodes).as_deref())),
+        (
+            "durable",
+            if snapshot.durable { "yes" } else { "no" }.to_owned(),
+        ),
+    ];
+    rows.extend(dates(&snapshot.created_at, &snapshot.updated_at));
+    rows.extend(labels(&snapshot.labels));
+    pairs(&rows)
+}
+
+fn or_dash(text: Option<&str>) -> String {
+    text.unwrap_or("-").to_owned()
+}
+
+fn dates(created: &Time, updated: &Time) -> [(&'static str, String); 2] {
+    [
+        ("created", size::time(created.0)),
+        ("updated", size::time(updated.0)),
+    ]
+}
+
+/// One line each; the word stands before the first only.
+fn labels(labels: &Labels) -> Vec<(&'static str, String)> {
+    let words = std::iter::once("labels").chain(std::iter::repeat(""));
+    let pairs = labels.iter().map(|(key, value)| format!("{key}={value}"));
+    let lines: Vec<_> = words.zip(pairs).collect();
+    match lines.is_empty() {
+        true => vec![("labels", "-".to_owned())],
+        false => lines,
+    }
+}
+
+/// `key  value`, the values below one another.
+pub fn pairs(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    let line = |(key, value): &(&str, String)| format!("{key:width$}  {}\n", printable(value));
+    rows.iter().map(line).collect()
 }
 
 /// The tree of `images inspect`. Digests are shortened for people.

@@ -4,6 +4,7 @@
 //! Content, snapshots, records and layers know nothing of one another; what needs two of them is
 //! here. No socket and no terminal: callers translate.
 
+pub mod bundle;
 pub mod df;
 mod documents;
 pub mod export;
@@ -22,6 +23,7 @@ mod store;
 mod unpack;
 mod walk;
 
+pub use bundle::{BundleInfo, BundleRequest, Bundled, Net};
 pub use df::UsageRow;
 pub use export::ExportRequest;
 pub use failure::{Failure, Report};
@@ -31,4 +33,5 @@ pub use import::{ImportRequest, Imported, Source};
 pub use inspect::{Inspect, InspectNode, Role};
 pub use mount_image::MountRequest;
 pub use node::{EngineKind, Node, NodeOptions};
+pub use objects::{BlobInfo, SnapshotInfo};
 pub use progress::{Event, Phase, Progress, Silent};

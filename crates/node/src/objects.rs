@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 
+pub use cairn_content::BlobInfo;
 use cairn_meta::{View, schema};
-use cairn_snapshot::SnapshotInfo;
+pub use cairn_snapshot::SnapshotInfo;
 use cairn_sys::mount;
 use cairn_types::{Classified, Digest, ErrorKind, Namespace, SnapshotKey};
 

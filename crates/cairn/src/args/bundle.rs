@@ -3,7 +3,14 @@
 use std::path::PathBuf;
 
 use cairn_types::Platform;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  cairn bundle create busybox:1.36 /run/demo
+  cairn bundle create -e DEBUG=1 busybox:1.36 /run/demo -- sh -c 'echo $DEBUG'
+
+Then: runc run -b /run/demo demo";
 
 /// The group; without a verb it lists.
 #[derive(Debug, Args)]
@@ -18,6 +25,7 @@ pub struct BundleArgs {
 #[allow(clippy::large_enum_variant)] // One value lives for the whole run.
 pub enum BundleVerb {
     /// Make a directory that runc can run
+    #[command(before_help = EXAMPLES)]
     Create(BundleCreate),
     /// Unmount bundles and delete them
     #[command(visible_alias = "remove", aliases = ["del", "delete"])]
@@ -27,7 +35,21 @@ pub enum BundleVerb {
     Ls,
 }
 
+/// The container's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum NetChoice {
+    /// A loopback device and nothing else
+    #[default]
+    None,
+    /// The host's
+    Host,
+}
+
 /// `create`
+///
+/// The container is set up as `docker run` sets it up, from the image's configuration; what is given
+/// here goes before it. The result is an OCI runtime bundle: `DIR/config.json` may be edited before
+/// it is run. Without a network of its own set up, it has a loopback device only, unless --net=host.
 #[derive(Debug, Args)]
 pub struct BundleCreate {
     /// Name or digest
@@ -36,29 +58,52 @@ pub struct BundleCreate {
     /// Empty or absent
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+    /// Arguments instead of the image's, the program first when it has no entrypoint
+    #[arg(value_name = "ARGS", last = true)]
+    pub args: Vec<String>,
+    /// What to call the container [default: the directory's name]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
     /// Which variant
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = |t: &str| t.parse::<Platform>())]
     pub platform: Option<Platform>,
-    /// Set a variable, may be repeated
+    /// Set a variable, or take over your own (`-e NAME`); may be repeated
     #[arg(short, long, value_name = "K=V")]
     pub env: Vec<String>,
     /// Working directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(short = 'w', long, visible_alias = "workdir", value_name = "DIR")]
     pub cwd: Option<String>,
-    /// User, as in the image's configuration
+    /// User and group, by name or number as the image knows them
     #[arg(long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
-    /// Host name in the container
+    /// Host name in the container [default: its id]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
     /// Give the process a terminal
     #[arg(short, long)]
     pub tty: bool,
+    /// Its network
+    #[arg(
+        long,
+        visible_alias = "network",
+        value_name = "NET",
+        default_value = "none"
+    )]
+    pub net: NetChoice,
     /// The root is read-only
     #[arg(long)]
     pub read_only: bool,
-    /// Command and arguments instead of the image's
-    #[arg(long, value_name = "WORD", num_args = 1.., allow_hyphen_values = true)]
+    /// Program instead of the image's entrypoint and default arguments
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// The same as -- ARGS
+    #[arg(
+        long,
+        value_name = "ARGS",
+        num_args = 1..,
+        allow_hyphen_values = true,
+        conflicts_with = "args"
+    )]
     pub cmd: Vec<String>,
 }
 

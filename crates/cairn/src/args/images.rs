@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use cairn_types::Platform;
 use clap::{ArgAction, Args, Subcommand};
 
-use super::Platforms;
+use super::{Platforms, examples};
 
 /// The group; without a verb it lists.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, before_help = examples::IMAGES)]
 pub struct ImagesArgs {
     /// Which verb
     #[command(subcommand)]
@@ -21,31 +21,35 @@ pub struct ImagesArgs {
 #[allow(clippy::large_enum_variant)] // One value lives for the whole run.
 pub enum ImagesVerb {
     /// Take in an OCI or docker archive, or an OCI layout directory
-    #[command(alias = "load")]
+    #[command(alias = "load", before_help = examples::IMPORT)]
     Import(Import),
     /// Write images to an archive that OCI and docker tools read
-    #[command(alias = "save")]
+    #[command(alias = "save", before_help = examples::EXPORT)]
     Export(Export),
     /// List images
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", before_help = examples::LS)]
     Ls(List),
     /// Show what an image is made of
-    #[command(aliases = ["i", "history"])]
+    #[command(aliases = ["i", "history"], before_help = examples::INSPECT)]
     Inspect(Inspect),
     /// Give an image more names
+    #[command(before_help = examples::TAG)]
     Tag(Tag),
     /// Remove names; `cairn gc` frees the space
-    #[command(visible_alias = "remove", aliases = ["del", "delete"])]
+    #[command(visible_alias = "remove", aliases = ["del", "delete"], before_help = examples::RM)]
     Rm(Remove),
     /// Mount an image's files and print where
+    #[command(before_help = examples::MOUNT)]
     Mount(MountImage),
     /// Undo `mount`
-    #[command(alias = "umount")]
+    #[command(alias = "umount", before_help = examples::UNMOUNT)]
     Unmount(Unmount),
     /// Disk use of each unpacked layer
+    #[command(before_help = examples::USAGE)]
     Usage(Usage),
     /// Tell which images are complete
-    Check(List),
+    #[command(before_help = examples::CHECK)]
+    Check(Check),
 }
 
 /// `import`
@@ -104,21 +108,29 @@ pub struct Export {
     pub skip_non_distributable: bool,
 }
 
-/// `ls` and `check`
+/// `ls`
 #[derive(Debug, Default, Args)]
 pub struct List {
-    /// Only these: a name, or name==X, name~=X, labels.KEY==X
-    #[arg(value_name = "FILTER")]
-    pub filters: Vec<String>,
-    /// docker's spelling of the argument
-    #[arg(short, long, hide = true, value_name = "FILTER")]
-    pub filter: Vec<String>,
+    /// Which, in which order
+    #[command(flatten)]
+    pub check: Check,
     /// Also type and labels
     #[arg(long)]
     pub wide: bool,
     /// docker's; digests are always shown
     #[arg(long, hide = true)]
     pub digests: bool,
+}
+
+/// `check`, and the part of `ls` that they have in common
+#[derive(Debug, Default, Args)]
+pub struct Check {
+    /// Only these: a name, or name==X, name~=REGEXP, labels.KEY==X
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// docker's spelling of the argument
+    #[arg(short, long, hide = true, value_name = "FILTER")]
+    pub filter: Vec<String>,
     /// name, size or added; :desc reverses
     #[arg(long, value_name = "KEY", default_value = "name", value_parser = sort_key)]
     pub sort: Sort,

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::examples;
+
 /// The group; without a verb it lists.
 #[derive(Debug, Args)]
+#[command(before_help = examples::CONTENT)]
 pub struct ContentArgs {
     /// Which verb
     #[command(subcommand)]
@@ -16,15 +19,34 @@ pub struct ContentArgs {
 #[derive(Debug, Subcommand)]
 pub enum ContentVerb {
     /// List blobs
-    #[command(visible_alias = "list")]
-    Ls {
-        /// Only digests that begin so
-        #[arg(value_name = "FILTER")]
-        filters: Vec<String>,
-    },
+    #[command(visible_alias = "list", before_help = examples::CONTENT_LS)]
+    Ls(ContentLs),
     /// Write a blob's bytes
-    #[command(alias = "cat")]
+    #[command(alias = "cat", before_help = examples::CONTENT_GET)]
     Get(ContentGet),
+    /// One blob
+    #[command(aliases = ["inspect", "i"], before_help = examples::CONTENT_INFO)]
+    Info {
+        /// Whole, or at least 7 hex digits
+        #[arg(value_name = "DIGEST")]
+        digest: String,
+    },
+    /// Remove blobs, whoever refers to them
+    #[command(visible_alias = "remove", aliases = ["del", "delete"],
+              before_help = examples::CONTENT_RM)]
+    Rm {
+        /// Whole, or at least 12 hex digits
+        #[arg(value_name = "DIGEST", required = true)]
+        digests: Vec<String>,
+    },
+}
+
+/// `ls`
+#[derive(Debug, Default, Args)]
+pub struct ContentLs {
+    /// Only these: the beginning of a digest, or digest~=X, size==N, labels.KEY==X
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
 }
 
 /// `get`
@@ -36,10 +58,23 @@ pub struct ContentGet {
     /// Write there instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Only bytes A to B, counted from 0, both included; without B to the end
+    #[arg(long, value_name = "A-[B]", value_parser = range)]
+    pub range: Option<Range>,
+}
+
+/// Bytes of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The first one, counted from 0.
+    pub first: u64,
+    /// The last one, which is included; `None` is the blob's last.
+    pub last: Option<u64>,
 }
 
 /// The group; without a verb it lists.
 #[derive(Debug, Args)]
+#[command(before_help = examples::SNAPSHOTS)]
 pub struct SnapshotsArgs {
     /// Which verb
     #[command(subcommand)]
@@ -50,26 +85,43 @@ pub struct SnapshotsArgs {
 #[derive(Debug, Subcommand)]
 pub enum SnapshotsVerb {
     /// List snapshots
-    #[command(visible_alias = "list")]
-    Ls {
-        /// Only keys that contain this
-        #[arg(value_name = "FILTER")]
-        filters: Vec<String>,
-        /// Also inodes, age and labels
-        #[arg(long)]
-        wide: bool,
-    },
+    #[command(visible_alias = "list", before_help = examples::SNAPSHOTS_LS)]
+    Ls(SnapshotsLs),
     /// Who stands on whom
+    #[command(before_help = examples::SNAPSHOTS_TREE)]
     Tree,
     /// One snapshot
-    #[command(aliases = ["inspect", "i"])]
+    #[command(aliases = ["inspect", "i"], before_help = examples::SNAPSHOTS_INFO)]
     Info {
-        /// Its name
+        /// Its name, or at least 7 hex digits of one that is a digest
         #[arg(value_name = "KEY")]
         key: String,
     },
     /// Disk use
+    #[command(before_help = examples::SNAPSHOTS_USAGE)]
     Usage(SnapshotUsage),
+    /// Remove snapshots
+    #[command(visible_alias = "remove", aliases = ["del", "delete"],
+              before_help = examples::SNAPSHOTS_RM)]
+    Rm {
+        /// Their names, or at least 12 hex digits of those that are digests
+        #[arg(value_name = "KEY", required = true)]
+        keys: Vec<String>,
+        /// What stands on them, too
+        #[arg(long)]
+        recursive: bool,
+    },
+}
+
+/// `ls`
+#[derive(Debug, Default, Args)]
+pub struct SnapshotsLs {
+    /// Only these: a part of the key, or name==X, parent==X, kind==X, labels.KEY==X
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// Also inodes, age and labels
+    #[arg(long)]
+    pub wide: bool,
 }
 
 /// `usage`
@@ -81,4 +133,33 @@ pub struct SnapshotUsage {
     /// Exact bytes
     #[arg(short, long)]
     pub bytes: bool,
+}
+
+fn range(text: &str) -> Result<Range, String> {
+    let parts = text.split_once('-').and_then(|(first, last)| {
+        let first = first.parse().ok()?;
+        let last = match last {
+            "" => None,
+            last => Some(last.parse().ok()?),
+        };
+        Some(Range { first, last })
+    });
+    parts
+        .filter(|range| range.last.is_none_or(|last| last >= range.first))
+        .ok_or_else(|| "a range is A-B with A not after B, or A-".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let some = |first, last| Ok(Range { first, last });
+        assert_eq!(range("0-0"), some(0, Some(0)));
+        assert_eq!(range("10-"), some(10, None));
+        for wrong in ["", "-", "-5", "5", "5-4", "a-b", "1-2-3", "+1-2x"] {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -2,10 +2,14 @@
 
 use std::{io, os::unix::net::UnixStream, path::Path};
 
+use cairn_node::EngineKind;
 use cairn_types::ErrorKind;
 
 use super::Result;
 use crate::error::{Problem, quote};
+
+/// Names the engine.
+const ENGINE: &str = "CAIRN_METADATA__ENGINE";
 
 /// Where a daemon would listen.
 const SOCKET: &str = "/run/cairn/cairn.sock";
@@ -51,6 +55,19 @@ pub(super) fn check_root(root: &Path) -> Result<()> {
         .chain(words)
         .collect::<Vec<_>>();
     Err(Problem::new(ErrorKind::PermissionDenied, "open", &name, reason).next(again.join(" ")))
+}
+
+/// Which engine keeps the records: what the environment says as the daemon's configuration will say
+/// it, or the default. A store that the other one wrote says so when it is opened.
+pub(super) fn engine() -> Result<EngineKind> {
+    let Some(text) = std::env::var_os(ENGINE).filter(|text| !text.is_empty()) else {
+        return Ok(EngineKind::default());
+    };
+    let mut known = [EngineKind::Redb, EngineKind::Sled].into_iter();
+    known.find(|kind| text == kind.name()).ok_or_else(|| {
+        let text = quote(&text.to_string_lossy());
+        Problem::usage(format!("{ENGINE}={text} is neither redb nor sled"))
+    })
 }
 
 /// The name of whoever runs this, or the number of an unknown one.

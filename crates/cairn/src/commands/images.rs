@@ -1,8 +1,7 @@
 //! `cairn images …`.
 
 use std::{
-    fs::File,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
 
@@ -11,12 +10,14 @@ use cairn_types::{ErrorKind, ImageName};
 use super::{Context, Result, Stop, newer, now};
 use crate::{
     args::{
-        Export, ImagesVerb, Import, Inspect, List, MountImage, Remove, SortBy, Tag, Unmount, Usage,
+        Check, Export, ImagesVerb, Import, Inspect, List, MountImage, Remove, SortBy, Tag, Unmount,
+        Usage,
     },
     client::{Client, ExportOptions, ImportOptions, NewImage, Source},
     error::{Problem, quote},
-    filter::Filter,
-    model, signal, size,
+    filter, model,
+    save::save,
+    signal, size,
     table::short_digest,
     view,
 };
@@ -134,10 +135,12 @@ fn export(context: &Context, args: &Export) -> Result {
         skip_non_distributable: args.skip_non_distributable,
     };
     if standard {
-        client.export(&mut io::stdout().lock(), options, &progress)?;
+        client.export(&mut context.out.writer(), options, &progress)?;
         return Ok(());
     }
-    let bytes = export_to(&client, Path::new(out), options, &progress)?;
+    let bytes = save(Path::new(out), |file| {
+        client.export(file, options, &progress)
+    })?;
     drop(progress);
     if context.global.wants_json() {
         let names: Vec<&str> = names.iter().map(ImageName::as_str).collect();
@@ -154,57 +157,11 @@ fn export(context: &Context, args: &Export) -> Result {
     Ok(())
 }
 
-/// Beside the file first, and in its place when it is whole: half an archive under the right name
-/// is worse than none.
-fn export_to(
-    client: &Client,
-    path: &Path,
-    options: ExportOptions,
-    progress: &dyn crate::client::Progress,
-) -> std::result::Result<u64, Problem> {
-    let failed = |err: io::Error| {
-        let kind = match err.kind() {
-            io::ErrorKind::NotFound => ErrorKind::NotFound,
-            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-            io::ErrorKind::StorageFull => ErrorKind::ResourceExhausted,
-            _ => ErrorKind::Internal,
-        };
-        Problem::new(kind, "write", &path.display().to_string(), err.to_string())
-    };
-    let special = std::fs::metadata(path).is_ok_and(|m| !m.is_file());
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = if special {
-        path.to_owned()
-    } else {
-        PathBuf::from(partial)
-    };
-    let mut file = File::create(&partial).map_err(failed)?;
-    let written = client.export(&mut file, options, progress);
-    let finished = written.and_then(|bytes| {
-        file.flush().map_err(failed)?;
-        if !special {
-            std::fs::rename(&partial, path).map_err(failed)?;
-        }
-        Ok(bytes)
-    });
-    if finished.is_err() && !special {
-        // The first error is the one to hear about.
-        let _ = std::fs::remove_file(&partial);
-    }
-    finished
-}
-
 /// The images that the filters let through, in order.
-fn selected(client: &Client, args: &List) -> Result<Vec<model::Image>> {
-    let filters = args
-        .filters
-        .iter()
-        .chain(&args.filter)
-        .map(|text| Filter::parse(text));
-    let filters = filters.collect::<std::result::Result<Vec<_>, _>>()?;
+fn selected(client: &Client, args: &Check) -> Result<Vec<model::Image>> {
+    let filters = filter::parse::<model::Image>(args.filters.iter().chain(&args.filter))?;
     let mut images = client.images()?;
-    images.retain(|image| filters.is_empty() || filters.iter().any(|f| f.matches(image)));
+    images.retain(|image| filter::passes(&filters, image));
     images.sort_by(|a, b| {
         let by = match args.sort.by {
             SortBy::Name => std::cmp::Ordering::Equal,
@@ -220,8 +177,8 @@ fn selected(client: &Client, args: &List) -> Result<Vec<model::Image>> {
 }
 
 fn ls(context: &Context, args: &List) -> Result {
-    let images = selected(&Client::open(&context.global)?, args)?;
-    if context.out.quiet && !context.global.wants_json() {
+    let images = selected(&Client::open(&context.global)?, &args.check)?;
+    if context.wants_names() {
         context.names(images.iter().map(|i| &*i.name));
     } else {
         context.list(&view::images(&images, args.wide, now()), &images);
@@ -229,9 +186,9 @@ fn ls(context: &Context, args: &List) -> Result {
     Ok(())
 }
 
-fn check(context: &Context, args: &List) -> Result {
+fn check(context: &Context, args: &Check) -> Result {
     let images = selected(&Client::open(&context.global)?, args)?;
-    if context.out.quiet && !context.global.wants_json() {
+    if context.wants_names() {
         context.names(images.iter().filter(|i| i.complete).map(|i| &*i.name));
     } else {
         context.list(&view::check(&images), &images);
@@ -369,8 +326,6 @@ fn usage(context: &Context, args: &Usage) -> Result {
     let client = Client::open(&context.global)?;
     let name = client.resolve(&args.image, "measure image")?;
     let rows = client.inspect(&name, None)?.usage;
-    let object = |(key, size, inodes): &(String, u64, u64)| serde_json::json!({"key": key, "size": size, "inodes": inodes});
-    let document: Vec<_> = rows.iter().map(object).collect();
-    context.list(&view::usage(&rows, true, args.bytes), &document);
+    context.usage(&rows, true, args.bytes);
     Ok(())
 }

@@ -192,7 +192,7 @@ fn snapshot_tree_has_one_blank_per_level() {
         snapshot("a", None),
         snapshot("orphan", Some("gone")),
     ];
-    assert_eq!(snapshot_tree(&all), "a\n b\n  d\n c\norphan\n");
+    assert_eq!(snapshot_tree(&all, true), "a\n b\n  d\n c\norphan\n");
     let now = at("2026-11-22T04:30:44Z");
     let table = snapshots(&all[3..4], false, now).render(on(80), false);
     assert_eq!(

@@ -1,0 +1,70 @@
+//! What every `-h` opens with: two command lines to change and run.
+//!
+//! They are written for somebody who knows docker and a shell, and what differs between the two
+//! says what the verb is for. The column of remarks is part of the text.
+
+/// Two examples below their heading.
+macro_rules! examples {
+    ($($name:ident: $first:literal, $second:literal;)*) => {$(
+        pub(super) const $name: &str = concat!("Examples:\n  cairn ", $first, "\n  cairn ", $second);
+    )*};
+}
+
+examples! {
+    TOP: "images import busybox.tar        take in what `docker save` wrote",
+         "images mount busybox:1.36        look at its files without running it";
+    IMAGES: "images                           list what is here",
+            "images import busybox.tar        take in what `docker save` wrote";
+    IMPORT: "images import busybox.tar             take in what `docker save` wrote",
+            "images import --platform linux/arm64 - < web.tar";
+    EXPORT: "images export busybox.tar busybox:1.36      `docker load` reads it",
+            "images export - web:2.1 | ssh HOST cairn images import -";
+    LS: "images ls                        all of them",
+        "images ls busybox --json         all tags of one, for a program";
+    INSPECT: "images inspect busybox:1.36      its manifest, configuration and layers",
+             "images inspect --config busybox:1.36 | jq .config.Env";
+    TAG: "images tag busybox:1.36 registry.example.com/tools/busybox:1.36",
+         "images tag --force busybox:1.36 busybox:stable      move the second name";
+    RM: "images rm busybox:1.36           drop the name; `cairn gc` frees the space",
+        "images rm --sync busybox:1.36 busybox:1.35      drop both and free it now";
+    MOUNT: "images mount busybox:1.36        print the directory it is mounted at",
+           "images mount --rw busybox:1.36 /mnt && cairn images unmount --rm /mnt";
+    UNMOUNT: "images unmount /mnt              changes of a writable mount are kept",
+             "images unmount --rm /mnt         leave nothing";
+    USAGE: "images usage busybox:1.36        what each of its layers takes on disk",
+           "images usage -b busybox:1.36     in bytes";
+    CHECK: "images check                     is anything of any image missing?",
+           "images check -q | xargs -r -n 1 cairn images inspect";
+    CONTENT: "content                          list blobs",
+             "content get 791d2af5d3b2         write one to standard output";
+    CONTENT_LS: "content ls                       all blobs of this namespace",
+                "content ls -q sha256:79          whole digests that begin so";
+    CONTENT_GET: "content get 791d2af5d3b2 | jq .layers      a manifest",
+                 "content get -o layer.tar.gz sha256:cfcf8b70af1f";
+    CONTENT_INFO: "content info 791d2af5d3b2        size, age and labels",
+                  "content info --json 791d2af5d3b2 | jq .labels";
+    CONTENT_RM: "content rm 791d2af5d3b2          an image that needs it is incomplete then",
+                "content rm $(cairn content ls -q labels.scratch==yes)";
+    SNAPSHOTS: "snapshots                        list unpacked layers",
+               "snapshots tree                   who stands on whom";
+    SNAPSHOTS_LS: "snapshots ls --wide              also inodes, age and labels",
+                  "snapshots ls kind==active        what is written to";
+    SNAPSHOTS_TREE: "snapshots tree                   one blank per level",
+                    "snapshots tree --no-trunc        with whole digests";
+    SNAPSHOTS_INFO: "snapshots info 0c5943b2c9a0      parent, kind, size, labels",
+                    "snapshots info --json 0c5943b2c9a0 | jq .size";
+    SNAPSHOTS_USAGE: "snapshots usage                  what each takes on disk",
+                     "snapshots usage -b 0c5943b2c9a0  one, in bytes";
+    SNAPSHOTS_RM: "snapshots rm 0c5943b2c9a0        unpacked again when it is needed",
+                  "snapshots rm --recursive 0c5943b2c9a0      with all that stands on it";
+    DF: "df                               by kind",
+        "df --json | jq .[].reclaimable   what `cairn gc` would free";
+    GC: "gc --dry-run                     what would go",
+        "gc                               remove it";
+    INFO: "info                             where the store is and what it holds",
+          "info --json | jq .usage";
+    VERSION: "version                          of this program and of the server",
+             "version --json | jq -r .client.version";
+    COMPLETION: "completion bash > /etc/bash_completion.d/cairn",
+                "completion zsh > /usr/share/zsh/vendor-completions/_cairn";
+}

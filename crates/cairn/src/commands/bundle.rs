@@ -1,0 +1,88 @@
+//! `cairn bundle …`.
+
+use super::{Context, Result, now};
+use crate::{
+    args::{BundleCreate, BundleRm, BundleVerb, NetChoice},
+    client::{BundleRequest, Client, Net},
+    error::quote,
+    view,
+};
+
+/// Runs one verb.
+pub fn run(context: &Context, verb: BundleVerb) -> Result {
+    match verb {
+        BundleVerb::Create(args) => create(context, args),
+        BundleVerb::Rm(args) => rm(context, &args),
+        BundleVerb::Ls => ls(context),
+    }
+}
+
+fn create(context: &Context, args: BundleCreate) -> Result {
+    let client = Client::open(&context.global)?;
+    let image = client.resolve(&args.image, "create bundle from")?;
+    let mut request = BundleRequest::new(client.namespace().clone(), image, args.dir);
+    request.id = args.id;
+    request.platform = args.platform;
+    request.env = args.env;
+    request.cwd = args.cwd;
+    request.user = args.user;
+    request.hostname = args.hostname;
+    request.tty = args.tty;
+    request.read_only = args.read_only;
+    request.entrypoint = args.entrypoint;
+    request.args = if args.args.is_empty() {
+        args.cmd
+    } else {
+        args.args
+    };
+    request.net = match args.net {
+        NetChoice::None => Net::None,
+        NetChoice::Host => Net::Host,
+    };
+    let progress = context.progress("unpack")?;
+    let made = client.bundle_create(&request, &progress)?;
+    drop(progress);
+    let dir = made.dir.display().to_string();
+    if context.global.wants_json() {
+        let document = client
+            .bundles()?
+            .into_iter()
+            .find(|bundle| bundle.dir == dir);
+        context.out.json(&document);
+    } else if context.out.quiet {
+        context.out.line(&dir);
+    } else {
+        let dir = quote(&dir);
+        context.out.line(match made.remounted {
+            true => format!("remounted {dir}"),
+            false => format!("created {dir} from {} ({})", request.image, made.platform),
+        });
+        context
+            .out
+            .line(format!("run it:  runc run -b {dir} {}", made.id));
+    }
+    Ok(())
+}
+
+fn rm(context: &Context, args: &BundleRm) -> Result {
+    let client = Client::open(&context.global)?;
+    context.each(&args.dirs, |dir| {
+        client.bundle_remove(dir)?;
+        if !context.out.quiet && !context.global.wants_json() {
+            context
+                .out
+                .line(format!("removed {}", quote(&dir.display().to_string())));
+        }
+        Ok(())
+    })
+}
+
+fn ls(context: &Context) -> Result {
+    let bundles = Client::open(&context.global)?.bundles()?;
+    if context.out.quiet {
+        context.names(bundles.iter().map(|bundle| &*bundle.dir));
+    } else {
+        context.list(&view::bundles(&bundles, now()), &bundles);
+    }
+    Ok(())
+}
