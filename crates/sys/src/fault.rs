@@ -4,9 +4,10 @@
 //! `CAIRN_FAULT=KIND@N` acts on the N-th call, counted from 1; `KIND@N+` on that and every later one,
 //! as a disk that stays full does. Kinds: `kill` (before the call), `kill-after` (when it was made but
 //! nothing has been told about it), `short` (half of a write) and `ENOSPC`, `EIO`, `EDQUOT`, `EMFILE`,
-//! `EINTR`, `EROFS` (the call is not made). Calls are counted over the whole process, because strace's
-//! own counter is per thread and cannot enumerate a threaded program. What was done, where and at
-//! which number is written to stderr, so that a run in which nothing fired is known to be the last.
+//! `EINTR`, `EROFS` (the call is not made); `none` only tells the calls. Calls are counted over the
+//! whole process, because strace's own counter is per thread and cannot enumerate a threaded program.
+//! What was done, where and at which number is written to stderr, so that a run in which nothing
+//! fired is known to be the last.
 //!
 //! Without the feature nothing of this is in the program.
 
@@ -84,6 +85,7 @@ mod active {
         Kill,
         KillAfter,
         Short,
+        None,
         Fail(Errno),
     }
 
@@ -106,6 +108,7 @@ mod active {
                 "kill" => Kind::Kill,
                 "kill-after" => Kind::KillAfter,
                 "short" => Kind::Short,
+                "none" => Kind::None,
                 "ENOSPC" => Kind::Fail(Errno::NOSPC),
                 "EIO" => Kind::Fail(Errno::IO),
                 "EDQUOT" => Kind::Fail(Errno::DQUOT),
