@@ -233,6 +233,30 @@ fn documents_with_two_meanings_are_refused() {
     }
 }
 
+/// A limit of ours is no full disk: the entry is named, and nothing is kept for another try.
+#[test]
+fn what_is_over_a_limit_is_named() {
+    let name = "n".repeat(300);
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder
+        .append_data(&mut header, &name, &b""[..])
+        .expect("entry");
+    let plain = builder.into_inner().expect("tar");
+    let mut layout = Layout::new();
+    let layer = layout.blob(OCI_LAYER, &plain);
+    let manifest = manifest_over(&layout, &[layer], &[Digest::sha256(&plain).to_string()]);
+    layout.name(manifest, "a:1");
+    let failure = refused(&layout);
+    assert_eq!(failure.kind, ErrorKind::InvalidArgument, "{failure:?}");
+    let causes = failure.causes.join("; ");
+    assert!(
+        causes.contains("nnn") && causes.contains("limit of 255"),
+        "{causes}"
+    );
+}
+
 #[test]
 fn unknown_layer_types_can_only_be_kept_packed() {
     let mut layout = Layout::new();

@@ -179,7 +179,7 @@ impl Taker<'_> {
             self.entries += 1;
             if self.entries > skim::ENTRIES_MAX {
                 let reason = format!("it has more than {} entries", skim::ENTRIES_MAX);
-                return Err(self.failure(ErrorKind::ResourceExhausted, reason));
+                return Err(self.failure(ErrorKind::InvalidArgument, reason));
             }
             self.entry(entry.map_err(broken)?).await?;
         }
@@ -250,7 +250,7 @@ impl Taker<'_> {
         self.documents += size;
         if self.documents > DOCUMENTS_BYTES_MAX {
             let reason = format!("its documents take more than {DOCUMENTS_BYTES_MAX} bytes");
-            return Err(self.failure(ErrorKind::ResourceExhausted, reason));
+            return Err(self.failure(ErrorKind::InvalidArgument, reason));
         }
         entry
             .read_to_end(&mut bytes)

@@ -84,13 +84,22 @@ impl Work<'_> {
     }
 
     pub(super) fn layer_failure(&self, digest: &Digest, err: &cairn_layer::Error) -> Failure {
-        if err.kind() == ErrorKind::ResourceExhausted
-            && !matches!(err, cairn_layer::Error::TooLarge { .. })
-        {
+        use cairn_layer::Error as Layer;
+        let exhausted = err.kind() == ErrorKind::ResourceExhausted;
+        let by_system = matches!(
+            err,
+            Layer::Write { .. } | Layer::Layer { .. } | Layer::Adopt { .. }
+        );
+        if exhausted && by_system {
             return self.full(digest, &root_cause(err));
         }
         let reason = format!("layer {digest} cannot be unpacked");
-        self.located(Failure::because(self.attempted, reason, err), digest)
+        let mut failure = Failure::because(self.attempted, reason, err);
+        if exhausted {
+            // Over a limit of ours, which no space and no other try will change.
+            failure.kind = ErrorKind::InvalidArgument;
+        }
+        self.located(failure, digest)
     }
 }
 
