@@ -101,6 +101,8 @@ pub struct Bundled {
     pub platform: Platform,
     /// The bundle was there already and has only been mounted again, as it was.
     pub remounted: bool,
+    /// The image's labels that a runtime would obey, and that are not in the configuration therefore.
+    pub withheld_labels: Vec<String>,
 }
 
 /// A bundle as it is now.

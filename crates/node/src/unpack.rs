@@ -344,7 +344,13 @@ impl Node {
     ) -> Result<&'t Tree, Failure> {
         let wanted = platform.cloned().unwrap_or_else(Platform::host);
         let matcher = PlatformMatcher::only(&wanted);
-        tree.pick(&matcher).ok_or_else(|| {
+        // A target that is a manifest is taken as it is (containerd `core/images/image.go`), unless
+        // somebody asked by name for what it is not.
+        let fits = |picked: &&Tree| match (platform, picked.platform()) {
+            (Some(_), Some(found)) => matcher.rank(&found).is_some(),
+            _ => true,
+        };
+        tree.pick(&matcher).filter(fits).ok_or_else(|| {
             no_platform(tree, &wanted, attempted)
                 .object("image", name)
                 .namespace(ns)

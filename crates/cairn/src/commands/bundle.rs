@@ -42,6 +42,12 @@ fn create(context: &Context, args: BundleCreate) -> Result {
     let progress = context.progress("unpack")?;
     let made = client.bundle_create(&request, &progress)?;
     drop(progress);
+    for label in &made.withheld_labels {
+        context.out.note(format!(
+            "label {} of the image is not passed on: a runtime would obey it",
+            quote(label)
+        ));
+    }
     let dir = made.dir.display().to_string();
     if context.global.wants_json() {
         let document = client

@@ -95,6 +95,7 @@ impl Node {
             id,
             platform: chosen.platform,
             remounted: false,
+            withheld_labels: spec::withheld(&chosen.document),
         })
     }
 
@@ -302,6 +303,7 @@ impl Node {
             id,
             platform,
             remounted: true,
+            withheld_labels: Vec::new(),
         })
     }
 

@@ -29,7 +29,7 @@ impl Node {
         if place.is_ours(self.root()).map_err(|err| failed(&err))? {
             let target = place.rootfs();
             if mount::is_mount_point(&target).map_err(|err| failed(&err))? {
-                if let Some(pid) = mount::held_elsewhere(&target).map_err(|err| failed(&err))? {
+                if let Some(pid) = mount::root_of(&target).map_err(|err| failed(&err))? {
                     return Err(in_use(&place, &format!("process {pid} runs in it")));
                 }
                 unmount_all(&target).map_err(|err| match err.is(rustix::io::Errno::BUSY) {

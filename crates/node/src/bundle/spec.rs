@@ -280,6 +280,16 @@ fn annotations(image: &ImageDocument) -> HashMap<String, String> {
     annotations
 }
 
+/// The labels of an image that are not passed on, in order.
+pub(super) fn withheld(image: &ImageDocument) -> Vec<String> {
+    let labels = image
+        .config
+        .as_ref()
+        .and_then(|config| config.labels().as_ref());
+    let keys = labels.into_iter().flat_map(HashMap::keys);
+    sorted(keys.filter(|key| is_reserved(key)).cloned().collect())
+}
+
 fn is_reserved(key: &str) -> bool {
     // crun and kata (`run.oci.`), the systemd cgroup driver (CVE-2024-3154), device injection, CRIU.
     [

@@ -1,8 +1,11 @@
-//! Who else has a file system mounted.
+//! Whose root a file system is.
 //!
 //! A container has a copy of its root's mount in its own mount namespace. Unmounting it here succeeds
 //! and leaves the container with files whose directories are then deleted under it; so one has to ask
 //! first. Only `/proc` knows: each process's `mountinfo`, once per namespace.
+//!
+//! Copies that are mounted elsewhere than at `/` do not count: every namespace begins as a copy of
+//! another with all that is mounted there, so services that know nothing of containers have them.
 
 use std::{collections::HashSet, fs, path::Path};
 
@@ -10,9 +13,9 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::{Result, fault};
 
-/// A process in another mount namespace that has the file system mounted which is mounted at
+/// A process in another mount namespace whose root is the file system that is mounted at
 /// `mount_point` here; `None` when there is none.
-pub fn held_elsewhere(mount_point: &Path) -> Result<Option<i32>> {
+pub fn root_of(mount_point: &Path) -> Result<Option<i32>> {
     let ask = || {
         rustix::fs::statx(
             CWD,
@@ -40,8 +43,11 @@ pub fn held_elsewhere(mount_point: &Path) -> Result<Option<i32>> {
             continue;
         }
         let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-        let holds = |line: &str| line.split(' ').nth(2) == Some(&device);
-        if table.lines().any(holds) {
+        let is_root = |line: &str| {
+            let mut fields = line.split(' ').skip(2);
+            fields.next() == Some(&device) && fields.nth(1) == Some("/")
+        };
+        if table.lines().any(is_root) {
             return Ok(Some(pid));
         }
     }

@@ -1,0 +1,609 @@
+//! Bundles: what stands in them, that runc and crun run them, and that umoci makes the same of an
+//! image's configuration.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use cairn_node::{BundleRequest, Failure, Net, Silent};
+use cairn_types::{ErrorKind, ImageName};
+use common::{Layout, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Store, host, run, text};
+use serde_json::{Value, json};
+
+const NAME: &str = "docker.io/shop/app:1";
+
+/// A root file system of busybox as a tar; `extra` adds to it.
+fn tree(extra: impl FnOnce(&Path)) -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let root = dir.path().join("tree");
+    for path in ["bin", "etc", "data/sub", "tmp", "proc", "sys", "dev"] {
+        fs::create_dir_all(root.join(path)).expect("directory");
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+    for applet in [
+        "sh", "id", "pwd", "env", "cat", "ls", "hostname", "sleep", "touch", "stat",
+    ] {
+        symlink("busybox", root.join("bin").join(applet)).expect("link");
+    }
+    let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";
+    fs::write(root.join("etc/passwd"), passwd).expect("passwd");
+    fs::write(
+        root.join("etc/group"),
+        "root:x:0:\napp:x:1001:\nstaff:x:50:app\n",
+    )
+    .expect("group");
+    fs::write(root.join("data/seed"), "seed\n").expect("seed");
+    symlink("../seed", root.join("data/sub/link")).expect("link");
+    std::os::unix::fs::chown(root.join("data/seed"), Some(7), Some(8)).expect("chown");
+    fs::set_permissions(root.join("data"), fs::Permissions::from_mode(0o1777)).expect("chmod");
+    extra(&root);
+    let out = dir.path().join("out.tar");
+    run(
+        "tar",
+        &[
+            "--numeric-owner",
+            "--xattrs",
+            "-cf",
+            text(&out),
+            "-C",
+            text(&root),
+            ".",
+        ],
+    );
+    fs::read(out).expect("tar")
+}
+
+/// A layout with one image, `shop/app:1`, of one layer.
+fn image(layer: &[u8], config: &Value) -> Layout {
+    let mut layout = Layout::new();
+    let host = host();
+    let (os, architecture) = host.split_once('/').expect("os/arch");
+    let digest = cairn_types::Digest::sha256(layer).to_string();
+    let config = json!({
+        "architecture": architecture, "os": os, "config": config,
+        "author": "A. Uthor <a@example.com>", "created": "2020-02-02T02:02:02Z",
+        "rootfs": {"type": "layers", "diff_ids": [digest]},
+    });
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": layout.json(OCI_CONFIG, &config),
+        "layers": [layout.blob(OCI_LAYER, layer)],
+    });
+    let manifest = layout.json(OCI_MANIFEST, &manifest);
+    layout.name(manifest, "shop/app:1");
+    layout.finish();
+    layout
+}
+
+fn imported(layer: &[u8], config: &Value) -> Store {
+    let store = Store::new();
+    store.import(image(layer, config).path()).expect("import");
+    store
+}
+
+fn request(store: &Store, dir: &Path) -> BundleRequest {
+    let name = ImageName::parse(NAME).expect("name");
+    BundleRequest::new(store.ns.clone(), name, dir.to_owned())
+}
+
+/// Makes the bundle `b` of the store's image.
+fn create(store: &Store, change: impl FnOnce(&mut BundleRequest)) -> Result<PathBuf, Failure> {
+    let mut request = request(store, &store.dir.path().join("b"));
+    change(&mut request);
+    store
+        .node
+        .bundle_create(&request, &Silent)
+        .map(|made| made.dir)
+}
+
+fn config(bundle: &Path) -> Value {
+    serde_json::from_slice(&fs::read(bundle.join("config.json")).expect("config.json"))
+        .expect("JSON")
+}
+
+/// Runs the bundle to its end; what the container printed.
+#[track_caller]
+fn contained(runtime: &str, bundle: &Path) -> String {
+    let state = bundle
+        .parent()
+        .expect("parent")
+        .join(format!("{runtime}-state"));
+    let id = format!(
+        "cairn-{}-{}",
+        std::process::id(),
+        fs::metadata(bundle).expect("bundle").ino()
+    );
+    // crun refuses a host whose second cgroup hierarchy has controllers of its own, whatever it is to
+    // run. It does not see that one where it is not mounted.
+    let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
+    let output = Command::new("unshare")
+        .args(["--mount", "--", "sh", "-c", script, "sh", runtime])
+        .args(["--root", text(&state), "run", "-b", text(bundle), &id])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap_or_else(|err| panic!("{runtime}: {err}"));
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{runtime}: {stdout}{stderr}");
+    stdout
+}
+
+/// Nothing of a bundle is left: no file beside the store, no record, no snapshot, no mount.
+#[track_caller]
+fn assert_no_bundle(store: &Store) {
+    let mut names: Vec<_> = fs::read_dir(store.dir.path())
+        .expect("directory")
+        .map(|entry| {
+            entry
+                .expect("entry")
+                .file_name()
+                .into_string()
+                .expect("UTF-8")
+        })
+        .filter(|name| !name.ends_with("-state"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["root"], "left beside the store");
+    assert_eq!(store.node.bundles(&store.ns).expect("bundles"), []);
+    let snapshots = store.node.snapshots().list(&store.ns).expect("snapshots");
+    let keys: Vec<_> = snapshots.iter().map(|s| s.key.to_string()).collect();
+    assert!(
+        !keys.iter().any(|key| key.starts_with("bundle:")),
+        "{keys:?}"
+    );
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    assert!(!mounts.contains(text(store.dir.path())), "{mounts}");
+}
+
+#[test]
+fn both_runtimes_run_what_the_image_says() {
+    let script = "id; pwd; hostname; echo $GREETING $HOME; umask; cat /data/seed; \
+                  stat -c '%a %u:%g' /data /data/seed; cat /data/sub/link; touch /data/own; \
+                  ls /sys/class/net; cat /proc/kcore /proc/keys | head -c 1 | wc -c; \
+                  grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status";
+    let store = imported(
+        &tree(|root| {
+            for applet in ["umask", "head", "wc", "grep"] {
+                symlink("busybox", root.join("bin").join(applet)).expect("link");
+            }
+        }),
+        &json!({
+            "User": "app", "WorkingDir": "/srv/new", "Env": ["PATH=/bin", "GREETING=hello"],
+            "Entrypoint": ["/bin/sh", "-c"], "Cmd": [script],
+            "Volumes": {"/data": {}, "/proc/self": {}, "/": {}},
+        }),
+    );
+    for runtime in ["runc", "crun"] {
+        let bundle = create(&store, |_| ()).expect("create");
+        assert_eq!(
+            contained(runtime, &bundle),
+            "uid=1000(app) gid=1001(app) groups=50(staff),1001(app)\n/srv/new\nb\nhello /home/app\n\
+             0022\nseed\n1777 0:0\n644 7:8\nseed\nlo\n0\n\
+             CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
+             CapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n",
+            "{runtime}"
+        );
+        // A volume's data is in the bundle, not in the root.
+        assert!(bundle.join("volumes/0/own").exists());
+        assert!(!bundle.join("rootfs/data/own").exists());
+        store.node.bundle_remove(&bundle).expect("remove");
+        assert_no_bundle(&store);
+    }
+}
+
+#[test]
+fn what_is_asked_for_goes_before_the_image() {
+    let store = imported(
+        &tree(|_| ()),
+        &json!({"Cmd": ["false"], "Env": ["A=image"]}),
+    );
+    for runtime in ["runc", "crun"] {
+        let bundle = create(&store, |request| {
+            request.args = [
+                "sh",
+                "-c",
+                "id -u; id -g; pwd; hostname; echo $A; touch /x || echo ro",
+            ]
+            .map(str::to_owned)
+            .into();
+            request.env = vec!["A=asked".to_owned()];
+            request.cwd = Some("/data".to_owned());
+            request.user = Some("12:staff".to_owned());
+            request.hostname = Some("elsewhere".to_owned());
+            request.read_only = true;
+        })
+        .expect("create");
+        let printed = contained(runtime, &bundle);
+        assert_eq!(
+            printed, "12\n50\n/data\nelsewhere\nasked\nro\n",
+            "{runtime}"
+        );
+        store.node.bundle_remove(&bundle).expect("remove");
+    }
+    let bundle = create(&store, |request| request.tty = true).expect("create");
+    let document = config(&bundle);
+    assert_eq!(document["process"]["terminal"], true);
+    let env = document["process"]["env"].as_array().expect("env");
+    assert!(env.contains(&json!("TERM=xterm")));
+}
+
+#[test]
+fn the_hosts_network_is_the_hosts() {
+    let script = "ls /sys/class/net; cat /etc/hosts /etc/resolv.conf";
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["/bin/sh", "-c", script]}));
+    let mut devices: Vec<String> = fs::read_dir("/sys/class/net")
+        .expect("devices")
+        .map(|entry| {
+            entry
+                .expect("entry")
+                .file_name()
+                .into_string()
+                .expect("UTF-8")
+        })
+        .collect();
+    devices.sort();
+    let mut expected = devices.join("\n") + "\n";
+    for file in ["/etc/hosts", "/etc/resolv.conf"] {
+        expected += &fs::read_to_string(file).expect(file);
+    }
+    for runtime in ["runc", "crun"] {
+        let bundle = create(&store, |request| request.net = Net::Host).expect("create");
+        assert_eq!(contained(runtime, &bundle), expected, "{runtime}");
+        store.node.bundle_remove(&bundle).expect("remove");
+    }
+}
+
+#[test]
+fn a_bundle_is_for_its_owner_alone() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
+    let bundle = create(&store, |_| ()).expect("create");
+    let mode = |path: &Path| fs::metadata(path).expect("exists").mode() & 0o7777;
+    assert_eq!(mode(&bundle), 0o700);
+    assert_eq!(mode(&bundle.join("config.json")), 0o600);
+    assert_eq!(mode(&bundle.join("rootfs/data")), 0o1777);
+    assert_eq!(
+        config(&bundle)["root"],
+        json!({"path": "rootfs", "readonly": false})
+    );
+    let listed = store.node.bundles(&store.ns).expect("bundles");
+    assert_eq!(listed.len(), 1);
+    assert!(listed[0].mounted);
+    assert_eq!((&listed[0].dir, listed[0].image.as_str()), (&bundle, NAME));
+    // The same request gives the same bytes.
+    let bytes = fs::read(bundle.join("config.json")).expect("config.json");
+    store.node.bundle_remove(&bundle).expect("remove");
+    let again = create(&store, |_| ()).expect("create");
+    assert_eq!(
+        fs::read(again.join("config.json")).expect("config.json"),
+        bytes
+    );
+    store.node.bundle_remove(&again).expect("remove");
+    assert_no_bundle(&store);
+}
+
+/// umoci converts by the same rules; but of these it breaks one:
+///
+/// > If there is a conflict (same key but different value) between an implicit annotation […] and an
+/// > explicitly specified annotation in `Config.Labels`, the value specified in `Config.Labels` MUST
+/// > take precedence. (image-spec `conversion.md`, "Annotations")
+#[test]
+fn umoci_reads_the_configuration_the_same_way() {
+    let layout = image(
+        &tree(|_| ()),
+        &json!({
+            "User": "app:staff", "WorkingDir": "/data", "Env": ["PATH=/bin", "GREETING=hello"],
+            "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["id", "x"], "StopSignal": "SIGUSR1",
+            "ExposedPorts": {"80/tcp": {}},
+            "Labels": {
+                "org.example.note": "kept",
+                "org.opencontainers.image.author": "the label wins",
+            },
+        }),
+    );
+    let store = Store::new();
+    store.import(layout.path()).expect("import");
+    let bundle = create(&store, |_| ()).expect("create");
+    let ours = config(&bundle);
+    let other = store.dir.path().join("umoci");
+    let source = format!("{}:shop/app:1", text(layout.path()));
+    // umoci takes no slash or colon in a tag.
+    let index = layout.path().join("index.json");
+    let plain = fs::read_to_string(&index)
+        .expect("index")
+        .replace("shop/app:1", "one");
+    fs::write(&index, plain).expect("index");
+    let source = source.replace(":shop/app:1", ":one");
+    run("umoci", &["unpack", "--image", &source, text(&other)]);
+    let theirs = config(&other);
+    for key in ["args", "cwd"] {
+        assert_eq!(ours["process"][key], theirs["process"][key], "{key}");
+    }
+    for key in ["uid", "gid"] {
+        assert_eq!(
+            ours["process"]["user"][key], theirs["process"]["user"][key],
+            "{key}"
+        );
+    }
+    let env = ours["process"]["env"].as_array().expect("env");
+    for assignment in ["PATH=/bin", "GREETING=hello", "HOME=/home/app"] {
+        assert!(env.contains(&json!(assignment)), "{assignment}");
+        let theirs = theirs["process"]["env"].as_array().expect("env");
+        assert!(theirs.contains(&json!(assignment)), "umoci {assignment}");
+    }
+    let mut annotations = ours["annotations"].clone();
+    let author = "org.opencontainers.image.author";
+    assert_eq!(annotations[author], "the label wins");
+    annotations[author] = json!("A. Uthor <a@example.com>");
+    assert_eq!(annotations, theirs["annotations"]);
+    assert_eq!(
+        ours["annotations"]["org.opencontainers.image.stopSignal"],
+        "SIGUSR1"
+    );
+}
+
+#[test]
+fn labels_that_a_runtime_would_obey_are_not_taken_over() {
+    let labels = json!({
+        "run.oci.keep_original_groups": "1", "org.systemd.property.ExecStartPre": "'x'",
+        "cdi.k8s.io/x": "vendor.com/device=all", "org.example.note": "kept",
+    });
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"], "Labels": labels}));
+    let made = store
+        .node
+        .bundle_create(&request(&store, &store.dir.path().join("b")), &Silent)
+        .expect("create");
+    assert_eq!(
+        made.withheld_labels,
+        [
+            "cdi.k8s.io/x",
+            "org.systemd.property.ExecStartPre",
+            "run.oci.keep_original_groups"
+        ]
+    );
+    let bundle = made.dir;
+    let annotations = config(&bundle)["annotations"]
+        .as_object()
+        .expect("object")
+        .clone();
+    let own: Vec<_> = annotations
+        .keys()
+        .filter(|key| !key.starts_with("org.opencontainers."))
+        .collect();
+    assert_eq!(own, ["org.example.note"]);
+}
+
+#[test]
+fn what_cannot_be_made_leaves_nothing() {
+    let cases: Vec<(&str, Value, Box<dyn FnOnce(&mut BundleRequest)>)> = vec![
+        ("names no program", json!({}), Box::new(|_| ())),
+        (
+            "names no program",
+            json!({"Entrypoint": [""]}),
+            Box::new(|_| ()),
+        ),
+        (
+            "no user \"nobody\"",
+            json!({"Cmd": ["sh"], "User": "nobody"}),
+            Box::new(|_| ()),
+        ),
+        (
+            "neither",
+            json!({"Cmd": ["sh"], "User": "4294967296"}),
+            Box::new(|_| ()),
+        ),
+        (
+            "into /proc",
+            json!({"Cmd": ["sh"], "WorkingDir": "/proc/self/fd/8"}),
+            Box::new(|_| ()),
+        ),
+        (
+            "into /proc",
+            json!({"Cmd": ["sh"], "WorkingDir": "/evil"}),
+            Box::new(|_| ()),
+        ),
+        ("NUL byte", json!({"Cmd": ["a\0b"]}), Box::new(|_| ())),
+        (
+            "longer than",
+            json!({"Cmd": ["sh"], "Env": vec!["A=".to_owned() + &"x".repeat(99_999)]}),
+            Box::new(|request| request.env = vec!["B=".to_owned() + &"x".repeat(200_000)]),
+        ),
+        (
+            "is not made of",
+            json!({"Cmd": ["sh"]}),
+            Box::new(|r| r.id = Some("../x".to_owned())),
+        ),
+        (
+            "host name",
+            json!({"Cmd": ["sh"]}),
+            Box::new(|r| r.hostname = Some("a b".to_owned())),
+        ),
+        (
+            "not found",
+            json!({"Cmd": ["sh"]}),
+            Box::new(|r| r.image = ImageName::parse("docker.io/shop/none:1").expect("name")),
+        ),
+        (
+            "no manifest for linux/s390x",
+            json!({"Cmd": ["sh"]}),
+            Box::new(|r| r.platform = Some("linux/s390x".parse().expect("platform"))),
+        ),
+        (
+            "configuration cannot be read",
+            json!({"Cmd": "sh"}),
+            Box::new(|_| ()),
+        ),
+    ];
+    let layer = tree(|root| symlink("/proc/self/fd/8", root.join("evil")).expect("link"));
+    for (reason, config, change) in cases {
+        let store = imported(&layer, &config);
+        let failure = create(&store, change).expect_err(reason);
+        assert!(failure.to_string().contains(reason), "{failure}");
+        assert_no_bundle(&store);
+    }
+    for name in ["proc", "sys", "dev"] {
+        let layer = tree(|root| {
+            fs::remove_dir(root.join(name)).expect("remove");
+            symlink("/etc", root.join(name)).expect("link");
+        });
+        let store = imported(&layer, &json!({"Cmd": ["sh"]}));
+        let failure = create(&store, |_| ()).expect_err(name);
+        assert!(
+            failure
+                .to_string()
+                .contains(&format!("/{name} is not a directory")),
+            "{failure}"
+        );
+        assert_no_bundle(&store);
+    }
+}
+
+#[test]
+fn a_place_that_is_taken_is_left_alone() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
+    let dir = store.dir.path().join("b");
+    fs::create_dir(&dir).expect("directory");
+    fs::write(dir.join("precious"), "x").expect("file");
+    let failure = create(&store, |_| ()).expect_err("not empty");
+    assert_eq!(failure.kind, ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(dir.join("precious")).expect("still there"), b"x");
+    fs::remove_file(dir.join("precious")).expect("remove");
+    // An empty one is used.
+    let bundle = create(&store, |_| ()).expect("create");
+    let failure = create(&store, |_| ()).expect_err("mounted");
+    assert!(failure.to_string().contains("not empty"), "{failure}");
+    store.node.bundle_remove(&bundle).expect("remove");
+    for wrong in ["link", "file"] {
+        match wrong {
+            "link" => symlink("/etc", &dir).expect("link"),
+            _ => fs::write(&dir, "x").expect("file"),
+        }
+        let failure = create(&store, |_| ()).expect_err(wrong);
+        assert_eq!(failure.kind, ErrorKind::AlreadyExists, "{failure}");
+        fs::remove_file(&dir).expect("remove");
+    }
+    assert_no_bundle(&store);
+}
+
+#[test]
+fn after_a_restart_of_the_machine_it_is_mounted_again() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["cat", "/data/changed"]}));
+    let bundle = create(&store, |_| ()).expect("create");
+    fs::write(bundle.join("rootfs/data/changed"), "changed\n").expect("write");
+    run("umount", &[text(&bundle.join("rootfs"))]);
+    assert!(!store.node.bundles(&store.ns).expect("bundles")[0].mounted);
+    let failure = create(&store, |request| request.tty = true).expect_err("customised");
+    assert!(
+        failure.to_string().contains("configuration of its own"),
+        "{failure}"
+    );
+    let made = store
+        .node
+        .bundle_create(&request(&store, &bundle), &Silent)
+        .expect("remount");
+    assert!(made.remounted);
+    assert_eq!(contained("runc", &bundle), "changed\n");
+    run("umount", &[text(&bundle.join("rootfs"))]);
+    store
+        .node
+        .bundle_remove(&bundle)
+        .expect("remove an unmounted one");
+    assert_no_bundle(&store);
+}
+
+#[test]
+fn the_image_may_go_before_the_bundle() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["cat", "/data/seed"]}));
+    let bundle = create(&store, |_| ()).expect("create");
+    let name = ImageName::parse(NAME).expect("name");
+    let failure = store
+        .node
+        .remove_image(&store.ns, &name, false)
+        .expect_err("in use");
+    assert_eq!(failure.kind, ErrorKind::FailedPrecondition);
+    store
+        .node
+        .remove_image(&store.ns, &name, true)
+        .expect("force");
+    store.node.gc(false).expect("gc");
+    assert_eq!(contained("runc", &bundle), "seed\n");
+    store.node.bundle_remove(&bundle).expect("remove");
+    store.node.gc(false).expect("gc");
+    store.assert_empty();
+}
+
+#[test]
+fn one_that_runs_is_not_removed() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["sleep", "600"]}));
+    let bundle = create(&store, |_| ()).expect("create");
+    let state = store.dir.path().join("runc-state");
+    let id = format!("cairn-held-{}", std::process::id());
+    let pid_file = store.dir.path().join("pid-state");
+    let arguments = [
+        "--root",
+        text(&state),
+        "run",
+        "-d",
+        "--pid-file",
+        text(&pid_file),
+        "-b",
+        text(&bundle),
+    ];
+    // The container keeps the descriptors it is given.
+    let started = Command::new("runc")
+        .args(arguments)
+        .arg(&id)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .expect("runc");
+    assert!(started.success());
+    let pid = fs::read_to_string(&pid_file).expect("pid");
+    let failure = store.node.bundle_remove(&bundle).expect_err("in use");
+    assert!(
+        failure
+            .to_string()
+            .contains(&format!("process {pid} runs in it")),
+        "{failure}"
+    );
+    assert!(bundle.join("rootfs/bin/busybox").exists(), "still mounted");
+    run("runc", &["--root", text(&state), "delete", "--force", &id]);
+    store.node.bundle_remove(&bundle).expect("remove");
+    assert_no_bundle(&store);
+}
+
+#[test]
+fn a_directory_that_is_not_the_bundle_any_more_is_left_alone() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
+    let bundle = create(&store, |_| ()).expect("create");
+    run("umount", &[text(&bundle.join("rootfs"))]);
+    fs::remove_dir_all(&bundle).expect("remove by hand");
+    fs::create_dir(&bundle).expect("directory");
+    fs::write(bundle.join("precious"), "x").expect("file");
+    store.node.bundle_remove(&bundle).expect("remove");
+    assert_eq!(
+        fs::read(bundle.join("precious")).expect("still there"),
+        b"x"
+    );
+    fs::remove_dir_all(&bundle).expect("remove");
+    assert_no_bundle(&store);
+    let failure = store.node.bundle_remove(&bundle).expect_err("no bundle");
+    assert_eq!(failure.kind, ErrorKind::NotFound);
+    // Gone with its parent.
+    let deep = store.dir.path().join("deep/er");
+    let made = store
+        .node
+        .bundle_create(&request(&store, &deep), &Silent)
+        .expect("create");
+    run("umount", &[text(&made.dir.join("rootfs"))]);
+    fs::remove_dir_all(store.dir.path().join("deep")).expect("remove by hand");
+    store.node.bundle_remove(&deep).expect("remove");
+    assert_no_bundle(&store);
+}
