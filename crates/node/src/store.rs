@@ -78,6 +78,11 @@ impl Node {
         config: &Digest,
         chain: &ChainId,
     ) -> Result<(), Failure> {
+        // Most often it does already, and a change costs a flush.
+        let known = self.content().info(ns, config);
+        if known.is_ok_and(|info| info.labels.get(SNAPSHOT_REF) == Some(&chain.to_string())) {
+            return Ok(());
+        }
         let mut labels = Labels::new();
         labels.insert(SNAPSHOT_REF.to_owned(), chain.to_string());
         self.add_labels(ns, config, labels)

@@ -315,6 +315,14 @@ impl Node {
         };
         let stack = Stack::of(&work, picked, body)?;
         let chain = stack.chains().pop();
+        let Some(top) = &chain else {
+            return Ok(None);
+        };
+        // A snapshot's parents cannot go before it, so the top stands for all; nothing to tell then.
+        if self.has_snapshot(ns, &SnapshotKey::from(top))? {
+            self.hold_chain(ns, &body.manifest.config.digest, top)?;
+            return Ok(chain);
+        }
         let layers = stack
             .layers
             .iter()
@@ -326,9 +334,7 @@ impl Node {
         });
         let plan = Plan::new(&work, &[stack], &[])?;
         plan.run(&work, &mut Vec::new())?.commit(&work)?;
-        if let Some(chain) = &chain {
-            self.hold_chain(ns, &body.manifest.config.digest, chain)?;
-        }
+        self.hold_chain(ns, &body.manifest.config.digest, top)?;
         progress.event(Event::Done);
         Ok(chain)
     }

@@ -379,9 +379,11 @@ fn labels_that_a_runtime_would_obey_are_not_taken_over() {
     assert_eq!(own, ["org.example.note"]);
 }
 
+type Change = Box<dyn FnOnce(&mut BundleRequest)>;
+
 #[test]
 fn what_cannot_be_made_leaves_nothing() {
-    let cases: Vec<(&str, Value, Box<dyn FnOnce(&mut BundleRequest)>)> = vec![
+    let cases: Vec<(&str, Value, Change)> = vec![
         ("names no program", json!({}), Box::new(|_| ())),
         (
             "names no program",
