@@ -25,6 +25,12 @@ pub use store::{
     SnapshotsLs, SnapshotsVerb,
 };
 
+/// Where the store is unless something says otherwise.
+pub const ROOT: &str = "/var/lib/cairn";
+
+/// The namespace unless something says otherwise.
+pub const NAMESPACE: &str = "default";
+
 /// Keeps container images and unpacks them for runc.
 #[derive(Debug, Parser)]
 #[command(
@@ -75,12 +81,12 @@ pub struct Global {
         env = "CAIRN_ROOT",
         hide_env = true,
         value_name = "DIR",
-        default_value = "/var/lib/cairn"
+        default_value = ROOT
     )]
     pub root: PathBuf,
     /// Namespace to work in
     #[arg(short, long, global = true, env = "CONTAINERD_NAMESPACE", hide_env = true,
-          value_name = "NS", default_value = "default",
+          value_name = "NS", default_value = NAMESPACE,
           value_parser = |t: &str| Namespace::parse(t))]
     pub namespace: Namespace,
     /// One JSON document on standard output
@@ -101,7 +107,7 @@ pub struct Global {
     /// Give up after this long
     #[arg(long, global = true, value_name = "D", value_parser = size::parse_duration)]
     pub timeout: Option<std::time::Duration>,
-    /// Give up connecting after this long
+    /// Give up connecting to the daemon after this long
     #[arg(long, global = true, hide = true, value_name = "D", value_parser = size::parse_duration)]
     pub connect_timeout: Option<std::time::Duration>,
     /// When to use colour
@@ -116,6 +122,16 @@ pub struct Global {
 }
 
 impl Global {
+    /// Refuses flags that would do nothing.
+    pub fn checked(&self) -> Result<(), Problem> {
+        if self.connect_timeout.is_some() && self.address.is_none() {
+            let text = "--connect-timeout goes with --address: without a daemon there is nothing to \
+                        connect to";
+            return Err(Problem::usage(text).next("--timeout D limits the whole command"));
+        }
+        Ok(())
+    }
+
     /// `--json` in either spelling.
     pub fn wants_json(&self) -> bool {
         self.json || self.format.is_some()

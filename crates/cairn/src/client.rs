@@ -71,13 +71,12 @@ impl From<Failure> for Problem {
 impl Client {
     /// Opens what the global flags point at.
     pub fn open(global: &Global) -> Result<Client> {
-        if let Some(socket) = &global.address {
-            return Err(door::unreachable_daemon(socket));
-        }
+        Client::check_address(global)?;
         door::check_root(&global.root)?;
         // One that was opened before holds the lock.
         drop(opened().take());
         let engine = door::engine()?;
+        tracing::info!("open store {}, {}", global.root.display(), engine.name());
         let node = Node::open(NodeOptions {
             root: global.root.clone(),
             engine,
@@ -87,6 +86,14 @@ impl Client {
             node,
             ns: global.namespace.clone(),
         })
+    }
+
+    /// Fails when a daemon was asked for: this program speaks to none yet.
+    pub fn check_address(global: &Global) -> Result<()> {
+        match &global.address {
+            Some(socket) => Err(door::unreachable_daemon(socket, global.connect_timeout)),
+            None => Ok(()),
+        }
     }
 
     /// The directory of the store.

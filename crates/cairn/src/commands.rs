@@ -35,6 +35,21 @@ pub struct Context {
 /// A verb's end. `Failed` was reported already, argument by argument.
 pub type Result<T = ()> = std::result::Result<T, Stop>;
 
+/// One thing less.
+pub struct Gone {
+    /// Whole.
+    pub name: String,
+    /// What to say behind it, from its blank on.
+    pub note: String,
+}
+
+impl From<String> for Gone {
+    fn from(name: String) -> Gone {
+        let note = String::new();
+        Gone { name, note }
+    }
+}
+
 /// Why a verb ends early.
 #[derive(Debug)]
 pub enum Stop {
@@ -98,16 +113,17 @@ impl Context {
     pub fn removing(
         &self,
         texts: &[String],
-        mut remove: impl FnMut(&String) -> Result<Vec<String>>,
+        mut remove: impl FnMut(&String) -> Result<Vec<Gone>>,
     ) -> Result {
         let json = self.global.wants_json();
         let mut removed: Vec<String> = Vec::new();
         let result = self.each(texts, |text| {
-            for name in remove(text)? {
+            for Gone { name, note } in remove(text)? {
                 if json {
                     removed.push(name);
                 } else if !self.out.quiet {
-                    self.out.line(format!("removed {}", quote(&name)));
+                    let name = quote(&self.digest(&name));
+                    self.out.line(format!("removed {name}{note}"));
                 }
             }
             Ok(())
@@ -127,6 +143,7 @@ impl Context {
                 Err(Stop::Failed) => failed = true,
                 Err(Stop::Problem(problem)) if problem.usage => return Err(Stop::Problem(problem)),
                 Err(Stop::Problem(problem)) => {
+                    let problem = problem.pointed_at(&self.global);
                     problem.report(&self.out, self.global.wants_json());
                     failed = true;
                 }
@@ -160,7 +177,15 @@ pub fn run(cli: Cli) -> std::result::Result<(), (Stop, Out, bool)> {
     let out = Out::new(global.color, global.quiet, global.verbosity());
     let json = global.wants_json();
     let context = Context { global, out };
-    dispatch(&context, command).map_err(|stop| (stop, out, json))
+    let checked = context.global.checked().map_err(Stop::from);
+    let done = checked.and_then(|()| dispatch(&context, command));
+    done.map_err(|stop| match stop {
+        Stop::Failed => (stop, out, json),
+        Stop::Problem(problem) => {
+            let problem = problem.pointed_at(&context.global);
+            (Stop::Problem(problem), out, json)
+        }
+    })
 }
 
 fn dispatch(context: &Context, command: Command) -> Result {

@@ -6,12 +6,16 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    path::Path,
 };
 
 use cairn_types::ErrorKind;
 use serde_json::{Value, json};
 
-use crate::out::{Out, Style, paint};
+use crate::{
+    args::{Global, NAMESPACE, ROOT},
+    out::{Out, Style, paint},
+};
 
 /// Columns from the margin of a detail line to its value: the longest label and a blank.
 const LABEL_WIDTH: usize = "namespace: ".len();
@@ -104,6 +108,45 @@ impl Problem {
     #[must_use]
     pub fn next(mut self, command: impl Into<String>) -> Problem {
         self.next.push(command.into());
+        self
+    }
+
+    /// Completes the commands of `next` with the flags that lead to the same store and namespace:
+    /// they are there to be pasted.
+    #[must_use]
+    pub fn pointed_at(mut self, global: &Global) -> Problem {
+        let env = |name| std::env::var_os(name).unwrap_or_default();
+        let mut flags = String::new();
+        if global.root != Path::new(ROOT) && *global.root != *env("CAIRN_ROOT") {
+            flags.push_str(&format!(
+                " --root {}",
+                quote(&global.root.to_string_lossy())
+            ));
+        }
+        let namespace = global.namespace.as_str();
+        let known = namespace == NAMESPACE || *namespace == *env("CONTAINERD_NAMESPACE");
+        for next in &mut self.next {
+            let mut parts: Vec<String> = Vec::new();
+            for part in next.split("cairn ") {
+                let Some(before) = parts.last_mut() else {
+                    parts.push(part.to_owned());
+                    continue;
+                };
+                let command =
+                    before.is_empty() || before.ends_with("&& ") || before.ends_with("; ");
+                before.push_str("cairn ");
+                if command && !part.starts_with("--root ") {
+                    before.pop();
+                    before.push_str(&flags);
+                    if !known && !part.starts_with("-n ") {
+                        before.push_str(&format!(" -n {namespace}"));
+                    }
+                    before.push(' ');
+                }
+                parts.push(part.to_owned());
+            }
+            *next = parts.concat();
+        }
         self
     }
 
@@ -254,6 +297,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     const B: &str = "docker.io/library/busybox:1.36";
@@ -312,6 +357,32 @@ error: cannot export image docker.io/library/busybx:1.36: not found
             Problem::from(err).render(false),
             "error: invalid reference \"Busybox:1.36\": repository must be lower case\n  \
              next:      busybox:1.36\n"
+        );
+    }
+
+    #[test]
+    fn what_comes_next_leads_to_the_same_store() {
+        let check = |line: &str, next: &str, pointed: &str| {
+            let cli = crate::args::Cli::try_parse_from(line.split(' ')).expect(line);
+            let problem = Problem::usage("no").next(next).pointed_at(&cli.global);
+            assert_eq!(problem.next, [pointed], "{line}");
+        };
+        check("cairn df", "cairn gc", "cairn gc");
+        check("cairn df -n dev", "cairn gc", "cairn -n dev gc");
+        check(
+            "cairn df -n dev --root /r",
+            "cairn a B && cairn b; sudo cairn c",
+            "cairn --root /r -n dev a B && cairn --root /r -n dev b; sudo cairn c",
+        );
+        check(
+            "cairn df -n dev",
+            "cairn -n k8s.io images ls",
+            "cairn -n k8s.io images ls",
+        );
+        check(
+            "cairn df -n dev",
+            "leave out --address",
+            "leave out --address",
         );
     }
 

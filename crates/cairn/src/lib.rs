@@ -10,6 +10,7 @@ pub mod commands;
 pub mod error;
 pub mod filter;
 pub mod model;
+pub mod notes;
 pub mod out;
 pub mod progress;
 pub mod save;
@@ -31,6 +32,10 @@ pub fn main() -> ExitCode {
     };
     signal::watch();
     let out = out::Out::new(cli.global.color, cli.global.quiet, cli.global.verbosity());
+    notes::listen(out);
+    if let Some(after) = cli.global.timeout {
+        signal::deadline(after, out, cli.global.wants_json());
+    }
     let code = match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err((commands::Stop::Failed, ..)) => ExitCode::FAILURE,
@@ -39,6 +44,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(problem.exit_code())
         }
     };
+    signal::answered();
     client::settle(&out);
     code
 }

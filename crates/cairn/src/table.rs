@@ -232,11 +232,15 @@ pub fn printable(text: &str) -> String {
 /// `sha256:` and 12 digits; what is no digest stays whole.
 pub fn short_digest(text: &str) -> String {
     match text.split_once(':') {
-        Some((algorithm, hex)) if hex.len() > DIGEST_DIGITS && hex.is_ascii() => {
+        Some((algorithm, hex)) if hex.len() > DIGEST_DIGITS && hex.bytes().all(is_hex) => {
             format!("{algorithm}:{}", &hex[..DIGEST_DIGITS])
         }
         _ => text.to_owned(),
     }
+}
+
+fn is_hex(digit: u8) -> bool {
+    matches!(digit, b'0'..=b'9' | b'a'..=b'f')
 }
 
 fn labels_text(labels: &Labels, short: bool) -> String {
@@ -312,6 +316,22 @@ mod tests {
         assert_eq!(row(on(40), false), "registry.example.com/…/web:2.1  a=b,+2");
         assert_eq!(row(on(40), true), whole, "--no-trunc");
         assert_eq!(row(PIPE, false), whole, "a pipe is never shortened");
+    }
+
+    #[test]
+    fn only_digests_are_shortened() {
+        let hex = "0c5943b2c9a0".repeat(5);
+        assert_eq!(
+            short_digest(&format!("sha256:{hex}")),
+            "sha256:0c5943b2c9a0"
+        );
+        for key in [
+            "bundle:/run/demo/of/a/long/path",
+            "mount:/mnt",
+            "sha256:0c5943b",
+        ] {
+            assert_eq!(short_digest(key), key);
+        }
     }
 
     #[test]

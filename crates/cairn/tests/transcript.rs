@@ -134,6 +134,11 @@ fn wrong_usage_is_two_and_attempts_nothing() {
         &["images", "export", "only-a-file.tar"],
         &["images", "ls", "--progress", "tty", "--sort", "colour"],
         &["images", "import", "f", "--progress", "tty"],
+        &["images", "inspect", "--raw", "--json", "a"],
+        &["images", "export", "-", "a", "--json"],
+        &["content", "get", "791d2af", "--json"],
+        &["content", "rm", "791d2af"],
+        &["df", "--connect-timeout", "5s"],
     ] {
         let output = cairn(words)
             .env("CAIRN_ROOT", root)
@@ -141,10 +146,37 @@ fn wrong_usage_is_two_and_attempts_nothing() {
             .expect("start");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{words:?}: {stderr}");
-        assert!(stderr.starts_with("error: "), "{words:?}: {stderr}");
+        let begins = match words.contains(&"--json") {
+            true => "{\"error\":{",
+            false => "error: ",
+        };
+        assert!(stderr.starts_with(begins), "{words:?}: {stderr}");
         assert!(output.stdout.is_empty(), "{words:?}");
     }
     assert!(!Path::new(root).exists(), "something was attempted");
+}
+
+/// An archive that never comes.
+#[test]
+fn a_command_gives_up_after_its_timeout() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let root = dir.path().join("root");
+    let mut command = cairn(&["images", "import", "-", "--timeout", "200ms"]);
+    let mut child = command
+        .env("CAIRN_ROOT", root)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start");
+    let mut stderr = String::new();
+    let mut pipe = child.stderr.take().expect("piped");
+    pipe.read_to_string(&mut stderr).expect("text");
+    assert_eq!(child.wait().expect("wait").code(), Some(1));
+    assert_eq!(
+        stderr,
+        "error: gave up after 200 ms, as --timeout says\n  \
+         next:      run the same command to resume\n"
+    );
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use cairn_types::Platform;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::examples;
+
 const EXAMPLES: &str = "\
 Examples:
   cairn bundle create busybox:1.36 /run/demo
@@ -14,6 +16,7 @@ Then: runc run -b /run/demo demo";
 
 /// The group; without a verb it lists.
 #[derive(Debug, Args)]
+#[command(before_help = examples::BUNDLE)]
 pub struct BundleArgs {
     /// Which verb
     #[command(subcommand)]
@@ -28,10 +31,11 @@ pub enum BundleVerb {
     #[command(before_help = EXAMPLES)]
     Create(BundleCreate),
     /// Unmount bundles and delete them
-    #[command(visible_alias = "remove", aliases = ["del", "delete"])]
+    #[command(visible_alias = "remove", aliases = ["del", "delete"],
+              before_help = examples::BUNDLE_RM)]
     Rm(BundleRm),
     /// List bundles
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", before_help = examples::BUNDLE_LS)]
     Ls,
 }
 

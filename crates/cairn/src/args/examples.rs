@@ -57,6 +57,12 @@ examples! {
                      "snapshots usage -b 0c5943b2c9a0  one, in bytes";
     SNAPSHOTS_RM: "snapshots rm 0c5943b2c9a0        unpacked again when it is needed",
                   "snapshots rm --recursive 0c5943b2c9a0      with all that stands on it";
+    BUNDLE: "bundle create busybox:1.36 /run/demo      then: runc run -b /run/demo demo",
+            "bundle                                    list them";
+    BUNDLE_RM: "bundle rm /run/demo              unmount it and delete its files",
+               "bundle rm $(cairn bundle ls -q)";
+    BUNDLE_LS: "bundle ls                        what is mounted, and how big its changes are",
+               "bundle ls -q                     their directories";
     DF: "df                               by kind",
         "df --json | jq .[].reclaimable   what `cairn gc` would free";
     GC: "gc --dry-run                     what would go",

@@ -1,21 +1,28 @@
 //! May this process use the store at all? Said before anything is tried.
 
-use std::{io, os::unix::net::UnixStream, path::Path};
+use std::{io, os::unix::net::UnixStream, path::Path, sync::mpsc, thread, time::Duration};
 
 use cairn_node::EngineKind;
 use cairn_types::ErrorKind;
 
 use super::Result;
-use crate::error::{Problem, quote};
+use crate::{
+    error::{Problem, quote},
+    size,
+};
 
 /// Names the engine.
 const ENGINE: &str = "CAIRN_METADATA__ENGINE";
+
+/// How long a daemon may take to answer when `--connect-timeout` does not say.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a daemon would listen.
 const SOCKET: &str = "/run/cairn/cairn.sock";
 
 /// A socket that was asked for and that refuses never leads to embedded mode.
-pub(super) fn unreachable_daemon(socket: &Path) -> Problem {
+pub(super) fn unreachable_daemon(socket: &Path, patience: Option<Duration>) -> Problem {
+    let patience = patience.unwrap_or(PATIENCE);
     let attempted = "reach cairnd at";
     let name = socket.display().to_string();
     let problem = |kind, reason: String| {
@@ -23,7 +30,7 @@ pub(super) fn unreachable_daemon(socket: &Path) -> Problem {
         problem.object = Some(("daemon".to_owned(), name.clone()));
         problem
     };
-    match UnixStream::connect(socket) {
+    match connect(socket, patience) {
         Ok(_) => problem(
             ErrorKind::Unimplemented,
             "this cairn speaks over no socket yet".to_owned(),
@@ -33,10 +40,29 @@ pub(super) fn unreachable_daemon(socket: &Path) -> Problem {
             let reason = format!("permission denied (you are {})", user());
             problem(ErrorKind::PermissionDenied, reason)
         }
+        Err(err) if err.kind() == io::ErrorKind::TimedOut => {
+            let reason = format!("no answer within {}", size::duration(patience));
+            problem(ErrorKind::Unavailable, reason)
+                .next("systemctl status cairnd")
+                .next("leave out --address to work without a daemon")
+        }
         Err(_) => problem(ErrorKind::Unavailable, "nobody listens there".to_owned())
             .next("systemctl start cairnd")
             .next("leave out --address to work without a daemon"),
     }
+}
+
+/// A listener whose queue is full lets callers wait for ever; the thread that does so ends with the
+/// program.
+fn connect(socket: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let (answer, wait) = mpsc::channel();
+    let socket = socket.to_owned();
+    thread::Builder::new().spawn(move || {
+        // Nobody waits any more when it is late.
+        let _ = answer.send(UnixStream::connect(socket));
+    })?;
+    wait.recv_timeout(patience)
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Layers are unpacked with their owners and mounted, so nobody but root gets far; better to say so

@@ -57,6 +57,11 @@ impl Client {
         Ok(self.node.images(&self.ns)?.into_iter().map(image).collect())
     }
 
+    /// One image by its full name.
+    pub fn image(&self, name: &ImageName) -> Result<model::Image> {
+        Ok(image(self.node.image(&self.ns, name)?))
+    }
+
     /// The full name a person means.
     pub fn resolve(&self, text: &str, attempted: &str) -> Result<ImageName> {
         Ok(self.node.resolve(&self.ns, text, attempted)?)
@@ -84,7 +89,7 @@ impl Client {
     fn new_image(&self, imported: &Imported) -> Result<NewImage> {
         let platform = imported.platform.as_ref();
         Ok(NewImage {
-            image: image(self.node.image(&self.ns, &imported.name)?),
+            image: self.image(&imported.name)?,
             platform: platform.map_or_else(|| "-".to_owned(), ToString::to_string),
         })
     }

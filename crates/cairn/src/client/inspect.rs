@@ -43,7 +43,7 @@ fn details(inspect: Inspect) -> Details {
             name: inspect.image.name.to_string(),
             namespace: inspect.image.namespace.to_string(),
             added: moment(inspect.image.created_at),
-            root: tree(&inspect.tree, &inspect.config_bytes),
+            root: tree(&inspect.tree, &inspect.config_bytes, false),
         },
         image: image(inspect.image),
         manifest: inspect.manifest_bytes,
@@ -62,7 +62,8 @@ fn find<'n>(
     node.children.iter().find_map(|child| find(child, wanted))
 }
 
-fn tree(node: &InspectNode, config: &[u8]) -> model::Node {
+/// The platform of a manifest is worth saying where there is a choice; its configuration says it.
+fn tree(node: &InspectNode, config: &[u8], listed: bool) -> model::Node {
     let role = match node.role {
         Role::Index => "index".to_owned(),
         Role::Manifest => "manifest".to_owned(),
@@ -76,9 +77,8 @@ fn tree(node: &InspectNode, config: &[u8]) -> model::Node {
         Role::Layer(_) => layer_notes(node),
         _ => vec![node.descriptor.media_type.clone()],
     };
-    if let (Role::Manifest, Some(platform)) = (node.role, &node.platform) {
+    if let (Role::Manifest, true, Some(platform)) = (node.role, listed, &node.platform) {
         notes.push(platform.to_string());
-        notes.dedup();
     }
     if !node.present {
         notes.push("not here".to_owned());
@@ -91,7 +91,7 @@ fn tree(node: &InspectNode, config: &[u8]) -> model::Node {
         children: node
             .children
             .iter()
-            .map(|child| tree(child, config))
+            .map(|child| tree(child, config, true))
             .collect(),
     }
 }

@@ -103,6 +103,6 @@ fn rm(context: &Context, texts: &[String]) -> Result {
     context.removing(texts, |text| {
         let digest = client.resolve_blob(text, "remove blob")?;
         client.remove_blob(&digest)?;
-        Ok(vec![digest.to_string()])
+        Ok(vec![digest.to_string().into()])
     })
 }

@@ -7,7 +7,7 @@ use std::{
 
 use cairn_types::{ErrorKind, ImageName};
 
-use super::{Context, Result, Stop, newer, now};
+use super::{Context, Gone, Result, Stop, newer, now};
 use crate::{
     args::{
         Check, Export, ImagesVerb, Import, Inspect, List, MountImage, Remove, SortBy, Tag, Unmount,
@@ -120,6 +120,10 @@ fn export(context: &Context, args: &Export) -> Result {
             .next("cairn images export FILE REF")
             .into());
     }
+    if standard && context.global.wants_json() {
+        let text = "standard output is taken by the archive";
+        return Err(Problem::usage(text).next("leave out --json").into());
+    }
     let progress = context.progress("export")?;
     let client = Client::open(&context.global)?;
     let resolve = |text: &String| client.resolve(text, "export image");
@@ -201,6 +205,10 @@ fn check(context: &Context, args: &Check) -> Result {
 }
 
 fn inspect(context: &Context, args: &Inspect) -> Result {
+    if (args.raw || args.config) && context.global.wants_json() {
+        let text = "standard output is taken by the document's own bytes";
+        return Err(Problem::usage(text).next("leave out --json").into());
+    }
     let client = Client::open(&context.global)?;
     let name = client.resolve(&args.image, "inspect image")?;
     let details = client.inspect(&name, args.platform.as_ref())?;
@@ -244,38 +252,44 @@ fn tag(context: &Context, args: &Tag) -> Result {
     let targets = targets.map_err(as_usage)?;
     let client = Client::open(&context.global)?;
     let source = client.resolve(&args.source, "tag image")?;
-    context.each(&targets, |target| {
+    let mut documents = Vec::new();
+    let result = context.each(&targets, |target| {
         client.tag(&source, target, args.force)?;
-        if !context.out.quiet {
+        if context.global.wants_json() {
+            documents.push(client.image(target)?);
+        } else if !context.out.quiet {
             context.out.line(target.as_str());
         }
         Ok(())
-    })
+    });
+    if context.global.wants_json() {
+        context.out.json(&documents);
+    }
+    result
 }
 
 fn rm(context: &Context, args: &Remove) -> Result {
     let client = Client::open(&context.global)?;
-    let result = context.each(&args.images, |text| {
+    let result = context.removing(&args.images, |text| {
         let name = match client.resolve(text, "remove image") {
-            Err(problem) if args.ignore && problem.kind == ErrorKind::NotFound => return Ok(()),
+            Err(problem) if args.ignore && problem.kind == ErrorKind::NotFound => {
+                return Ok(Vec::new());
+            }
             name => name?,
         };
         let removed = client.remove_image(&name, args.force)?;
-        if !context.out.quiet {
-            let mut line = format!("removed {}", quote(name.as_str()));
-            let dirs: Vec<String> = removed
-                .bundles
-                .iter()
-                .map(|dir| quote(&dir.display().to_string()))
-                .collect();
-            match dirs.as_slice() {
-                [] => {}
-                [dir] => line.push_str(&format!(" (bundle {dir} keeps its files)")),
-                dirs => line.push_str(&format!(" (bundles {} keep their files)", dirs.join(", "))),
-            }
-            context.out.line(line);
-        }
-        Ok(())
+        let dirs: Vec<String> = removed
+            .bundles
+            .iter()
+            .map(|dir| quote(&dir.display().to_string()))
+            .collect();
+        let note = match dirs.as_slice() {
+            [] => String::new(),
+            [dir] => format!(" (bundle {dir} keeps its files)"),
+            dirs => format!(" (bundles {} keep their files)", dirs.join(", ")),
+        };
+        let name = name.to_string();
+        Ok(vec![Gone { name, note }])
     });
     if args.sync {
         client.gc(false)?;
@@ -291,8 +305,15 @@ fn mount(context: &Context, args: &MountImage) -> Result {
         None => fresh_target(&name),
     };
     let mounted = client.mount_image(&name, &target, args.rw, args.platform.clone())?;
-    // Alone on standard output, so that `cd $(cairn mount busybox)` works.
-    context.out.line(mounted.display().to_string());
+    let mounted = mounted.display().to_string();
+    if context.global.wants_json() {
+        context
+            .out
+            .json(&serde_json::json!({"image": name.as_str(), "target": mounted}));
+    } else {
+        // Alone on standard output, so that `cd $(cairn mount busybox)` works.
+        context.out.line(mounted);
+    }
     Ok(())
 }
 

@@ -86,6 +86,7 @@ fn rm(context: &Context, texts: &[String], recursive: bool) -> Result {
         if key.as_str() != text && digits.is_some_and(|n| n < REMOVE_DIGITS_MIN) {
             return Err(super::too_few_digits("snapshot", text, "snapshots").into());
         }
-        Ok(client.remove_snapshot(&key, recursive)?)
+        let gone = client.remove_snapshot(&key, recursive)?;
+        Ok(gone.into_iter().map(Into::into).collect())
     })
 }

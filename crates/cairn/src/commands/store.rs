@@ -28,6 +28,7 @@ pub fn gc(context: &Context, dry_run: bool) -> Result {
 
 /// `version` needs no store: it must answer when the store does not open.
 pub fn version(context: &Context) -> Result {
+    Client::check_address(&context.global)?;
     let platform = cairn_types::Platform::host();
     let root = context.global.root.display();
     if context.global.wants_json() {
