@@ -39,6 +39,18 @@ pub fn umoci_unpack(layout: &Path, tag: &str, bundle: &Path) -> PathBuf {
     bundle.join("rootfs")
 }
 
+/// Tries to; what umoci printed when it does not unpack it.
+pub fn umoci_try_unpack(layout: &Path, tag: &str, bundle: &Path) -> Result<PathBuf, String> {
+    let image = format!("{}:{tag}", layout.display());
+    let mut command = Command::new("umoci");
+    command.args(["unpack", "--image", &image]).arg(bundle);
+    let output = command.output().expect("start umoci");
+    if output.status.success() {
+        return Ok(bundle.join("rootfs"));
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 /// A containerd of our own on a socket in a temporary directory.
 pub struct Containerd {
     work: TempDir,
@@ -77,6 +89,15 @@ impl Containerd {
         containerd
     }
 
+    /// Runs `ctr` against it; what it printed on stderr when it fails.
+    pub fn attempt(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.ctr(arguments);
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
     fn ctr(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("ctr");
         command
@@ -100,4 +121,24 @@ impl Drop for Containerd {
             .status();
         let _ = self.daemon.wait();
     }
+}
+
+/// Runs a bundle to its end by runc or crun; what the container printed.
+///
+/// crun refuses a host whose second cgroup hierarchy has controllers of its own, whatever it is to
+/// run. It does not see that one where it is not mounted, so it is taken out of sight of both.
+pub fn contain(runtime: &str, bundle: &Path, id: &str) -> String {
+    let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
+    let state = tempfile::tempdir().expect("temporary directory");
+    let (state, bundle) = (
+        state.path().display().to_string(),
+        bundle.display().to_string(),
+    );
+    run(
+        "unshare",
+        &[
+            "--mount", "--", "sh", "-c", script, "sh", runtime, "--root", &state, "run", "-b",
+            &bundle, id,
+        ],
+    )
 }

@@ -128,11 +128,7 @@ fn a_container_runs(cairn: &Cairn) {
         let arguments = ["bundle", "create", "localhost/t:real", text(&bundle), "--"];
         let program = ["python3", "-c", "print(6*7)"];
         cairn.ok(&[&arguments[..], &program[..]].concat());
-        let state = cairn.path(runtime);
-        let printed = peers::run(
-            runtime,
-            &["--root", text(&state), "run", "-b", text(&bundle), id],
-        );
+        let printed = peers::contain(runtime, &bundle, id);
         assert_eq!(printed.trim(), "42", "{runtime}");
         cairn.ok(&["bundle", "rm", text(&bundle)]);
         assert!(!bundle.exists());
