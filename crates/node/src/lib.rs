@@ -21,6 +21,7 @@ mod resolve;
 mod settle;
 mod store;
 mod unpack;
+mod uploads;
 mod walk;
 
 pub use bundle::{BundleInfo, BundleRequest, Bundled, Net};

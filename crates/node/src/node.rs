@@ -104,6 +104,7 @@ impl Node {
                 _lock: lock,
             }),
         };
+        node.sweep_uploads()?;
         node.finish_bundles()?;
         Ok(node)
     }

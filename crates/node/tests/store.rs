@@ -310,3 +310,23 @@ fn a_store_is_opened_once_and_never_from_the_future() {
     assert_eq!(failure.causes, ["last written by cairn 0.9.1"]);
     assert_eq!(failure.next, ["install cairn >= 0.9.1"]);
 }
+
+/// As after a kill: nobody resumes a part of an import, but a client comes back for its own upload.
+#[test]
+fn opening_throws_away_what_a_dead_import_left() {
+    let store = Store::new();
+    let writer = |reference: &str| {
+        let reference = cairn_types::IngestRef::parse(reference).expect("ref");
+        let ingest = store.node.content().writer(&store.ns, &reference, None, 0);
+        std::io::Write::write_all(&mut ingest.expect("writer"), b"some bytes").expect("write");
+    };
+    writer("cairn.import-4711-0");
+    writer("client-upload");
+    let Store { dir, node, ns } = store;
+    drop(node);
+    let node = open(&dir.path().join("root")).expect("open again");
+    let left = node.content().ingests(&ns).expect("ingests");
+    let left: Vec<&str> = left.iter().map(|info| info.reference.as_str()).collect();
+    assert_eq!(left, ["client-upload"]);
+    assert_eq!(files_below(&node.root().join("content/ingest")), 1);
+}

@@ -8,13 +8,12 @@ use std::{
     collections::HashSet,
     io::{self, Cursor},
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll},
     thread,
 };
 
 use async_compression::tokio::bufread::{BzDecoder, GzipDecoder, XzDecoder, ZstdDecoder};
-use cairn_types::{Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
+use cairn_types::{Classified, Digest, ErrorKind, Labels, Namespace};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 use tokio_stream::StreamExt;
 use tokio_tar::{ArchiveBuilder, Entry, EntryType};
@@ -24,7 +23,7 @@ use super::{
     archive::{Archive, Place, clean, link_target, not_an_archive},
     skim,
 };
-use crate::{Failure, Node, documents::DOCUMENT_BYTES_MAX};
+use crate::{Failure, Node, documents::DOCUMENT_BYTES_MAX, uploads};
 
 /// Most bytes of all documents of a stream together, kept in memory.
 const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
@@ -161,9 +160,6 @@ struct Taker<'a> {
     stored: &'a mut Vec<Digest>,
 }
 
-/// Makes ingest refs that no other stream uses.
-static INGESTS: AtomicU64 = AtomicU64::new(0);
-
 impl Taker<'_> {
     async fn run(&mut self, reader: Bytes) -> Result<(), Failure> {
         let name = self.archive.name.clone();
@@ -268,9 +264,7 @@ impl Taker<'_> {
         mut entry: Entry<R>,
     ) -> Result<Digest, Failure> {
         let expected = blob_name(name);
-        let number = INGESTS.fetch_add(1, Ordering::Relaxed);
-        let reference = format!("stream-{}-{number}", std::process::id());
-        let reference = IngestRef::parse(&reference).map_err(|err| Failure::of(ATTEMPTED, &err))?;
+        let reference = uploads::name().map_err(|err| Failure::of(ATTEMPTED, &err))?;
         let content = self.node.content();
         let mut ingest = match content.writer(self.ns, &reference, expected.as_ref(), size) {
             Ok(ingest) => ingest,

@@ -8,7 +8,7 @@ use std::{
     io::{self, Read},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
 };
@@ -17,11 +17,11 @@ use cairn_content::Ingest;
 use cairn_layer::{Options, Unpacked};
 use cairn_snapshot::Staged;
 use cairn_types::{
-    Classified, Compression, DiffId, Digest, ErrorKind, IngestRef, Labels, LayerType, SnapshotKey,
+    Classified, Compression, DiffId, Digest, ErrorKind, Labels, LayerType, SnapshotKey,
 };
 
 use super::{Reading, Work};
-use crate::{Failure, Phase};
+use crate::{Failure, Phase, uploads};
 
 /// The label that tells a packed layer's diff ID (containerd `core/images/labels.go`).
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -56,9 +56,6 @@ pub(crate) struct Made {
     /// Blobs that were not in the namespace before.
     pub(crate) stored: Vec<Digest>,
 }
-
-/// Makes `ingest` refs that no other import uses.
-static INGESTS: AtomicU64 = AtomicU64::new(0);
 
 /// Does all jobs. After a failure what was stored is still listed in `made`, for cleaning up.
 pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Result<(), Failure> {
@@ -152,10 +149,8 @@ fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result
 }
 
 fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
-    let number = INGESTS.fetch_add(1, Ordering::Relaxed);
-    let name = format!("import-{}-{number}-{}", std::process::id(), job.digest);
     let reference =
-        IngestRef::parse(&name).map_err(|err| work.failure(Failure::of(work.attempted, &err)))?;
+        uploads::name().map_err(|err| work.failure(Failure::of(work.attempted, &err)))?;
     let opened = work
         .node
         .content()
