@@ -60,7 +60,15 @@ impl From<Failure> for Problem {
     fn from(failure: Failure) -> Problem {
         let mut problem = Problem::new(failure.kind, &failure.attempted, "", &*failure.reason);
         problem.object = failure.object.clone();
-        problem.namespace = failure.namespace.clone();
+        // `default (2 images; …)`: no namespace has a blank in its name.
+        let named = failure.namespace.as_deref().map(|text| {
+            let parts = text
+                .strip_suffix(')')
+                .and_then(|text| text.split_once(" ("));
+            parts.map_or((text, None), |(name, note)| (name, Some(note)))
+        });
+        problem.namespace = named.map(|(name, _)| name.to_owned());
+        problem.namespace_note = named.and_then(|(_, note)| note).map(str::to_owned);
         problem.found_in = failure.found_in.clone();
         problem.causes = failure.causes.clone();
         problem.location = failure.location.clone();

@@ -255,6 +255,15 @@ impl From<cairn_types::NameError> for Problem {
     }
 }
 
+/// Why a system call failed, in lower case and without its number.
+pub fn io_reason(err: &std::io::Error) -> String {
+    let text = err.to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
+}
+
 /// A name as a shell takes it back: quoted when it needs it, control characters escaped.
 pub fn quote(name: &str) -> String {
     let escaped = escape(name);

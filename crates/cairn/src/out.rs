@@ -142,7 +142,8 @@ fn settle(result: io::Result<()>) {
     if err.kind() == io::ErrorKind::BrokenPipe {
         process::exit(STATUS_SIGPIPE);
     }
-    let text = format!("error: cannot write standard output: {err}\n");
+    let reason = crate::error::io_reason(&err);
+    let text = format!("error: cannot write standard output: {reason}\n");
     let _ = io::stderr().lock().write_all(text.as_bytes());
     process::exit(1);
 }

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::{error::quote, size, table::short_digest};
+use crate::{
+    size,
+    table::{printable, short_digest},
+};
 
 mod rate;
 mod show;
@@ -70,12 +73,13 @@ pub fn label(digest: &str) -> String {
         .to_owned()
 }
 
-/// The line above the layers.
-pub fn headline(verb: &str, name: &str, platform: &str, layers: usize, bytes: u64) -> String {
-    let plural = if layers == 1 { "" } else { "s" };
-    let platform = if platform.is_empty() { "-" } else { platform };
-    let (name, bytes) = (quote(name), size::bytes(bytes));
-    format!("{verb} {name}  {platform}  {layers} layer{plural}  {bytes}")
+/// The line above the layers. What is exported is all blobs, on no platform.
+pub fn headline(verb: &str, name: &str, platform: &str, blobs: usize, bytes: u64) -> String {
+    let noun = if verb == "export" { "blob" } else { "layer" };
+    let plural = if blobs == 1 { "" } else { "s" };
+    let gap = if platform.is_empty() { "" } else { "  " };
+    let (name, bytes) = (printable(name), size::bytes(bytes));
+    format!("{verb} {name}{gap}{platform}  {blobs} {noun}{plural}  {bytes}")
 }
 
 /// `1 s left, 2 s`: what is left by the present rate, and what has passed.
@@ -91,7 +95,7 @@ pub fn remaining(left: u64, rate: Option<u64>, passed: Duration) -> String {
 /// One line of `--progress=plain`.
 pub fn plain(verb: &str, name: &str, phase: &str, done: u64, total: u64) -> String {
     let percent = size::percent(done, total);
-    let (name, done, total) = (quote(name), size::bytes(done), size::bytes(total));
+    let (name, done, total) = (printable(name), size::bytes(done), size::bytes(total));
     format!("{verb} {name}: {phase} {done} of {total} ({percent}%)")
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use cairn_types::ErrorKind;
 
-use crate::error::Problem;
+use crate::error::{Problem, io_reason, quote};
 
 /// Has `write` write a file beside `path`, and puts it in its place when it is whole. What is no
 /// file (a device, a pipe) is written to directly.
@@ -57,11 +57,15 @@ fn failed(path: &Path, err: &io::Error) -> Problem {
             let reason = "no space left on its file system".to_owned();
             (ErrorKind::ResourceExhausted, reason)
         }
-        _ => (ErrorKind::Internal, err.to_string()),
+        _ => (ErrorKind::Internal, io_reason(err)),
     };
     let mut problem = Problem::new(kind, "write", &path.display().to_string(), reason);
     if let Some((noun, _)) = &mut problem.object {
         "file".clone_into(noun);
+    }
+    if let (io::ErrorKind::NotFound, Some(parent)) = (err.kind(), path.parent()) {
+        let parent = quote(&parent.display().to_string());
+        problem = problem.next(format!("mkdir -p {parent}"));
     }
     problem
 }

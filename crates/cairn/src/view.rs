@@ -337,6 +337,16 @@ pub fn tree(tree: &Tree, short: bool) -> String {
     text
 }
 
+/// The digests in a text.
+fn short_words(text: &str) -> String {
+    let word = |word: &str| match word.strip_suffix(',') {
+        Some(word) => format!("{},", short_digest(word)),
+        None => short_digest(word),
+    };
+    let words: Vec<String> = text.split(' ').map(word).collect();
+    words.join(" ")
+}
+
 fn branch(text: &mut String, indent: &str, last: bool, node: &Node, short: bool) {
     let digest = if short {
         short_digest(&node.digest)
@@ -345,10 +355,11 @@ fn branch(text: &mut String, indent: &str, last: bool, node: &Node, short: bool)
     };
     let corner = if last { "└─" } else { "├─" };
     let (role, bytes) = (&node.role, size::bytes(node.size));
-    let line = format!(
-        "{indent}{corner} {role:8}  {digest}  {bytes:9}  {}",
-        node.note
-    );
+    let note = match short {
+        true => short_words(&node.note),
+        false => node.note.clone(),
+    };
+    let line = format!("{indent}{corner} {role:8}  {digest}  {bytes:9}  {note}");
     text.push_str(line.trim_end());
     text.push('\n');
     let below = format!("{indent}{}", if last { "   " } else { "│  " });

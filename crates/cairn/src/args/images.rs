@@ -55,8 +55,8 @@ pub enum ImagesVerb {
 /// `import`
 #[derive(Debug, Args)]
 pub struct Import {
-    /// Archive, layout directory, or - for standard input
-    #[arg(value_name = "FILE|-", required_unless_present = "input")]
+    /// Archive, layout directory, or - for standard input [default: -]
+    #[arg(value_name = "FILE|-")]
     pub file: Option<PathBuf>,
     /// docker's spelling of the argument
     #[arg(short, long, hide = true, value_name = "FILE", conflicts_with = "file")]

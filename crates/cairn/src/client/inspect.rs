@@ -5,7 +5,7 @@ use cairn_types::{Digest, ImageName, Platform};
 use jiff::Timestamp;
 
 use super::{Client, Result, images::image, moment};
-use crate::{model, size, table::short_digest};
+use crate::{model, size};
 
 /// What is known about one image.
 pub struct Details {
@@ -104,7 +104,7 @@ fn layer_notes(node: &InspectNode) -> Vec<String> {
     };
     let mut notes = vec![form.to_owned()];
     if let Some(diff) = &node.diff_id {
-        notes.push(format!("diff {}", short_digest(&diff.to_string())));
+        notes.push(format!("diff {diff}"));
     }
     if let Some(usage) = node.unpacked {
         notes.push(format!("unpacked {}", size::bytes(usage.bytes)));

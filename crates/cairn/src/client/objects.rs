@@ -69,7 +69,8 @@ impl Client {
         let problem = |kind, reason: &str| Problem::new(kind, attempted, &name, reason);
         if first > 0 && first >= source.size() {
             let reason = format!("it has only {} bytes", source.size());
-            return Err(problem(ErrorKind::InvalidArgument, &reason));
+            return Err(problem(ErrorKind::InvalidArgument, &reason)
+                .next(format!("cairn content info {name}")));
         }
         let size = source.size();
         let end = last.map_or(size, |last| last.saturating_add(1).min(size));

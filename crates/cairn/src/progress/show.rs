@@ -247,7 +247,12 @@ impl State {
     fn plain(&self, verb: &str) -> String {
         let done = self.layers.iter().map(|l| l.done).sum();
         let total = self.layers.iter().map(|l| l.total).sum();
-        plain(verb, &self.name, "stored", done, total)
+        let word = if verb == "export" {
+            "written"
+        } else {
+            "stored"
+        };
+        plain(verb, &self.name, word, done, total)
     }
 
     /// Places the line of one layer, and the total below all.

@@ -1,0 +1,25 @@
+//! Transcripts on a real store: `$ ` lines run in a shell, the rest is what must be seen.
+
+mod support;
+
+use support::Scene;
+
+#[test]
+fn images() {
+    Scene::with_archives().play(include_str!("transcripts/images.txt"));
+}
+
+#[test]
+fn objects() {
+    Scene::with_archives().play(include_str!("transcripts/objects.txt"));
+}
+
+#[test]
+fn documents() {
+    Scene::with_archives().play(include_str!("transcripts/documents.txt"));
+}
+
+#[test]
+fn names_and_aliases() {
+    Scene::with_archives().play(include_str!("transcripts/names.txt"));
+}
