@@ -379,6 +379,44 @@ fn labels_that_a_runtime_would_obey_are_not_taken_over() {
     assert_eq!(own, ["org.example.note"]);
 }
 
+/// A runtime opens `/dev/null` for the process it starts, and covers `/proc/kcore` with it.
+#[test]
+fn a_volume_is_never_mounted_over_the_kernels_files() {
+    let script = "ls -d /a/. /b/. /c/. /d/.; cat /dev/null; stat -c %F /dev/null; \
+                  grep -c volumes /proc/self/mountinfo";
+    let store = imported(
+        &tree(|root| {
+            symlink("busybox", root.join("bin/grep")).expect("link");
+            symlink("/data/seed", root.join("dev/null")).expect("link");
+            for (name, target) in [("a", "/dev"), ("b", "proc/sys"), ("c", ".."), ("d", "data")] {
+                symlink(target, root.join(name)).expect("link");
+            }
+        }),
+        &json!({
+            "Cmd": ["/bin/sh", "-c", script],
+            "Volumes": {"/a": {}, "/b": {}, "/c": {}, "/d": {}, "/data": {}, "/data/../d/.": {}},
+        }),
+    );
+    for runtime in ["runc", "crun"] {
+        let bundle = create(&store, |_| ()).expect("create");
+        let volumes: Vec<Value> = config(&bundle)["mounts"]
+            .as_array()
+            .expect("mounts")
+            .iter()
+            .filter(|mount| mount["type"] == "bind")
+            .map(|mount| mount["destination"].clone())
+            .collect();
+        assert_eq!(volumes, ["/data"]);
+        assert_eq!(
+            contained(runtime, &bundle),
+            "/a/.\n/b/.\n/c/.\n/d/.\ncharacter special file\n1\n",
+            "{runtime}"
+        );
+        store.node.bundle_remove(&bundle).expect("remove");
+    }
+    assert_no_bundle(&store);
+}
+
 type Change = Box<dyn FnOnce(&mut BundleRequest)>;
 
 #[test]
@@ -408,6 +446,23 @@ fn what_cannot_be_made_leaves_nothing() {
         (
             "into /proc",
             json!({"Cmd": ["sh"], "WorkingDir": "/evil"}),
+            Box::new(|_| ()),
+        ),
+        (
+            "into /proc",
+            json!({"Cmd": ["sh"], "WorkingDir": "/dev/fd/7"}),
+            Box::new(|_| ()),
+        ),
+        (
+            "volume \"/bin/sh\": it is not a directory",
+            json!({"Cmd": ["sh"], "Volumes": {"/bin/sh": {}}}),
+            Box::new(|_| ()),
+        ),
+        (
+            "more than 1024 volumes",
+            json!({"Cmd": ["sh"], "Volumes": (0..1025)
+                .map(|i| (format!("/v{i}"), json!({})))
+                .collect::<serde_json::Map<_, _>>()}),
             Box::new(|_| ()),
         ),
         ("NUL byte", json!({"Cmd": ["a\0b"]}), Box::new(|_| ())),

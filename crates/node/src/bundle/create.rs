@@ -244,10 +244,8 @@ impl Node {
         })?;
         let listed = spec::sorted(config.volumes().clone().unwrap_or_default());
         let volumes = make_volumes(place, bundle, root, &listed).map_err(|err| match err {
-            Volumes::TooMany => {
-                let reason = format!("the image has more than {VOLUMES_MAX} volumes");
-                refuse(ErrorKind::InvalidArgument, reason)
-            }
+            Volumes::Unfit(reason) => refuse(ErrorKind::InvalidArgument, reason)
+                .at(format!("image {}", request.image)),
             Volumes::Failed(err) => failed(&err),
         })?;
         let document = spec::spec(Parts {
@@ -356,7 +354,7 @@ fn mount_points_are_real(root: &Dir) -> Result<(), String> {
 }
 
 enum Volumes {
-    TooMany,
+    Unfit(String),
     Failed(cairn_sys::Error),
 }
 
@@ -366,17 +364,24 @@ fn make_volumes(
     root: &Dir,
     listed: &[String],
 ) -> Result<Vec<(String, PathBuf)>, Volumes> {
-    // A path given twice in two spellings is one volume, and the kernel's mounts are not covered.
-    let mut paths: Vec<String> = listed
-        .iter()
-        .filter(|path| !path.contains('\0') && !process::is_kernels(path))
-        .map(|path| cwd::clean(path))
-        .collect();
+    if listed.len() > VOLUMES_MAX {
+        let reason = format!("the image has more than {VOLUMES_MAX} volumes");
+        return Err(Volumes::Unfit(reason));
+    }
+    // A runtime follows the image's links to where it mounts. So what counts is where they lead: a
+    // directory of the image bound over `/dev` would have the runtime open whatever the image's
+    // `null` is a link to. The kernel's mounts are not covered, and a path given in two spellings is
+    // one volume.
+    let mut paths = Vec::new();
+    for path in listed.iter().filter(|path| !process::is_kernels(path)) {
+        let place = cwd::resolve(root, path)
+            .map_err(|reason| Volumes::Unfit(format!("volume {path:?}: {reason}")))?;
+        if !process::is_kernels(&place) {
+            paths.push(place);
+        }
+    }
     paths.sort_unstable();
     paths.dedup();
-    if paths.len() > VOLUMES_MAX {
-        return Err(Volumes::TooMany);
-    }
     if paths.is_empty() {
         return Ok(Vec::new());
     }
