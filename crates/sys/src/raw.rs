@@ -125,12 +125,13 @@ pub fn fsetxattr(fd: impl AsFd, name: &OsStr, value: &[u8]) -> Result<()> {
 
 /// Reads an extended attribute; `None` when it is not there or the file system has none.
 pub fn fgetxattr(fd: impl AsFd, name: &OsStr) -> Result<Option<Vec<u8>>> {
-    let get = || grow(|buffer| rustix::fs::fgetxattr(&fd, name, buffer));
-    match fault::call("fgetxattr", || attribute(&fd, name), get) {
+    // Told apart inside the call: most files lack it, and an error's words cost more than the answer.
+    let get = || match grow(|buffer| rustix::fs::fgetxattr(&fd, name, buffer)) {
         Ok(value) => Ok(Some(value)),
-        Err(err) if err.is(Errno::NODATA) || err.is(Errno::OPNOTSUPP) => Ok(None),
-        Err(err) => Err(err),
-    }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    };
+    fault::call("fgetxattr", || attribute(&fd, name), get)
 }
 
 /// The names of all extended attributes.
