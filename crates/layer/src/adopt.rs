@@ -6,7 +6,7 @@
 //! layer below that has it, as far as that one shows through at all.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
 };
@@ -21,7 +21,7 @@ use crate::{
         copy_attributes, file_type, is_opaque, lift_whiteouts, make_whiteout, set_opaque,
         set_times_of,
     },
-    path::{shown, split},
+    path::{join, shown, split},
 };
 
 /// Completes `upper` from `parents`, nearest first, which have been completed themselves.
@@ -41,9 +41,11 @@ pub fn adopt(
         let path = shown(path);
         move |source| Error::Adopt { path, source }
     };
+    let mut below = Below::new(parents, opaque_xattr);
+    let mut own = Way::new(upper, opaque_xattr, OPEN_DIRS_EACH_MAX);
     let mut changed = false;
     for path in &applied.whited {
-        changed |= take_back_marks(upper, parents, path, opaque_xattr).map_err(failed(path))?;
+        changed |= take_back_marks(&mut own, &mut below, path).map_err(failed(path))?;
     }
     // Deepest first: one that was made for another goes after it.
     for path in applied
@@ -52,14 +54,16 @@ pub fn adopt(
         .rev()
         .filter(|path| !path.is_empty())
     {
-        changed |= take_back_dir(upper, parents, path, opaque_xattr).map_err(failed(path))?;
+        changed |= take_back_dir(&mut own, &mut below, path).map_err(failed(path))?;
     }
+    // What was taken back is still open there.
+    let mut own = Way::new(upper, opaque_xattr, OPEN_DIRS_EACH_MAX);
     for path in &applied.invented {
-        let Some(model) = find(parents, path, opaque_xattr).map_err(failed(path))? else {
+        let Some(model) = below.find(path).map_err(failed(path))? else {
             continue;
         };
-        let own = descend(upper, path, opaque_xattr).map_err(failed(path))?;
-        if let Descent::Found(own) = own {
+        let found = own.descend(path).map_err(failed(path))?;
+        if let Descent::Found(own) = found {
             copy_attributes(&model, &own).map_err(failed(path))?;
         }
     }
@@ -74,15 +78,14 @@ pub fn adopt(
 /// Whiteouts in a directory that continues none below hide nothing: there, overlay reads the
 /// directory as it is, and shows them.
 fn take_back_marks(
-    upper: &Dir,
-    parents: &[Dir],
+    own: &mut Way<'_>,
+    below: &mut Below<'_>,
     path: &[u8],
-    opaque_xattr: &str,
 ) -> cairn_sys::Result<bool> {
-    if find(parents, path, opaque_xattr)?.is_some() {
+    if below.find(path)?.is_some() {
         return Ok(false);
     }
-    let Descent::Found(own) = descend(upper, path, opaque_xattr)? else {
+    let Descent::Found(own) = own.descend(path)? else {
         return Ok(false);
     };
     keeping_times(&own, || lift_whiteouts(&own))?;
@@ -91,17 +94,12 @@ fn take_back_marks(
 
 /// A directory that was invented for marks alone, and has none left, is not part of the layer: it
 /// would hide a file of the same name below, or show where nothing is.
-fn take_back_dir(
-    upper: &Dir,
-    parents: &[Dir],
-    path: &[u8],
-    opaque_xattr: &str,
-) -> cairn_sys::Result<bool> {
-    if find(parents, path, opaque_xattr)?.is_some() {
+fn take_back_dir(own: &mut Way<'_>, below: &mut Below<'_>, path: &[u8]) -> cairn_sys::Result<bool> {
+    if below.find(path)?.is_some() {
         return Ok(false);
     }
     let (parent, name) = split(path);
-    let Descent::Found(parent) = descend(upper, parent, opaque_xattr)? else {
+    let Descent::Found(parent) = own.descend(parent)? else {
         return Ok(false);
     };
     let removed = keeping_times(&parent, || parent.rmdir(OsStr::from_bytes(name)));
@@ -119,17 +117,29 @@ fn keeping_times(dir: &Dir, act: impl FnOnce() -> cairn_sys::Result<()>) -> cair
     set_times_of(dir, &before)
 }
 
-/// The directory of the first parent that has `path`, unless something nearer hides it.
-fn find(parents: &[Dir], path: &[u8], opaque_xattr: &str) -> cairn_sys::Result<Option<Dir>> {
-    for parent in parents {
-        match descend(parent, path, opaque_xattr)? {
-            Descent::Found(dir) => return Ok(Some(dir)),
-            Descent::Blocked => return Ok(None),
-            Descent::Hidden => return Ok(None),
-            Descent::Missing => {}
-        }
+/// The layers below, nearest first.
+struct Below<'a>(Vec<Way<'a>>);
+
+impl<'a> Below<'a> {
+    fn new(parents: &'a [Dir], opaque_xattr: &'a str) -> Below<'a> {
+        let most = OPEN_DIRS_EACH_MAX.min(OPEN_DIRS_MAX / parents.len().max(1));
+        let ways = parents
+            .iter()
+            .map(|parent| Way::new(parent, opaque_xattr, most));
+        Below(ways.collect())
     }
-    Ok(None)
+
+    /// The directory of the first parent that has `path`, unless something nearer hides it.
+    fn find(&mut self, path: &[u8]) -> cairn_sys::Result<Option<Dir>> {
+        for parent in &mut self.0 {
+            match parent.descend(path)? {
+                Descent::Found(dir) => return Ok(Some(dir)),
+                Descent::Blocked | Descent::Hidden => return Ok(None),
+                Descent::Missing => {}
+            }
+        }
+        Ok(None)
+    }
 }
 
 enum Descent {
@@ -142,27 +152,76 @@ enum Descent {
     Blocked,
 }
 
-fn descend(root: &Dir, path: &[u8], opaque_xattr: &str) -> cairn_sys::Result<Descent> {
-    let mut here = root.clone();
-    let mut hidden = false;
-    for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
-        hidden = hidden || is_opaque(&here, opaque_xattr)?;
-        match here.open_dir(OsStr::from_bytes(name)) {
-            Ok(dir) => here = dir,
-            Err(err) if err.is(Errno::NOENT) => {
-                return Ok(if hidden {
-                    Descent::Hidden
-                } else {
-                    Descent::Missing
-                });
-            }
-            Err(err) if err.is(Errno::NOTDIR) || err.is(Errno::LOOP) => {
-                return Ok(Descent::Blocked);
-            }
-            Err(err) => return Err(err),
+/// As many directories as all layers together keep open on the way: a process has 1,024 descriptors
+/// by default, and each of several hundred layers has one already.
+const OPEN_DIRS_MAX: usize = 256;
+/// As many as help one layer.
+const OPEN_DIRS_EACH_MAX: usize = 64;
+
+/// The way into one layer. Paths come sorted, so the last directories are kept open: a tree of a
+/// thousand levels would be walked a thousand times from its root otherwise.
+struct Way<'a> {
+    root: &'a Dir,
+    opaque_xattr: &'a str,
+    open_max: usize,
+    /// With whether something on the way to them, or themselves, is opaque.
+    open: HashMap<Vec<u8>, (Dir, bool)>,
+}
+
+impl<'a> Way<'a> {
+    fn new(root: &'a Dir, opaque_xattr: &'a str, open_max: usize) -> Way<'a> {
+        let open = HashMap::new();
+        Way {
+            root,
+            opaque_xattr,
+            open_max,
+            open,
         }
     }
-    Ok(Descent::Found(here))
+
+    fn descend(&mut self, path: &[u8]) -> cairn_sys::Result<Descent> {
+        let (mut here, mut hidden, mut known) = self.nearest(path)?;
+        let rest = &path[known.len()..];
+        for name in rest.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+            match here.open_dir(OsStr::from_bytes(name)) {
+                Ok(dir) => here = dir,
+                Err(err) if err.is(Errno::NOENT) => {
+                    return Ok(if hidden {
+                        Descent::Hidden
+                    } else {
+                        Descent::Missing
+                    });
+                }
+                Err(err) if err.is(Errno::NOTDIR) || err.is(Errno::LOOP) => {
+                    return Ok(Descent::Blocked);
+                }
+                Err(err) => return Err(err),
+            }
+            hidden = hidden || is_opaque(&here, self.opaque_xattr)?;
+            known = join(&known, name);
+            if self.open.len() >= self.open_max {
+                self.open.clear();
+            }
+            if self.open_max > 0 {
+                self.open.insert(known.clone(), (here.clone(), hidden));
+            }
+        }
+        Ok(Descent::Found(here))
+    }
+
+    /// The deepest directory on the way to `path` that is open, or the root; whether it hides what is
+    /// below, and its own path.
+    fn nearest(&self, path: &[u8]) -> cairn_sys::Result<(Dir, bool, Vec<u8>)> {
+        let mut at = path;
+        while !at.is_empty() {
+            if let Some((dir, hidden)) = self.open.get(at) {
+                return Ok((dir.clone(), *hidden, at.to_vec()));
+            }
+            (at, _) = split(at);
+        }
+        let hidden = is_opaque(self.root, self.opaque_xattr)?;
+        Ok((self.root.clone(), hidden, Vec::new()))
+    }
 }
 
 /// An opaque root, spelled out: a whiteout for each name of the layers below, an opaque mark on each

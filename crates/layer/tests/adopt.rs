@@ -275,3 +275,29 @@ fn a_link_below_lends_nothing() {
     stack(&place, &[lower, layer().file("lib/f", "1")]);
     assert_eq!(show(&place.path("1")), ["lib/", "lib/f = 1"]);
 }
+
+/// A thousand levels that a layer invents, with two layers below: the way is not walked anew from the
+/// root for each of them, which took minutes.
+#[test]
+fn deep_trees_are_adopted_in_time() {
+    let place = place();
+    let deep = vec!["d"; 1500].join("/");
+    let lower = layer().mode(0o700).owner(5, 6).dir(&deep);
+    let started = std::time::Instant::now();
+    stack(
+        &place,
+        &[
+            lower,
+            layer().file(&format!("{deep}/a"), "1"),
+            layer().file(&format!("{deep}/b"), "2").whiteout("d/e"),
+        ],
+    );
+    let took = started.elapsed();
+    assert!(took.as_secs() < 40, "{took:?}");
+    let bottom = place.upper("2").resolve_dir(deep.as_bytes()).unwrap();
+    let stat = bottom.self_stat().unwrap();
+    assert_eq!(
+        (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777),
+        (5, 6, 0o700)
+    );
+}
