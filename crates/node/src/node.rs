@@ -27,7 +27,7 @@ use cairn_sys::{
 use cairn_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
+use crate::{Failure, failure::words};
 
 /// The version of the tree that this build writes; older ones it could read, newer ones it refuses.
 const LAYOUT: u32 = 1;
@@ -132,17 +132,29 @@ impl Node {
 
 /// 0711 whatever the umask is: snapshots' parents are 0700, and mounts of bundles need the way.
 fn make_root(root: &Path) -> Result<(), Failure> {
+    // Mounts are handed out as text, in which such a name cannot be written.
+    if root.to_str().is_none() {
+        let reason = "its path is not valid UTF-8";
+        return Err(Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, reason)
+            .object("store", root.display()));
+    }
     let made = std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o711)
         .create(root);
     made.map_err(|err| {
-        let kind = match err.kind() {
-            std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-            std::io::ErrorKind::StorageFull => ErrorKind::ResourceExhausted,
-            _ => ErrorKind::Internal,
+        let (kind, reason) = match err.kind() {
+            std::io::ErrorKind::PermissionDenied => (ErrorKind::PermissionDenied, words(&err)),
+            std::io::ErrorKind::StorageFull => (ErrorKind::ResourceExhausted, words(&err)),
+            std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
+                let reason = "it is not a directory".to_owned();
+                (ErrorKind::FailedPrecondition, reason)
+            }
+            _ => (ErrorKind::Internal, words(&err)),
         };
-        Failure::new(kind, ATTEMPTED, err.to_string()).object("store", root.display())
+        Failure::new(kind, ATTEMPTED, reason)
+            .object("store", root.display())
+            .next("choose another directory: --root DIR")
     })
 }
 
@@ -153,9 +165,13 @@ fn locked(root: &Path, err: &LockError) -> Failure {
                 Some(pid) => format!("locked by {program} (pid {pid})"),
                 None => "locked by another process".to_owned(),
             };
-            Failure::new(ErrorKind::Unavailable, ATTEMPTED, by)
-                .next("leave out --root to talk to it")
-                .next("systemctl stop cairnd")
+            let failure = Failure::new(ErrorKind::Unavailable, ATTEMPTED, by);
+            match program.as_str() {
+                "cairnd" => failure
+                    .next("leave out --root to talk to it")
+                    .next("systemctl stop cairnd"),
+                _ => failure.next("run the same command again when that has ended"),
+            }
         }
         other => Failure::of(ATTEMPTED, other),
     };
@@ -184,6 +200,7 @@ fn check_layout(root: &Path, dir: &Dir) -> Result<(), Failure> {
             .object("store", root.display())
             .cause(err.to_string())
             .at(root.join("layout").display().to_string())
+            .next("restore that file from a backup")
     })?;
     if layout.layout > LAYOUT {
         let reason = format!(

@@ -330,3 +330,15 @@ fn opening_throws_away_what_a_dead_import_left() {
     assert_eq!(left, ["client-upload"]);
     assert_eq!(files_below(&node.root().join("content/ingest")), 1);
 }
+
+#[test]
+fn a_root_whose_mounts_could_not_be_written_down_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let root = dir
+        .path()
+        .join(std::ffi::OsString::from_vec(b"not\xffutf8".to_vec()));
+    let failure = common::open(&root).err().expect("refused");
+    assert_eq!(failure.kind, cairn_types::ErrorKind::InvalidArgument);
+    assert!(!root.exists(), "nothing was made");
+}
