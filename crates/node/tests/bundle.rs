@@ -417,6 +417,31 @@ fn a_volume_is_never_mounted_over_the_kernels_files() {
     assert_no_bundle(&store);
 }
 
+/// The image has no `/srv`, so the runtime makes it, and the container can move it. The volume that
+/// the second start would bind over `/dev` has a `null` of the container's choice.
+#[test]
+fn a_container_cannot_lead_its_volume_over_the_kernels_files() {
+    let script = "stat -c '%F' /dev/null; [ -e /y ] && exit; mkdir /y; mv /srv /x; \
+                  ln -s /data/seed /x/data/null; ln -s /dev /y/data; ln -s y /srv";
+    let store = imported(
+        &tree(|root| {
+            for applet in ["mkdir", "mv", "ln"] {
+                symlink("busybox", root.join("bin").join(applet)).expect("link");
+            }
+        }),
+        &json!({"Cmd": ["/bin/sh", "-c", script], "Volumes": {"/srv/data": {}}}),
+    );
+    for runtime in ["runc", "crun"] {
+        let bundle = create(&store, |_| ()).expect("create");
+        for start in ["first", "second"] {
+            let printed = contained(runtime, &bundle);
+            assert_eq!(printed, "character special file\n", "{runtime} {start}");
+        }
+        store.node.bundle_remove(&bundle).expect("remove");
+    }
+    assert_no_bundle(&store);
+}
+
 type Change = Box<dyn FnOnce(&mut BundleRequest)>;
 
 #[test]

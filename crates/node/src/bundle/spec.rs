@@ -154,13 +154,15 @@ fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         ),
     ];
     let mut mounts = Vec::new();
-    for (destination, kind, source, options) in table {
-        mounts.push(mount(destination, kind, source, options)?);
-    }
+    // First, so that the kernel's come on top. A container can put a link in the way of a volume, which
+    // the next start would follow to `/dev`.
     for (destination, source) in &parts.volumes {
         let mut volume = mount(destination, "bind", "", "rbind,rw,rprivate")?;
         volume.set_source(Some(source.clone()));
         mounts.push(volume);
+    }
+    for (destination, kind, source, options) in table {
+        mounts.push(mount(destination, kind, source, options)?);
     }
     if parts.request.net == Net::Host {
         // Without these the host's network is there and no name resolves.
