@@ -1,7 +1,7 @@
 //! Who may see a blob, with which labels; and the end of a blob.
 
 use cairn_meta::{BlobLink, NamespaceRecord, Timestamp, Tx, View, schema};
-use cairn_types::{Digest, Labels, Namespace, validate_label};
+use cairn_types::{Digest, Labels, Namespace, merge_labels, validate_label};
 
 use crate::{BlobInfo, Content, Error, Result, error::sys, is_missing};
 
@@ -71,15 +71,7 @@ impl Content {
     ) -> Result<BlobInfo> {
         check(labels)?;
         let labels = labels.clone();
-        self.change_labels(ns, digest, move |known| {
-            for (key, value) in labels {
-                if value.is_empty() {
-                    known.remove(&key);
-                } else {
-                    known.insert(key, value);
-                }
-            }
-        })
+        self.change_labels(ns, digest, move |known| merge_labels(known, labels))
     }
 
     fn change_labels(

@@ -32,7 +32,9 @@ use std::{
 
 use cairn_meta::{SnapshotRecord, Store, Timestamp, View, schema};
 use cairn_sys::{Dir, mount::OVERLAY_LOWER_COUNT_MAX};
-use cairn_types::{Labels, Namespace, SnapshotKey, SnapshotKind, Usage, validate_label};
+use cairn_types::{
+    Labels, Namespace, SnapshotKey, SnapshotKind, Usage, merge_labels, validate_label,
+};
 
 use self::error::sys;
 pub use self::{
@@ -170,15 +172,7 @@ impl Snapshots {
     ) -> Result<SnapshotInfo> {
         check_labels(labels)?;
         let labels = labels.clone();
-        self.change_labels(ns, key, move |known| {
-            for (key, value) in labels {
-                if value.is_empty() {
-                    known.remove(&key);
-                } else {
-                    known.insert(key, value);
-                }
-            }
-        })
+        self.change_labels(ns, key, move |known| merge_labels(known, labels))
     }
 
     fn change_labels(

@@ -40,6 +40,18 @@ pub fn validate_label(key: &str, value: &str) -> Result<(), LabelError> {
     Ok(())
 }
 
+/// Sets what `changes` has and leaves the others; an empty value removes its label, as everywhere in
+/// containerd's API.
+pub fn merge_labels(known: &mut Labels, changes: Labels) {
+    for (key, value) in changes {
+        if value.is_empty() {
+            known.remove(&key);
+        } else {
+            known.insert(key, value);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

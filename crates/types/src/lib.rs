@@ -14,7 +14,7 @@ mod platform;
 pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, Hasher};
 pub use document::{ConfigPlatform, Descriptor, ImageConfig, Index, Manifest, RootFs};
 pub use error::{Classified, ErrorKind};
-pub use labels::{LABEL_BYTES_MAX, LabelError, Labels, validate_label};
+pub use labels::{LABEL_BYTES_MAX, LabelError, Labels, merge_labels, validate_label};
 pub use media::{Compression, LayerType, MediaKind};
 pub use mount::{Mount, SnapshotKind, Usage};
 pub use name::{ImageName, IngestRef, LeaseId, NameError, Namespace, SnapshotKey};
