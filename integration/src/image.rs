@@ -43,6 +43,56 @@ impl Packing {
     }
 }
 
+/// Media type of an OCI manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an OCI index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of an OCI configuration.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+/// This machine's architecture as images name it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// A layer as it is stored, and what it is said to be.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Of its descriptor.
+    pub media_type: String,
+    /// Packed.
+    pub bytes: Vec<u8>,
+    /// In the configuration.
+    pub diff_id: String,
+}
+
+impl Stored {
+    /// A plain tar.
+    pub fn plain(tar: Vec<u8>) -> Stored {
+        Stored::packed(&tar, Packing::Plain)
+    }
+
+    /// A tar packed as told.
+    pub fn packed(tar: &[u8], packing: Packing) -> Stored {
+        Stored::of(packing.media_type(), packing.pack(tar), tar)
+    }
+
+    /// Bytes that should unpack to `tar`.
+    pub fn of(media_type: &str, bytes: Vec<u8>, tar: &[u8]) -> Stored {
+        let media_type = media_type.to_owned();
+        let diff_id = digest(tar);
+        Stored {
+            media_type,
+            bytes,
+            diff_id,
+        }
+    }
+}
+
 /// `sha256:` and the digits.
 pub fn digest(bytes: &[u8]) -> String {
     let hash = Sha256::digest(bytes);
@@ -79,12 +129,23 @@ impl Layout {
     /// Adds an image of the given tar layers for this machine; `config` is merged over the
     /// configuration's `config`.
     pub fn image(&mut self, name: &str, layers: &[(Vec<u8>, Packing)], config: &Value) -> Value {
-        let diff_ids: Vec<String> = layers.iter().map(|(tar, _)| digest(tar)).collect();
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
+        let layers: Vec<Stored> = layers
+            .iter()
+            .map(|(tar, packing)| Stored::packed(tar, *packing))
+            .collect();
+        let manifest = self.manifest(architecture(), &layers, config);
+        self.list(manifest, name)
+    }
+
+    /// Adds an image of layers that are what they are.
+    pub fn image_of(&mut self, name: &str, layers: &[Stored]) -> Value {
+        let manifest = self.manifest(architecture(), layers, &json!({}));
+        self.list(manifest, name)
+    }
+
+    /// Adds the blobs of an image; returns its manifest's descriptor, which nothing lists yet.
+    pub fn manifest(&self, architecture: &str, layers: &[Stored], config: &Value) -> Value {
+        let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
         let document = json!({
             "architecture": architecture,
             "os": "linux",
@@ -93,25 +154,38 @@ impl Layout {
         });
         let layers: Vec<Value> = layers
             .iter()
-            .map(|(tar, p)| self.blob(p.media_type(), &p.pack(tar)))
+            .map(|layer| self.blob(&layer.media_type, &layer.bytes))
             .collect();
         let manifest = json!({
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": self.blob(
-                "application/vnd.oci.image.config.v1+json",
-                document.to_string().as_bytes(),
-            ),
+            "mediaType": OCI_MANIFEST,
+            "config": self.json(OCI_CONFIG, &document),
             "layers": layers,
         });
-        let mut described = self.blob(
-            "application/vnd.oci.image.manifest.v1+json",
-            manifest.to_string().as_bytes(),
-        );
-        described["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
-        self.manifests.push(described.clone());
+        self.json(OCI_MANIFEST, &manifest)
+    }
+
+    /// Adds a JSON document as a blob.
+    pub fn json(&self, media_type: &str, document: &Value) -> Value {
+        self.blob(media_type, document.to_string().as_bytes())
+    }
+
+    /// Lists a descriptor in `index.json` under a name; returns it so.
+    pub fn list(&mut self, mut descriptor: Value, name: &str) -> Value {
+        descriptor["annotations"]["org.opencontainers.image.ref.name"] = json!(name);
+        self.push(descriptor.clone());
+        descriptor
+    }
+
+    /// Lists a descriptor in `index.json` as it is.
+    pub fn push(&mut self, descriptor: Value) {
+        self.manifests.push(descriptor);
         self.index();
-        described
+    }
+
+    /// Where the layout is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn index(&self) {

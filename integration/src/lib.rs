@@ -7,6 +7,8 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod cairn;
+pub mod fixture;
 pub mod image;
 pub mod peers;
+pub mod raw;
 pub mod tree;

@@ -5,13 +5,16 @@ use std::{
     ffi::OsStr,
     fmt::Write as _,
     fs,
-    io::Read,
+    io::{ErrorKind, Read},
     os::unix::{
         ffi::OsStrExt,
         fs::{FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
 };
+
+/// Longer files are shown by their digest.
+const SHOWN_BYTES_MAX: usize = 40;
 
 /// Every name below a directory, itself as the empty path, with everything that a layer can set.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub struct Tree(BTreeMap<PathBuf, Node>);
 /// One name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// `file`, `dir`, `link`, `char`, `block`, `fifo`, `socket`.
+    /// `file`, `dir`, `link`, `char`, `block`, `fifo`, `socket`; `ghost` if it is listed and not there.
     pub kind: &'static str,
     /// All twelve bits.
     pub mode: u32,
@@ -30,7 +33,7 @@ pub struct Node {
     pub mtime: (i64, i64),
     /// Of devices.
     pub rdev: u64,
-    /// Digest of a file, target of a link.
+    /// A file's bytes, escaped, or its size and digest when it is longer than a line; target of a link.
     pub content: String,
     /// All but overlay's own.
     pub xattrs: BTreeMap<String, Vec<u8>>,
@@ -47,7 +50,11 @@ impl Tree {
         let mut first = HashMap::new();
         let nodes = names.into_iter().map(|name| {
             let path = root.join(&name);
-            let meta = fs::symlink_metadata(&path).expect("stat");
+            let meta = match fs::symlink_metadata(&path) {
+                Ok(meta) => meta,
+                Err(err) if err.kind() == ErrorKind::NotFound => return (name, Node::ghost()),
+                Err(err) => panic!("stat {}: {err}", path.display()),
+            };
             let inode = (meta.dev(), meta.ino());
             let first_link = match meta.is_dir() {
                 true => name.clone(),
@@ -66,6 +73,22 @@ impl Tree {
     /// The node at `path`.
     pub fn get(&self, path: &str) -> Option<&Node> {
         self.0.get(Path::new(path))
+    }
+
+    /// A line for each name, for trees written down by hand: kind, path and mode, then only what is
+    /// not ordinary. Ordinary are owner 0:0, the time [`MTIME`](crate::image::MTIME), one name for an
+    /// inode, and a root directory of mode 0755, which gets no line. As in
+    ///
+    /// ```text
+    /// dir d 2750 5:6
+    /// file d/f 0644 = content @1.500000000 user.note=a=b
+    /// link l 0777 -> ../d/f
+    /// file z 0644 = content same as d/f
+    /// char null 0666 1:3
+    /// ```
+    pub fn lines(&self) -> Vec<String> {
+        let lines = self.0.iter().map(|(path, node)| node.line(path));
+        lines.filter(|line| line != "dir . 0755").collect()
     }
 
     /// How many names.
@@ -105,6 +128,56 @@ impl Tree {
     }
 }
 
+impl Node {
+    fn ghost() -> Node {
+        Node {
+            kind: "ghost",
+            mode: 0,
+            owner: (0, 0),
+            mtime: (0, 0),
+            rdev: 0,
+            content: String::new(),
+            xattrs: BTreeMap::new(),
+            first_link: PathBuf::new(),
+        }
+    }
+
+    fn line(&self, path: &Path) -> String {
+        let name = match path.as_os_str().as_bytes() {
+            b"" => ".".to_owned(),
+            bytes => bytes.escape_ascii().to_string(),
+        };
+        if self.kind == "ghost" {
+            return format!("ghost {name}");
+        }
+        let mut line = format!("{} {name} {:04o}", self.kind, self.mode);
+        if self.owner != (0, 0) {
+            let _ = write!(line, " {}:{}", self.owner.0, self.owner.1);
+        }
+        match self.kind {
+            "file" => line.extend([" = ", &self.content]),
+            "link" => line.extend([" -> ", &self.content]),
+            "char" | "block" => {
+                let (major, minor) = (rustix::fs::major(self.rdev), rustix::fs::minor(self.rdev));
+                let _ = write!(line, " device {major}:{minor}");
+            }
+            _ => {}
+        }
+        let ordinary = i64::try_from(crate::image::MTIME).expect("small");
+        if self.mtime != (ordinary, 0) {
+            let _ = write!(line, " @{}.{:09}", self.mtime.0, self.mtime.1);
+        }
+        for (name, value) in &self.xattrs {
+            let _ = write!(line, " {name}={}", value.escape_ascii());
+        }
+        if self.first_link != path {
+            let first = self.first_link.as_os_str().as_bytes().escape_ascii();
+            let _ = write!(line, " same as {first}");
+        }
+        line
+    }
+}
+
 fn collect(root: &Path, below: &Path, names: &mut Vec<PathBuf>) {
     let entries = fs::read_dir(root.join(below)).expect("list");
     for entry in entries {
@@ -132,7 +205,7 @@ fn node(path: &Path, meta: &fs::Metadata, first_link: PathBuf) -> Node {
         () if kind.is_block_device() => ("block", String::new()),
         () if kind.is_fifo() => ("fifo", String::new()),
         () if kind.is_socket() => ("socket", String::new()),
-        () => ("file", hash(path)),
+        () => ("file", content(path)),
     };
     Node {
         kind,
@@ -146,12 +219,15 @@ fn node(path: &Path, meta: &fs::Metadata, first_link: PathBuf) -> Node {
     }
 }
 
-fn hash(path: &Path) -> String {
+fn content(path: &Path) -> String {
     let mut bytes = Vec::new();
     fs::File::open(path)
         .and_then(|mut f| f.read_to_end(&mut bytes))
         .expect("read");
-    crate::image::digest(&bytes)
+    if bytes.len() <= SHOWN_BYTES_MAX {
+        return bytes.escape_ascii().to_string();
+    }
+    format!("{} bytes {}", bytes.len(), crate::image::digest(&bytes))
 }
 
 fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
