@@ -50,6 +50,7 @@ fn tree(extra: impl FnOnce(&Path)) -> Vec<u8> {
         &[
             "--numeric-owner",
             "--xattrs",
+            "--sparse",
             "-cf",
             text(&out),
             "-C",
@@ -439,6 +440,50 @@ fn a_container_cannot_lead_its_volume_over_the_kernels_files() {
         }
         store.node.bundle_remove(&bundle).expect("remove");
     }
+    assert_no_bundle(&store);
+}
+
+#[test]
+fn what_is_small_in_the_image_is_small_in_a_volume() {
+    let mib = 1 << 20;
+    let layer = tree(|root| {
+        let data = root.join("data");
+        let sparse = fs::File::create(data.join("sparse")).expect("file");
+        sparse.set_len(8 << 30).expect("a hole");
+        std::os::unix::fs::FileExt::write_all_at(&sparse, b"in the middle", 5 << 30)
+            .expect("write");
+        fs::write(data.join("sub/linked"), vec![b'x'; 4 * mib]).expect("file");
+        for name in ["a", "b", "sub/c"] {
+            fs::hard_link(data.join("sub/linked"), data.join(name)).expect("link");
+        }
+        run("mkfifo", &[text(&data.join("fifo"))]);
+        run("mknod", &[text(&data.join("disk")), "b", "8", "0"]);
+    });
+    assert!(layer.len() < 12 * mib, "tar keeps holes out");
+    let store = imported(&layer, &json!({"Cmd": ["sh"], "Volumes": {"/data": {}}}));
+    let bundle = create(&store, |_| ()).expect("create");
+    let volume = bundle.join("volumes/0");
+    let stat = |name: &str| fs::symlink_metadata(volume.join(name)).expect(name);
+    assert_eq!(stat("sparse").len(), 8 << 30);
+    assert!(stat("sparse").blocks() * 512 < 1 << 20);
+    let mut middle = [0; 13];
+    let sparse = fs::File::open(volume.join("sparse")).expect("open");
+    std::os::unix::fs::FileExt::read_exact_at(&sparse, &mut middle, 5 << 30).expect("read");
+    assert_eq!(&middle, b"in the middle");
+    for name in ["a", "b", "sub/c", "sub/linked"] {
+        assert_eq!(stat(name).ino(), stat("a").ino(), "{name}");
+        assert_eq!(
+            (stat(name).nlink(), stat(name).len()),
+            (4, 4 << 20),
+            "{name}"
+        );
+    }
+    assert_eq!(stat("fifo").mode() & 0o170_000, 0o010_000);
+    assert_eq!(
+        (stat("disk").mode() & 0o170_000, stat("disk").rdev()),
+        (0o060_000, 0x800)
+    );
+    store.node.bundle_remove(&bundle).expect("remove");
     assert_no_bundle(&store);
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Gid, Mode, Timespec, Timestamps, Uid, XattrFlags},
+    fs::{Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags},
     io::Errno,
 };
 
@@ -115,6 +115,19 @@ pub fn read_to_end(file: &File, limit: u64) -> Result<Vec<u8>> {
             return Err(Error::new("read", shown(file), Errno::FBIG));
         }
     }
+}
+
+/// Where a file's next data is at or behind `offset`: its start and its end, holes left out. `None` when
+/// there is none. Moves the file's position.
+pub fn next_data(file: &File, offset: u64) -> Result<Option<(u64, u64)>> {
+    let seek = |to| fault::call("lseek", || shown(file), || rustix::fs::seek(file, to));
+    let start = match seek(SeekFrom::Data(offset)) {
+        Ok(start) => start,
+        // At the end, or nothing but a hole up to it.
+        Err(err) if err.is(Errno::NXIO) => return Ok(None),
+        Err(err) => return Err(err),
+    };
+    Ok(Some((start, seek(SeekFrom::Hole(start))?)))
 }
 
 /// Sets an extended attribute.

@@ -4,7 +4,14 @@
 //! directory inside the bundle, bound over its place, with what the image has there to begin with;
 //! it lives as long as the bundle does. (A tmpfs would lose a database at its first stop.)
 
-use std::{ffi::OsStr, fs::File, io, os::fd::OwnedFd};
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use cairn_sys::{Dir, Error, raw};
 use rustix::fs::{FileType, OFlags, Stat, Timespec};
@@ -24,7 +31,11 @@ pub(super) fn make(root: &Dir, path: &str, volumes: &Dir, name: &OsStr) -> Resul
         }
         Err(err) => return Err(err),
     };
-    copy_entries(&from, &to, 0)?;
+    let mut copied = Copied {
+        top: to.clone(),
+        linked: HashMap::new(),
+    };
+    copy_entries(&from, &to, Path::new(""), &mut copied)?;
     let stat = from.self_stat()?;
     attributes_of(&from, &to, &stat)
 }
@@ -36,8 +47,17 @@ fn is_elsewhere(err: &Error) -> bool {
         .any(|errno| err.is(*errno))
 }
 
-fn copy_entries(from: &Dir, to: &Dir, depth: usize) -> Result<(), Error> {
-    if depth > DEPTH_MAX {
+/// What of a volume is there.
+struct Copied {
+    top: Dir,
+    /// Files with more than one name by device and inode: the directory in `top` and the name that each
+    /// has there. Copied once each, or one file with many names would take the room of many.
+    linked: HashMap<(u64, u64), (PathBuf, OsString)>,
+}
+
+/// Copies what is in `from` to `to`, which is at `below` in the volume.
+fn copy_entries(from: &Dir, to: &Dir, below: &Path, copied: &mut Copied) -> Result<(), Error> {
+    if below.components().count() > DEPTH_MAX {
         let name = from.path().display().to_string();
         return Err(Error::new("copy", name, rustix::io::Errno::NAMETOOLONG));
     }
@@ -48,10 +68,18 @@ fn copy_entries(from: &Dir, to: &Dir, depth: usize) -> Result<(), Error> {
             FileType::Directory => {
                 to.create_dir(name, 0o700)?;
                 let (from, to) = (from.open_dir(name)?, to.open_dir(name)?);
-                copy_entries(&from, &to, depth + 1)?;
+                copy_entries(&from, &to, &below.join(name), copied)?;
                 attributes_of(&from, &to, &stat)?;
             }
-            FileType::RegularFile => copy_file(from, to, name, &stat)?,
+            FileType::RegularFile => {
+                if stat.st_nlink < 2 {
+                    copy_file(from, to, name, &stat)?;
+                } else if !copied.link(&stat, to, name) {
+                    copy_file(from, to, name, &stat)?;
+                    let place = (below.to_owned(), name.to_owned());
+                    copied.linked.insert((stat.st_dev, stat.st_ino), place);
+                }
+            }
             FileType::Symlink => {
                 to.symlink(&from.read_link(name)?, name)?;
                 to.chown(name, stat.st_uid, stat.st_gid)?;
@@ -68,19 +96,43 @@ fn copy_entries(from: &Dir, to: &Dir, depth: usize) -> Result<(), Error> {
     Ok(())
 }
 
+impl Copied {
+    /// Whether `name` could be made another name of a file that is there. It cannot when the path to
+    /// that is too long or has the most names that its file system allows; then it is copied.
+    fn link(&self, stat: &Stat, to: &Dir, name: &OsStr) -> bool {
+        let Some((below, first)) = self.linked.get(&(stat.st_dev, stat.st_ino)) else {
+            return false;
+        };
+        let place = match below.as_os_str().is_empty() {
+            true => Ok(self.top.clone()),
+            false => self.top.open_dir(below.as_os_str()),
+        };
+        place.and_then(|dir| dir.link(first, to, name)).is_ok()
+    }
+}
+
 fn copy_file(from: &Dir, to: &Dir, name: &OsStr, stat: &Stat) -> Result<(), Error> {
     let mut source = from.open_file(name, OFlags::RDONLY, 0)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let mut target = to.open_file(name, flags, 0o600)?;
-    copy(&mut source, &mut target)
-        .map_err(|err| Error::of_io("copy", to.path().join(name).display().to_string(), &err))?;
+    let mut done = 0;
+    // A layer of some bytes can make a file whose holes would fill the disk.
+    while let Some((start, end)) = raw::next_data(&source, done)? {
+        copy(&mut source, &mut target, start, end).map_err(|err| {
+            Error::of_io("copy", to.path().join(name).display().to_string(), &err)
+        })?;
+        done = end;
+    }
+    raw::ftruncate(&target, u64::try_from(stat.st_size).unwrap_or(0))?;
     let (source, target) = (OwnedFd::from(source), OwnedFd::from(target));
     attributes_of(&source, &target, stat)
 }
 
 /// The standard library lets the kernel copy from file to file.
-fn copy(source: &mut File, target: &mut File) -> io::Result<u64> {
-    io::copy(source, target)
+fn copy(source: &mut File, target: &mut File, start: u64, end: u64) -> io::Result<u64> {
+    source.seek(SeekFrom::Start(start))?;
+    target.seek(SeekFrom::Start(start))?;
+    io::copy(&mut source.take(end - start), target)
 }
 
 /// Owner first, since changing it clears setuid bits and capabilities; times last.
