@@ -5,6 +5,7 @@
 mod digest;
 mod document;
 mod error;
+pub mod filter;
 mod labels;
 pub mod media;
 mod mount;
