@@ -96,6 +96,11 @@ impl Classified for Error {
             Error::Open { kind, .. } => *kind,
             Error::OtherEngine { .. } => ErrorKind::FailedPrecondition,
             Error::Read(_) | Error::Nested => ErrorKind::Internal,
+            // The engines hand on only words; this one is the system's, and what it asks for is
+            // space, not patience.
+            Error::ReadOnly(reason) if reason.contains("No space left on device") => {
+                ErrorKind::ResourceExhausted
+            }
             Error::ReadOnly(_) => ErrorKind::Unavailable,
             Error::Sys(err) => err.kind(),
         }

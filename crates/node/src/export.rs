@@ -16,6 +16,7 @@ use serde::Serialize;
 use self::tar::TarWriter;
 use crate::{
     Event, Failure, Node, Phase, Progress,
+    failure::words,
     import::{IMAGE_NAME, REF_NAME},
     store::StoreBlobs,
     unpack::no_platform,
@@ -165,6 +166,8 @@ impl Node {
         parts: &Parts,
         progress: &dyn Progress,
     ) -> Result<u64, Failure> {
+        let title: Vec<&str> = request.names.iter().map(ImageName::as_str).collect();
+        let title = title.join(", ");
         let failed = |err: io::Error| {
             let kind = match err.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -173,7 +176,9 @@ impl Node {
                 io::ErrorKind::BrokenPipe => ErrorKind::Canceled,
                 _ => ErrorKind::Internal,
             };
-            Failure::new(kind, ATTEMPTED, "the archive cannot be written").cause(err.to_string())
+            Failure::new(kind, ATTEMPTED, "the archive cannot be written")
+                .object("image", &title)
+                .cause(words(&err))
         };
         let mut tar = TarWriter::new(request.out);
         tar.directory("blobs/").map_err(failed)?;
@@ -211,6 +216,13 @@ impl Node {
     }
 }
 
+/// A manifest that says no platform is for any.
+fn is_for(manifest: &Tree, platform: &Platform) -> bool {
+    let matcher = PlatformMatcher::only(platform);
+    let own = manifest.platform();
+    own.is_none_or(|own| matcher.rank(&own).is_some())
+}
+
 /// The manifests that go out: all that are asked for must be here; attestations go along when they
 /// are.
 fn manifests(
@@ -228,17 +240,20 @@ fn manifests(
         [] => &host,
         some => some,
     };
+    let refused = |platform: &Platform| {
+        no_platform(tree, platform, ATTEMPTED)
+            .object("image", name)
+            .namespace(&request.ns)
+    };
     for platform in wanted {
         match tree.pick(&PlatformMatcher::only(platform)) {
-            Some(manifest) => {
+            // The only manifest is taken as it is, unless another platform was asked for by name.
+            Some(manifest) if request.platforms.is_empty() || is_for(manifest, platform) => {
                 kept.insert(manifest.descriptor.digest.clone());
             }
+            Some(_) => return Err(refused(platform)),
             None if tree.images().next().is_none() => {}
-            None => {
-                return Err(no_platform(tree, platform, ATTEMPTED)
-                    .object("image", name)
-                    .namespace(&request.ns));
-            }
+            None => return Err(refused(platform)),
         }
     }
     for manifest in tree.manifests() {

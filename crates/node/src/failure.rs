@@ -160,9 +160,47 @@ impl Classified for Failure {
     }
 }
 
+/// Why a system call failed, in lower case and without its number.
+pub(crate) fn words(err: &std::io::Error) -> String {
+    let text = err.to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
+}
+
+/// Bytes for people, in powers of 1024.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut tenths = u128::from(bytes) * 10;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths = (tenths + 512) / 1024;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_and_words_are_for_people() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (30 << 20, "30.0 MiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        let err = std::io::Error::from_raw_os_error(28);
+        assert_eq!(words(&err), "no space left on device");
+    }
 
     #[test]
     fn the_first_line_is_complete() {

@@ -33,7 +33,7 @@ use self::{
     choose::Wanted,
     names::Naming,
 };
-use crate::{Event, Failure, Node, Progress, unpack::Reading};
+use crate::{Event, Failure, Node, Progress, failure::words, objects::word, unpack::Reading};
 
 /// For messages.
 const ATTEMPTED: &str = "import";
@@ -53,14 +53,24 @@ pub enum Source {
     },
 }
 
+const STDIN: &str = "standard input";
+
 impl Source {
     /// For messages: the path as given, `standard input`, or the stream's name.
     pub fn name(&self) -> String {
         match self {
             Source::Path(path) => path.display().to_string(),
-            Source::Stdin => "standard input".to_owned(),
+            Source::Stdin => STDIN.to_owned(),
             Source::Stream { name, .. } => name.clone(),
         }
+    }
+}
+
+/// An archive's name as a command takes it.
+pub(crate) fn file_word(name: &str) -> String {
+    match name {
+        STDIN => "-".to_owned(),
+        path => word(path),
     }
 }
 
@@ -226,7 +236,8 @@ fn unopened(name: &str, err: &std::io::Error) -> Failure {
         std::io::ErrorKind::PermissionDenied => {
             (ErrorKind::PermissionDenied, "permission denied".to_owned())
         }
-        _ => (ErrorKind::Internal, err.to_string()),
+        std::io::ErrorKind::NotADirectory => (ErrorKind::NotFound, "no such file".to_owned()),
+        _ => (ErrorKind::Internal, words(err)),
     };
     Failure::new(kind, ATTEMPTED, reason).object("archive", name)
 }

@@ -7,7 +7,7 @@ use cairn_types::{
     Classified, ErrorKind, ImageName, Labels, Mount, Namespace, Platform, SnapshotKey,
 };
 
-use crate::{Failure, Node, Silent};
+use crate::{Failure, Node, Silent, failure::words};
 
 /// Keeps the snapshot of a mount from the garbage collector (containerd `pkg/gc`).
 const ROOT: &str = "containerd.io/gc.root";
@@ -49,6 +49,13 @@ impl Node {
                 )));
         }
         let record = self.image_record(ns, name, attempted)?;
+        let chain = self.unpack(ns, &record.target, request.platform.as_ref(), &Silent);
+        let chain = chain.map_err(|mut failure| {
+            // Asked for was the mount, of the image by its name.
+            attempted.clone_into(&mut failure.attempted);
+            failure.object("image", name)
+        })?;
+        // After it: an image that cannot be mounted leaves no directory.
         let target = mount_point(target).map_err(|failure| failure.object("image", name))?;
         if mount::is_mount_point(&target).map_err(|err| failed(&err))? {
             let reason = format!("something is mounted at {} already", target.display());
@@ -56,7 +63,6 @@ impl Node {
                 .object("image", name)
                 .next(format!("cairn images unmount {}", target.display())));
         }
-        let chain = self.unpack(ns, &record.target, request.platform.as_ref(), &Silent)?;
         let parent = chain.as_ref().map(SnapshotKey::from);
         let _busy = self.working();
         let key = key_of(&target).map_err(|err| failed(&err))?;
@@ -179,5 +185,12 @@ fn io(attempted: &str, target: &Path, err: &std::io::Error) -> Failure {
         std::io::ErrorKind::StorageFull => ErrorKind::ResourceExhausted,
         _ => ErrorKind::Internal,
     };
-    Failure::new(kind, attempted, format!("{}: {err}", target.display()))
+    let reason = match err.kind() {
+        std::io::ErrorKind::NotFound => "no such directory".to_owned(),
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
+            format!("{} is not a directory", target.display())
+        }
+        _ => format!("{}: {}", target.display(), words(err)),
+    };
+    Failure::new(kind, attempted, reason).object("directory", target.display())
 }

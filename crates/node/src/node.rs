@@ -85,8 +85,15 @@ impl Node {
                 .map_err(|err| open_failure(&err))
         };
         let boot_id = cairn_sys::boot_id().map_err(|err| open_failure(&err))?;
-        let meta =
-            Store::open(&sub("meta", 0o700)?, options.engine).map_err(|err| open_failure(&err))?;
+        let meta = Store::open(&sub("meta", 0o700)?, options.engine).map_err(|err| match err {
+            cairn_meta::Error::OtherEngine { engine, other, .. } => {
+                let reason = format!("its records were written by {other}, not by {engine}");
+                Failure::new(ErrorKind::FailedPrecondition, ATTEMPTED, reason)
+                    .object("store", root.display())
+                    .next(format!("choose {other} as the engine of its metadata"))
+            }
+            err => open_failure(&err),
+        })?;
         let content = Content::open(&sub("content", 0o711)?, meta.clone())
             .map_err(|err| open_failure(&err))?;
         let snapshots = Snapshots::open(&sub("snapshots", 0o700)?, meta.clone(), boot_id)

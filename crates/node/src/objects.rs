@@ -222,7 +222,7 @@ fn stood_on(ns: &Namespace, key: &SnapshotKey, known: &[SnapshotInfo]) -> Failur
 }
 
 /// A text as one word of a shell.
-fn word(text: &str) -> String {
+pub(crate) fn word(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&b);
     match text.bytes().all(plain) {
         true => text.to_owned(),

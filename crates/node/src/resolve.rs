@@ -71,8 +71,19 @@ impl Node {
             }
         }
         if let Some(other) = failure.found_in.first().cloned() {
-            let verb = attempted.strip_suffix(" image").unwrap_or(attempted);
-            return failure.next(format!("cairn -n {other} images {verb} {name}"));
+            let words = match attempted {
+                "remove image" => format!("images rm {name}"),
+                "measure image" => format!("images usage {name}"),
+                "inspect image" | "mount image" => {
+                    format!(
+                        "images {} {name}",
+                        &attempted[..attempted.len() - " image".len()]
+                    )
+                }
+                // Those that take more words than the name.
+                _ => format!("images ls {name}"),
+            };
+            return failure.next(format!("cairn -n {other} {words}"));
         }
         let records = self.image_records(ns, attempted).unwrap_or_default();
         let images = match records.len() {

@@ -43,9 +43,12 @@ impl Stack {
         let types = body.layer_types().map_err(|(number, media_type)| {
             let count = body.manifest.layers.len();
             let reason = format!("layer {number} of {count} has unknown type {media_type}");
-            refuse(reason)
-                .cause("known: tar, tar+gzip, tar+zstd, and docker's names for them")
-                .next("keep it packed: --no-unpack")
+            let mut failure =
+                refuse(reason).cause("known: tar, tar+gzip, tar+zstd, and docker's names for them");
+            "unpack image".clone_into(&mut failure.attempted);
+            let layer = &body.manifest.layers[number - 1].digest;
+            failure.next.extend(work.keep_packed(layer));
+            failure
         })?;
         let Some(config) = &body.config else {
             let reason = format!(
@@ -370,6 +373,8 @@ pub(crate) fn no_platform(tree: &Tree, wanted: &Platform, attempted: &str) -> Fa
     let failure = Failure::new(ErrorKind::NotFound, attempted, reason);
     match tree.platforms().as_slice() {
         [] => failure.cause("it names no platform at all"),
-        some => failure.cause(format!("it has {}", some.join(", "))),
+        some => failure
+            .cause(format!("it has {}", some.join(", ")))
+            .next(format!("choose one that it has: --platform {}", some[0])),
     }
 }

@@ -60,7 +60,7 @@ impl Node {
             self.drop_bundle(&place, &known)?;
         }
         if !place.is_free().map_err(|err| failed(&err))? {
-            return Err(not_empty(&place));
+            return Err(not_empty(&place, false));
         }
         let chain = self.unpack(
             &request.ns,
@@ -244,8 +244,9 @@ impl Node {
         })?;
         let listed = spec::sorted(config.volumes().clone().unwrap_or_default());
         let volumes = make_volumes(place, bundle, root, &listed).map_err(|err| match err {
-            Volumes::Unfit(reason) => refuse(ErrorKind::InvalidArgument, reason)
-                .at(format!("image {}", request.image)),
+            Volumes::Unfit(reason) => {
+                refuse(ErrorKind::InvalidArgument, reason).at(format!("image {}", request.image))
+            }
             Volumes::Failed(err) => failed(&err),
         })?;
         let document = spec::spec(Parts {
@@ -278,7 +279,7 @@ impl Node {
         let target = place.rootfs();
         let same = known.image == request.image && known.namespace == request.ns;
         if !same || mount::is_mount_point(&target).map_err(|err| failed(&err))? {
-            return Err(not_empty(place));
+            return Err(not_empty(place, true));
         }
         if request.is_customised() {
             let reason = "a bundle of this image is there, with a configuration of its own";
@@ -419,14 +420,14 @@ fn failure(place: &Place, request: &BundleRequest, err: &dyn Classified) -> Fail
         .namespace(&request.ns)
 }
 
-fn not_empty(place: &Place) -> Failure {
+/// Only one of `ours` can be removed by us.
+fn not_empty(place: &Place, ours: bool) -> Failure {
     let dir = place.dir().display();
-    Failure::new(
-        ErrorKind::AlreadyExists,
-        ATTEMPTED,
-        "the directory is not empty",
-    )
-    .object("bundle", &dir)
-    .next(format!("cairn bundle rm {dir}"))
-    .next("choose another DIR")
+    let reason = "the directory is not empty";
+    let mut failure =
+        Failure::new(ErrorKind::AlreadyExists, ATTEMPTED, reason).object("bundle", &dir);
+    if ours {
+        failure = failure.next(format!("cairn bundle rm {dir}"));
+    }
+    failure.next("choose another DIR")
 }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     Failure,
+    import::file_word,
     unpack::no_platform,
     walk::{Body, Tree},
 };
@@ -20,8 +21,12 @@ use crate::{
 pub(super) enum Wanted {
     /// Every one that the archive has.
     All,
-    /// The best match for each of these.
-    Best(Vec<PlatformMatcher>),
+    /// The best match for each of these. When they were `asked` for by name, an image for another
+    /// platform that is the only one is none of them; for want of a wish it is taken as it is.
+    Best {
+        matchers: Vec<PlatformMatcher>,
+        asked: bool,
+    },
 }
 
 impl Wanted {
@@ -31,19 +36,19 @@ impl Wanted {
             return Wanted::All;
         }
         let host = [Platform::host()];
-        let platforms = if platforms.is_empty() {
-            &host
-        } else {
-            platforms
-        };
-        Wanted::Best(platforms.iter().map(PlatformMatcher::only).collect())
+        let asked = !platforms.is_empty();
+        let platforms = if asked { platforms } else { &host };
+        Wanted::Best {
+            matchers: platforms.iter().map(PlatformMatcher::only).collect(),
+            asked,
+        }
     }
 
     /// Whether an entry at the top of the archive is for one of these, as far as it says.
     fn suits(&self, entry: &Descriptor) -> bool {
         match (self, &entry.platform) {
             (Wanted::All, _) | (_, None) => true,
-            (Wanted::Best(matchers), Some(platform)) => matchers
+            (Wanted::Best { matchers, .. }, Some(platform)) => matchers
                 .iter()
                 .any(|matcher| matcher.rank(platform).is_some()),
         }
@@ -92,10 +97,11 @@ pub(super) fn choose(
     }
     if chosen.is_empty() {
         let failure = match (&options.wanted, others.as_slice()) {
-            (Wanted::Best(matchers), [_, ..]) => {
+            (Wanted::Best { matchers, .. }, [first, ..]) => {
                 let reason = format!("no manifest for {}", matchers[0].wanted());
                 Failure::new(ErrorKind::NotFound, ATTEMPTED, reason)
                     .cause(format!("it has {}", others.join(", ")))
+                    .next(import_with(first, archive))
             }
             _ => Failure::new(
                 ErrorKind::NotFound,
@@ -159,9 +165,12 @@ fn one(
                 .filter(|t| kept.contains(&t.descriptor.digest));
             images.extend(best.map(|tree| tree.descriptor.digest.clone()));
         }
-        Wanted::Best(matchers) => {
+        Wanted::Best { matchers, asked } => {
             for matcher in matchers {
                 match tree.pick(matcher) {
+                    Some(manifest) if *asked && !is_for(manifest, matcher) => {
+                        return Err(unsuited(archive, &tree, &names, matcher.wanted()));
+                    }
                     Some(manifest) => {
                         keep(archive, manifest, &mut kept, true)?;
                         images.push(manifest.descriptor.digest.clone());
@@ -189,15 +198,26 @@ fn one(
     })
 }
 
+/// A manifest that says no platform is for any.
+fn is_for(manifest: &Tree, matcher: &PlatformMatcher) -> bool {
+    let platform = manifest.platform();
+    platform.is_none_or(|platform| matcher.rank(&platform).is_some())
+}
+
+fn import_with(platform: &str, archive: &Archive) -> String {
+    let file = file_word(&archive.name);
+    format!("cairn images import --platform {platform} {file}")
+}
+
 fn unsuited(archive: &Archive, tree: &Tree, names: &[ImageName], wanted: &Platform) -> Failure {
     let failure = no_platform(tree, wanted, "import image");
     let mut failure = match names.first() {
         Some(name) => failure.object("image", name),
         None => failure.object("archive", &archive.name),
     };
+    failure.next.clear();
     for platform in tree.platforms() {
-        let step = format!("cairn images import --platform {platform} {}", archive.name);
-        failure.next.push(step);
+        failure.next.push(import_with(&platform, archive));
     }
     failure
 }

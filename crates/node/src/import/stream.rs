@@ -23,7 +23,7 @@ use super::{
     archive::{Archive, Place, clean, link_target, not_an_archive},
     skim,
 };
-use crate::{Failure, Node, documents::DOCUMENT_BYTES_MAX, uploads};
+use crate::{Failure, Node, documents::DOCUMENT_BYTES_MAX, failure::size, uploads};
 
 /// Most bytes of all documents of a stream together, kept in memory.
 const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
@@ -91,11 +91,12 @@ pub(super) fn read(
 }
 
 fn broken(name: &str, err: &io::Error) -> Failure {
+    let text = err.to_string();
+    // The reader of compressed streams and that of tar have different classes for the same end.
+    let ended = err.kind() == io::ErrorKind::UnexpectedEof || text.starts_with("unexpected EOF");
     let failure = match err.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            Failure::new(ErrorKind::DataLoss, ATTEMPTED, "the archive is cut short")
-                .next("fetch the archive again")
-        }
+        _ if ended => Failure::new(ErrorKind::DataLoss, ATTEMPTED, "the archive is cut short")
+            .next("fetch the archive again"),
         io::ErrorKind::InvalidData | io::ErrorKind::Other => {
             Failure::new(ErrorKind::DataLoss, ATTEMPTED, "the archive is damaged")
                 .next("fetch the archive again")
@@ -103,7 +104,6 @@ fn broken(name: &str, err: &io::Error) -> Failure {
         _ => Failure::new(ErrorKind::Internal, ATTEMPTED, "it cannot be read"),
     };
     let failure = failure.object("archive", name);
-    let text = err.to_string();
     if text.eq_ignore_ascii_case("unexpected end of file") {
         return failure;
     }
@@ -329,8 +329,8 @@ impl Taker<'_> {
 
     fn full(&self, name: &str, cause: String) -> Failure {
         let root = self.node.root().display();
-        let free = self.node.free_bytes();
-        let reason = format!("no space left on {root} ({free} B free)");
+        let free = size(self.node.free_bytes());
+        let reason = format!("no space left on {root} ({free} free)");
         self.failure(ErrorKind::ResourceExhausted, reason)
             .cause(cause)
             .at(self.archive.location(name))

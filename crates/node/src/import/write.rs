@@ -229,10 +229,7 @@ fn put(work: &Work<'_>, digest: &Digest, paper: Paper<'_>) -> Result<bool, Failu
             work.node.add_labels(work.ns, digest, paper.labels)?;
             Ok(false)
         }
-        Err(err) => {
-            let reason = format!("document {digest} cannot be stored");
-            Err(work.failure(Failure::because(work.attempted, reason, &err)))
-        }
+        Err(err) => Err(work.unwritten(&format!("document {digest}"), &err)),
     }
 }
 
@@ -280,7 +277,7 @@ fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<I
         }
         Ok::<(), cairn_meta::Error>(())
     });
-    written.map_err(|err| work.failure(Failure::of(work.attempted, &err)))?;
+    written.map_err(|err| work.unwritten("the image's record", &err))?;
     Ok(imported)
 }
 

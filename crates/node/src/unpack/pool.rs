@@ -212,7 +212,9 @@ fn unpack(
                 "its uncompressed bytes hash to {}",
                 unpacked.diff_id
             ));
-        return Err(work.located(failure, &job.digest));
+        let mut failure = work.located(failure, &job.digest);
+        failure.next.extend(work.keep_packed(&job.digest));
+        return Err(failure);
     }
     for skipped in &unpacked.applied.skipped {
         tracing::info!(layer = %job.digest, "left out: {skipped}");

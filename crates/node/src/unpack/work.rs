@@ -4,7 +4,7 @@ use std::io::Read;
 
 use cairn_types::{Classified, Digest, ErrorKind, Namespace};
 
-use crate::{Event, Failure, Node, Phase, Progress};
+use crate::{Event, Failure, Node, Phase, Progress, failure::size, import::file_word};
 
 /// Where a worker reads a blob.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,15 +64,38 @@ impl Work<'_> {
         self.located(failure, digest).next(self.advice)
     }
 
+    /// What leads on when an image cannot be unpacked for what it is.
+    pub(super) fn keep_packed(&self, digest: &Digest) -> Option<String> {
+        let place = (self.location)(digest)?;
+        let file = place.split(", entry ").next()?;
+        Some(format!(
+            "keep it packed: cairn images import --no-unpack {}",
+            file_word(file)
+        ))
+    }
+
     pub(super) fn full(&self, digest: &Digest, cause: &str) -> Failure {
+        self.full_while(&format!("write layer {digest}"), cause)
+    }
+
+    fn full_while(&self, writing: &str, cause: &str) -> Failure {
         let root = self.node.root().display();
-        let free = self.node.free_bytes();
-        let reason = format!("no space left on {root} ({free} B free)");
+        let free = size(self.node.free_bytes());
+        let reason = format!("no space left on {root} ({free} free)");
         let failure = Failure::new(ErrorKind::ResourceExhausted, self.attempted, reason)
-            .cause(format!("write layer {digest}"))
+            .cause(writing)
             .cause(cause)
             .next("cairn df; cairn gc; then try again");
         self.failure(failure)
+    }
+
+    /// A document or record that could not be written.
+    pub(crate) fn unwritten(&self, what: &str, err: &dyn Classified) -> Failure {
+        if err.kind() == ErrorKind::ResourceExhausted {
+            return self.full_while(&format!("write {what}"), &root_cause(err));
+        }
+        let reason = format!("{what} cannot be stored");
+        self.failure(Failure::because(self.attempted, reason, err))
     }
 
     pub(super) fn store_failure(&self, digest: &Digest, err: &dyn Classified) -> Failure {
