@@ -161,6 +161,10 @@ impl Problem {
         match (&*self.attempted, &self.object) {
             ("", _) => reason,
             (attempted, None) => format!("cannot {attempted}: {reason}"),
+            // The only name that is no file's.
+            (attempted, Some((_, name))) if name == "standard input" => {
+                format!("cannot {attempted} {name}: {reason}")
+            }
             (attempted, Some((_, name))) => {
                 format!("cannot {attempted} {}: {reason}", quote(name))
             }
@@ -182,7 +186,7 @@ impl Problem {
             };
             text.push_str(&format!("  {padded}{}\n", escape(value)));
         };
-        if let Some(namespace) = &self.namespace {
+        if let Some(namespace) = self.namespace.as_ref().filter(|n| self.turns_on(n)) {
             match &self.namespace_note {
                 Some(note) => detail("namespace", &format!("{namespace} ({note})")),
                 None => detail("namespace", namespace),
@@ -197,6 +201,14 @@ impl Problem {
             .for_each(|place| detail("where", place));
         self.next.iter().for_each(|next| detail("next", next));
         text
+    }
+
+    /// The usual namespace is worth a line only where another could have made the difference: what
+    /// is not found, and a name that is not given up.
+    fn turns_on(&self, namespace: &str) -> bool {
+        let missing = self.reason == "not found" || self.reason.ends_with("in this namespace");
+        let name_kept = self.attempted == "remove image";
+        namespace != NAMESPACE || missing || name_kept
     }
 
     /// The machine-readable form; every key is always there.

