@@ -7,6 +7,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod cairn;
+pub mod fault;
 pub mod fixture;
 pub mod image;
 pub mod peers;

@@ -1,0 +1,99 @@
+//! The program with numbered fault points, small disks to run it on, and the oracle that judges
+//! what it leaves.
+//!
+//! A fault is one system call of one command: it fails, falls short, or the process dies there. The
+//! oracle looks at the store from outside: it hashes files itself, and compares mounted trees with
+//! those of a run without faults.
+
+mod bench;
+mod disk;
+mod images;
+mod oracle;
+mod scenario;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+pub use self::{
+    bench::{Bench, Reference},
+    disk::Disk,
+    images::Images,
+    oracle::Verdict,
+    scenario::{STEPS, Step},
+};
+use crate::cairn::Cairn;
+
+/// The program built with the feature `fault`, in a target directory of its own, so that the
+/// ordinary one stays as it is.
+pub fn binary() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(build)
+}
+
+fn build() -> PathBuf {
+    let target = Cairn::binary()
+        .parent()
+        .and_then(Path::parent)
+        .expect("target directory")
+        .join("fault");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "-p",
+            "cairn",
+            "--features",
+            "fault",
+        ])
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("start cargo");
+    assert!(built.success(), "building cairn with fault points: {built}");
+    target.join("debug/cairn")
+}
+
+/// One call of a command, as the command itself tells it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// `openat`, `fsync` and so on.
+    pub op: String,
+    /// Counted from 1.
+    pub number: u64,
+}
+
+/// The calls that a command says it made, or at which it was hit.
+pub fn calls(output: &Output) -> Vec<Call> {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines = text.lines().filter_map(|line| {
+        let (_, rest) = line.split_once("cairn-fault: ")?;
+        let (rest, number) = rest.rsplit_once(" n=")?;
+        // The kind stands first; `Fail(Errno)` of an error.
+        let (_, rest) = rest.split_once(' ')?;
+        let (op, _) = rest.split_once(' ').unwrap_or((rest, ""));
+        Some(Call {
+            op: op.to_owned(),
+            number: number.parse().ok()?,
+        })
+    });
+    lines.collect()
+}
+
+/// Small numbers that are the same in every run (Marsaglia's xorshift).
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// Below `sides`.
+    pub fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % sides as u64).expect("below sides")
+    }
+}

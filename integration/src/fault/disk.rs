@@ -1,0 +1,88 @@
+//! A file system of a given size, in memory behind a loop device: what is full is really full, and a
+//! sync waits for nobody else's pages.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+/// A mounted ext4. Gone, with everything mounted below it, when dropped.
+pub struct Disk {
+    dir: TempDir,
+}
+
+impl Disk {
+    /// Makes one of `size` bytes (with `K`, `M`) and mounts it; `options` are for `mkfs.ext4`.
+    pub fn new(size: &str, options: &[&str]) -> Disk {
+        let dir = TempDir::new().expect("temporary directory");
+        let disk = Disk { dir };
+        let own = disk.dir.path();
+        run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(own));
+        // Whoever binds the directories above gets no copy of what is mounted here.
+        run(Command::new("mount").arg("--make-private").arg(own));
+        let image = own.join("image");
+        run(Command::new("truncate").args(["-s", size]).arg(&image));
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-m", "0"])
+            .args(options)
+            .arg(&image));
+        fs::create_dir(disk.path()).expect("mount point");
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&image)
+            .arg(disk.path()));
+        disk
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
+    /// Mount points below it, the innermost first.
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        let table = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let own = self.path();
+        let mut below: Vec<_> = points
+            .map(PathBuf::from)
+            .filter(|point| point.starts_with(&own) && *point != own)
+            .collect();
+        below.reverse();
+        below
+    }
+
+    /// Unmounts everything below it.
+    pub fn unmount_all(&self) {
+        for point in self.mounts() {
+            run(Command::new("umount").arg(point));
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let own = [self.path(), self.dir.path().to_owned()];
+        let points = self.mounts().into_iter().chain(own);
+        for point in points {
+            let _ = Command::new("umount").arg(point).status();
+        }
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("start");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Copies a whole tree with everything that `cp -a` keeps.
+pub(super) fn copy(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-a").arg("--").arg(from).arg(to));
+}

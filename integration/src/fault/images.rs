@@ -1,0 +1,137 @@
+//! Three images of a few small layers that share some, each in another form.
+//!
+//! - A is what `docker save` writes, all layers plain;
+//! - B is a layout; its first layer is A's, its second A's as another blob, its third its own;
+//! - C is a layout in a compressed archive, for standard input; its first layer is A's, packed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::json;
+use tar::EntryType;
+use tempfile::TempDir;
+
+use crate::image::{Layer, Layout, MTIME, Packing, digest};
+
+/// The images' files.
+pub struct Images {
+    dir: TempDir,
+}
+
+impl Default for Images {
+    fn default() -> Images {
+        Images::new()
+    }
+}
+
+impl Images {
+    /// Makes them.
+    pub fn new() -> Images {
+        let images = Images {
+            dir: TempDir::new().expect("temporary directory"),
+        };
+        let [base, middle, top, other, last] = layers();
+        docker(
+            &images.path().join("a.tar"),
+            "localhost/a:1",
+            &[&base, &middle, &top],
+        );
+        let b = [
+            (base.clone(), Packing::Plain),
+            (middle, Packing::Gzip),
+            (other, Packing::Zstd),
+        ];
+        Layout::create(&images.path().join("b")).image("two", &b, &json!({"Cmd": ["sh"]}));
+        let c = [(base, Packing::Gzip), (last, Packing::Plain)];
+        let layout = images.path().join("c");
+        Layout::create(&layout).image("localhost/c:3", &c, &json!({"User": "1000"}));
+        let packed = Command::new("tar")
+            .args(["--sort=name", "-czf"])
+            .arg(images.path().join("c.tgz"))
+            .arg("-C")
+            .arg(&layout)
+            .arg(".")
+            .status();
+        assert!(packed.expect("start tar").success());
+        images
+    }
+
+    /// The directory with `a.tar`, `b` and `c.tgz`.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+}
+
+/// Bytes that do not pack to nothing.
+fn noise(length: usize, mut seed: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        bytes.extend_from_slice(&seed.to_be_bytes()[..4]);
+    }
+    bytes
+}
+
+fn layers() -> [Vec<u8>; 5] {
+    let fifo = Layer::header(EntryType::Fifo, 0o600, 7, 8, MTIME);
+    let owned = Layer::header(EntryType::Regular, 0o4755, 1000, 1000, MTIME + 5);
+    let base = Layer::new()
+        .dir("./", 0o755)
+        .dir("bin/", 0o755)
+        .file("bin/tool", &noise(300_000, 1))
+        .link(EntryType::Link, "bin/same", "bin/tool")
+        .link(EntryType::Symlink, "bin/sh", "tool")
+        .dir("etc/", 0o750)
+        .file("etc/conf", b"old")
+        .file("etc/passwd", b"user:x:1000:1000::/:/bin/sh\n")
+        .dir("lib/", 0o755)
+        .file("lib/hidden", b"hidden")
+        .file("srv/deep/er/file", b"implied");
+    let middle = Layer::new()
+        .file("etc/.wh.conf", b"")
+        .entry("run/fifo", fifo, b"")
+        .dir("lib/", 0o711)
+        .file("lib/.wh..wh..opq", b"")
+        .file("lib/seen", b"seen");
+    // `bin` and `srv/deep` are as they are below.
+    let top = Layer::new()
+        .entry("bin/setuid", owned, b"#!/bin/sh\n")
+        .file("srv/deep/more", &noise(70_000, 2));
+    let other = Layer::new()
+        .file("bin/other", &noise(40_000, 3))
+        .file("bin/.wh.same", b"");
+    let last = Layer::new().file("etc/last", b"last");
+    [base, middle, top, other, last].map(Layer::finish)
+}
+
+/// What `docker save` wrote before it wrote layouts.
+fn docker(path: &Path, name: &str, layers: &[&Vec<u8>]) {
+    let ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = json!({
+        "architecture": architecture, "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/tool"]},
+        "rootfs": {"type": "layers", "diff_ids": ids},
+    })
+    .to_string();
+    let config_name = format!("{}.json", &digest(config.as_bytes())[7..]);
+    let places: Vec<String> = ids
+        .iter()
+        .map(|id| format!("{}/layer.tar", &id[7..]))
+        .collect();
+    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": places}]);
+    let mut out = Layer::new();
+    for (place, layer) in places.iter().zip(layers) {
+        out = out.file(place, layer);
+    }
+    let out = out
+        .file(&config_name, config.as_bytes())
+        .file("manifest.json", manifest.to_string().as_bytes());
+    fs::write(path, out.finish()).expect("write archive");
+}
