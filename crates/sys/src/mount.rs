@@ -26,7 +26,7 @@ use rustix::{
 };
 
 use crate::{Error, Result, fault};
-pub use holders::root_of;
+pub use holders::{Holder, holder};
 use options::Overlay;
 pub use options::escape;
 pub use table::{MountInfo, is_mount_point, mounts_below};

@@ -252,3 +252,57 @@ fn mount_points_are_known_by_any_spelling() {
     mount::unmount(&target).expect("unmount");
     assert!(mount::mounts_below(&target).expect("mountinfo").is_empty());
 }
+
+/// A writable layer is found by its directory, wherever it is mounted.
+#[test]
+fn who_has_a_mount_is_found() {
+    for shape in ["overlay", "bind"] {
+        let place = Place::new(&["low", "up,per: x", "work", "t", "t2"]);
+        let upper = place.at("up,per: x");
+        let options = [
+            format!("workdir={}", mount::escape(&place.at("work"))),
+            format!("upperdir={}", mount::escape(&upper)),
+            format!("lowerdir={}", mount::escape(&place.at("low"))),
+        ];
+        let options = options.each_ref().map(String::as_str);
+        let mounts = match shape {
+            "overlay" => [given("overlay", Path::new("overlay"), &options)],
+            _ => [given("bind", &upper, &["rw", "rbind"])],
+        };
+        let (target, second) = (place.at("t"), place.at("t2"));
+        assert_eq!(mount::holder(&mounts, &[]).expect("holder"), None);
+        mount::perform(&mounts, &target).expect("mount");
+        let here = Some(mount::Holder::Here(target.clone()));
+        assert_eq!(mount::holder(&mounts, &[]).expect("holder"), here);
+        assert_eq!(mount::holder(&mounts, &[&target]).expect("holder"), None);
+        mount::bind(&target, &second, false).expect("bind");
+        let there = Some(mount::Holder::Here(second.clone()));
+        assert_eq!(mount::holder(&mounts, &[&target]).expect("holder"), there);
+        mount::unmount(&second).expect("unmount");
+        // A container: the mount is the root of another namespace, and then no longer mounted here.
+        let script = "cd \"$1\" && mkdir -p old && pivot_root . old && exec /bin/busybox sleep 600";
+        fs::create_dir(target.join("bin")).expect("directory");
+        fs::copy("/bin/busybox", target.join("bin/busybox")).expect("busybox-static is installed");
+        let mut contained = std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .arg(&target)
+            .spawn()
+            .expect("unshare");
+        let pid = i32::try_from(contained.id()).expect("pid");
+        let root = Some(mount::Holder::RootOf(pid));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while mount::holder(&mounts, &[&target]).expect("holder") != root {
+            assert!(std::time::Instant::now() < deadline, "{shape}: not found");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        mount::unmount(&target).expect("unmount");
+        assert_eq!(
+            mount::holder(&mounts, &[]).expect("holder"),
+            root,
+            "{shape}"
+        );
+        contained.kill().expect("kill");
+        contained.wait().expect("wait");
+        assert_eq!(mount::holder(&mounts, &[]).expect("holder"), None);
+    }
+}

@@ -20,6 +20,10 @@ const TABLE_BYTES_MAX: u64 = 1 << 30;
 /// A mount as `/proc/self/mountinfo` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountInfo {
+    /// `major:minor` of the file system.
+    pub device: String,
+    /// The directory of the file system that is mounted.
+    pub root: PathBuf,
     /// Where.
     pub mount_point: PathBuf,
     /// `overlay`, `ext4`, …
@@ -28,6 +32,8 @@ pub struct MountInfo {
     pub source: String,
     /// Options of the file system.
     pub options: String,
+    /// An overlay's writable directory.
+    pub upper: Option<PathBuf>,
 }
 
 /// All mounts at or below `path`, a mount before what is mounted on or below it.
@@ -37,11 +43,14 @@ pub fn mounts_below(path: &Path) -> Result<Vec<MountInfo>> {
     let file = fault::call("open", || TABLE.to_owned(), open)?;
     let table = raw::read_to_end(&file.into(), TABLE_BYTES_MAX)?;
     let path = spelled_as_listed(path);
-    Ok(table
-        .split(|&b| b == b'\n')
-        .filter_map(parse_line)
+    Ok(parse(&table)
         .filter(|info| info.mount_point.starts_with(&path))
         .collect())
+}
+
+/// The lines of such a table.
+pub(super) fn parse(table: &[u8]) -> impl Iterator<Item = MountInfo> {
+    table.split(|&b| b == b'\n').filter_map(parse_line)
 }
 
 /// Whether something is mounted exactly at `path`; what does not exist is no mount point.
@@ -57,7 +66,7 @@ pub fn is_mount_point(path: &Path) -> Result<bool> {
 
 /// The list has absolute paths without links. The last component is kept as it is: it may be a link,
 /// which is no mount point, or not exist.
-fn spelled_as_listed(path: &Path) -> PathBuf {
+pub(super) fn spelled_as_listed(path: &Path) -> PathBuf {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => {
             let parent = if parent.as_os_str().is_empty() {
@@ -84,11 +93,20 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
             .map(|f| String::from_utf8_lossy(&octal(f)).into_owned())
             .unwrap_or_default()
     };
+    let path = |i: usize| Some(PathBuf::from(OsString::from_vec(octal(fields.get(i)?))));
+    // Commas of a value's own are quoted, like blanks.
+    let options = fields.get(dash + 3).copied().unwrap_or_default();
+    let upper = options
+        .split(|&b| b == b',')
+        .find_map(|option| option.strip_prefix(b"upperdir="));
     Some(MountInfo {
-        mount_point: PathBuf::from(OsString::from_vec(octal(fields.get(4)?))),
+        device: text(2),
+        root: path(3)?,
+        mount_point: path(4)?,
         fs_type: text(dash + 1),
         source: text(dash + 2),
         options: text(dash + 3),
+        upper: upper.map(|upper| PathBuf::from(OsString::from_vec(octal(upper)))),
     })
 }
 
@@ -125,12 +143,14 @@ mod tests {
     fn a_line_is_taken_apart() {
         let line =
             b"36 35 98:0 / /mnt/a\\040b\\134c rw,noatime shared:1 master:2 - overlay over\\011lay \
-            rw,lowerdir=/x";
+            rw,upperdir=/a\\054b,lowerdir=/x";
         let info = parse_line(line).expect("a mount");
         assert_eq!(info.mount_point, Path::new("/mnt/a b\\c"));
         assert_eq!(info.fs_type, "overlay");
         assert_eq!(info.source, "over\tlay");
-        assert_eq!(info.options, "rw,lowerdir=/x");
+        assert_eq!(info.options, "rw,upperdir=/a,b,lowerdir=/x");
+        assert_eq!(info.upper.as_deref(), Some(Path::new("/a,b")));
+        assert_eq!((&*info.device, &*info.root), ("98:0", Path::new("/")));
     }
 
     #[test]
