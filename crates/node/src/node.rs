@@ -10,10 +10,11 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
 };
 
 use cairn_content::Content;
@@ -58,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
     pub(crate) busy: RwLock<()>,
+    /// Where bundles are being made or removed.
+    pub(crate) places: Mutex<BTreeSet<String>>,
     _lock: RootLock,
 }
 
@@ -108,6 +111,7 @@ impl Node {
                 root,
                 dir,
                 busy: RwLock::new(()),
+                places: Mutex::default(),
                 _lock: lock,
             }),
         };

@@ -693,17 +693,121 @@ fn one_that_runs_is_not_removed() {
         .expect("runc");
     assert!(started.success());
     let pid = fs::read_to_string(&pid_file).expect("pid");
-    let failure = store.node.bundle_remove(&bundle).expect_err("in use");
-    assert!(
-        failure
-            .to_string()
-            .contains(&format!("process {pid} runs in it")),
-        "{failure}"
-    );
+    let refused = |failure: Failure| {
+        let reason = format!("process {pid} runs in it");
+        assert!(failure.to_string().contains(&reason), "{failure}");
+    };
+    refused(store.node.bundle_remove(&bundle).expect_err("in use"));
     assert!(bundle.join("rootfs/bin/busybox").exists(), "still mounted");
+    // Nor when it is not mounted here any more, as the container's copy still is.
+    run("umount", &[text(&bundle.join("rootfs"))]);
+    refused(store.node.bundle_remove(&bundle).expect_err("in use"));
+    refused(create(&store, |_| ()).expect_err("would be mounted twice"));
+    let away = store.dir.path().join("away-state");
+    fs::rename(&bundle, &away).expect("rename");
+    refused(store.node.bundle_remove(&bundle).expect_err("in use"));
+    refused(create(&store, |_| ()).expect_err("would take its files away"));
+    fs::rename(&away, &bundle).expect("rename");
     run("runc", &["--root", text(&state), "delete", "--force", &id]);
     store.node.bundle_remove(&bundle).expect("remove");
     assert_no_bundle(&store);
+}
+
+#[test]
+fn one_that_is_mounted_elsewhere_is_not_removed() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
+    let bundle = create(&store, |_| ()).expect("create");
+    let (away, second) = (store.dir.path().join("away"), store.dir.path().join("t"));
+    // Its mount goes with it.
+    fs::rename(&bundle, &away).expect("rename");
+    let root = away.join("rootfs");
+    let refused = |failure: Failure, at: &Path| {
+        let reason = format!("its root is mounted at {}", at.display());
+        assert!(failure.to_string().contains(&reason), "{failure}");
+    };
+    refused(store.node.bundle_remove(&bundle).expect_err("moved"), &root);
+    refused(create(&store, |_| ()).expect_err("moved"), &root);
+    fs::write(root.join("data/written"), "x").expect("its layer is there");
+    fs::rename(&away, &bundle).expect("rename");
+    fs::create_dir(&second).expect("directory");
+    run(
+        "mount",
+        &["--bind", text(&bundle.join("rootfs")), text(&second)],
+    );
+    refused(
+        store.node.bundle_remove(&bundle).expect_err("bound"),
+        &second,
+    );
+    fs::write(second.join("data/written"), "x").expect("its layer is there");
+    run("umount", &[text(&second)]);
+    fs::remove_dir(&second).expect("remove");
+    store.node.bundle_remove(&bundle).expect("remove");
+    assert_no_bundle(&store);
+}
+
+/// As it is in `/tmp`. The name of the hidden directory can be known beforehand.
+#[test]
+fn where_anybody_makes_names_nobody_gets_in_between() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
+    let other = create(&store, |_| ()).expect("create");
+    let public = store.dir.path().join("public");
+    fs::create_dir(&public).expect("directory");
+    fs::set_permissions(&public, fs::Permissions::from_mode(0o1777)).expect("chmod");
+    let name = cairn_types::Digest::sha256(b"mine");
+    let aside = public.join(format!(".cairn-{:.16}", name.hex()));
+    let theirs = |path: &Path| {
+        std::os::unix::fs::lchown(path, Some(1000), Some(1000)).expect("chown");
+    };
+    let mine = public.join("mine");
+    for squat in ["link", "file", "directory"] {
+        match squat {
+            "link" => symlink(&other, &aside).expect("link"),
+            "file" => fs::write(&aside, "x").expect("file"),
+            _ => {
+                fs::create_dir(&aside).expect("directory");
+                symlink(other.join("rootfs"), aside.join("rootfs")).expect("link");
+            }
+        }
+        theirs(&aside);
+        create(&store, |request| request.dir.clone_from(&mine)).expect(squat);
+        assert!(other.join("rootfs/bin").exists(), "{squat}: unmounted");
+        assert_eq!(fs::metadata(&mine).expect("bundle").uid(), 0);
+        store.node.bundle_remove(&mine).expect("remove");
+    }
+    // One that was made there before the machine was started again, which emptied the directory.
+    create(&store, |request| request.dir.clone_from(&mine)).expect("create");
+    run("umount", &[text(&mine.join("rootfs"))]);
+    theirs(&mine.join(".cairn"));
+    fs::write(mine.join("config.json"), "{}").expect("their own");
+    let failure = create(&store, |request| request.dir.clone_from(&mine)).expect_err("theirs");
+    assert_eq!(failure.kind, ErrorKind::AlreadyExists, "{failure}");
+    fs::remove_dir_all(&public).expect("remove");
+    store.node.bundle_remove(&other).expect("remove");
+    assert_no_bundle(&store);
+}
+
+#[test]
+fn one_of_many_at_once_makes_it() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["cat", "/data/seed"]}));
+    for _ in 0..4 {
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| create(&store, |_| ())))
+                .collect();
+            let results = threads.into_iter().map(|t| t.join().expect("thread"));
+            results.collect()
+        });
+        let (made, refused): (Vec<_>, Vec<_>) = made.into_iter().partition(Result::is_ok);
+        assert_eq!(made.len(), 1, "{refused:?}");
+        for failure in refused.into_iter().filter_map(Result::err) {
+            let kinds = [ErrorKind::Unavailable, ErrorKind::AlreadyExists];
+            assert!(kinds.contains(&failure.kind), "{failure}");
+        }
+        let bundle = store.dir.path().join("b");
+        assert_eq!(contained("runc", &bundle), "seed\n");
+        store.node.bundle_remove(&bundle).expect("remove");
+        assert_no_bundle(&store);
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ impl Node {
         progress: &dyn Progress,
     ) -> Result<Bundled, Failure> {
         let place = self.bundle_place(request)?;
+        let _taken = self.take_place(&place, ATTEMPTED)?;
         let failed = |err: &dyn Classified| failure(&place, request, err);
         let record = self.image_record(&request.ns, &request.image, ATTEMPTED)?;
         let id = match &request.id {
@@ -290,6 +291,8 @@ impl Node {
                 .next(format!("cairn bundle rm {dir}")));
         }
         let _busy = self.working();
+        // Somebody may have unmounted it while a container runs in it.
+        self.refuse_held(place, known, &[], ATTEMPTED)?;
         let stat = self.snapshots().stat(&known.namespace, &known.snapshot);
         let stat = stat.map_err(|err| failed(&err))?;
         debug_assert_eq!(stat.kind, SnapshotKind::Active);

@@ -1,15 +1,17 @@
 //! Where a bundle is, and the hidden directory beside it in which it is built and taken apart.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::{MutexGuard, PoisonError},
 };
 
 use cairn_sys::{Dir, durable, mount};
 use cairn_types::{Classified, Digest, ErrorKind, SnapshotKey};
 
-use crate::Failure;
+use crate::{Failure, Node};
 
 /// The file by which a bundle directory is known as ours, and as which one.
 const MARKER: &str = ".cairn";
@@ -158,7 +160,15 @@ impl Place {
             }
             Err(err) => return Err(err),
         };
-        match dir.read_file(OsStr::new(MARKER), MARKER_BYTES_MAX) {
+        let name = OsStr::new(MARKER);
+        // What is in a marker is no secret: where anybody may make names, anybody can make a directory
+        // that looks like a bundle which was there before the machine was started again. But not with
+        // a file of root's; nor is one of root's that has a second name one of ours.
+        let stat = dir.try_stat(name)?;
+        if stat.is_none_or(|stat| stat.st_uid != 0 || stat.st_nlink != 1) {
+            return Ok(false);
+        }
+        match dir.read_file(name, MARKER_BYTES_MAX) {
             Ok(bytes) => Ok(bytes == self.marker(root)),
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
             Err(err) => Err(err),
@@ -178,6 +188,15 @@ impl Place {
         let parent = self.parent()?;
         parent.create_dir(&self.aside, 0o700)?;
         let dir = parent.open_dir(&self.aside)?;
+        if dir.self_stat()?.st_uid != 0 {
+            // Its parent's owner has put one of his own there.
+            let aside = dir.path().display().to_string();
+            return Err(cairn_sys::Error::new(
+                "open",
+                aside,
+                rustix::io::Errno::PERM,
+            ));
+        }
         durable::write_file(&dir, OsStr::new(MARKER), &self.marker(root), 0o600)?;
         dir.create_dir(OsStr::new(ROOTFS), 0o755)?;
         Ok(dir)
@@ -209,9 +228,48 @@ impl Place {
         if parent.try_stat(&self.aside)?.is_none() {
             return Ok(());
         }
-        unmount_all(&self.rootfs_aside())?;
+        // Where anybody may make names, somebody can have put a directory of his own there, or a link
+        // to another bundle, whose root is not to be unmounted by that way.
+        match parent.open_dir(&self.aside) {
+            Ok(dir) if dir.self_stat()?.st_uid == 0 => unmount_all(&self.rootfs_aside())?,
+            Ok(_) => {}
+            Err(err) if err.is(rustix::io::Errno::NOTDIR) || err.is(rustix::io::Errno::LOOP) => {}
+            Err(err) => return Err(err),
+        }
         parent.remove_tree(&self.aside)?;
         parent.fsync()
+    }
+}
+
+/// A place that nobody else makes or removes a bundle at.
+pub(super) struct Taken<'n> {
+    node: &'n Node,
+    key: String,
+}
+
+impl Node {
+    /// Takes a place for oneself; `Unavailable` when somebody has it.
+    pub(super) fn take_place(&self, place: &Place, attempted: &str) -> Result<Taken<'_>, Failure> {
+        let key = place.key().to_owned();
+        match self.places().insert(key.clone()) {
+            true => Ok(Taken { node: self, key }),
+            false => {
+                let reason = "it is being made or removed already";
+                Err(Failure::new(ErrorKind::Unavailable, attempted, reason)
+                    .object("bundle", place.dir().display()))
+            }
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        let places = self.inner.places.lock();
+        places.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.node.places().remove(&self.key);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cairn_meta::{BundleRecord, Tx, View, schema};
-use cairn_sys::mount;
+use cairn_sys::mount::{self, Holder};
 use cairn_types::{Classified, ErrorKind};
 
 use super::place::{Place, unmount_all};
@@ -25,18 +25,18 @@ impl Node {
                 .object("bundle", place.dir().display())
                 .next("cairn bundle ls"));
         };
+        let _taken = self.take_place(&place, ATTEMPTED)?;
         let _busy = self.working();
         if place.is_ours(self.root()).map_err(|err| failed(&err))? {
             let target = place.rootfs();
-            if mount::is_mount_point(&target).map_err(|err| failed(&err))? {
-                if let Some(pid) = mount::root_of(&target).map_err(|err| failed(&err))? {
-                    return Err(in_use(&place, &format!("process {pid} runs in it")));
-                }
-                unmount_all(&target).map_err(|err| match err.is(rustix::io::Errno::BUSY) {
-                    true => in_use(&place, "a process works in it"),
-                    false => failed(&err),
-                })?;
-            }
+            self.refuse_held(&place, &known, &[&target], ATTEMPTED)?;
+            unmount_all(&target).map_err(|err| match err.is(rustix::io::Errno::BUSY) {
+                true => in_use(&place, "a process works in it"),
+                false => failed(&err),
+            })?;
+        } else {
+            // It may have been renamed, with what is mounted in it.
+            self.refuse_held(&place, &known, &[], ATTEMPTED)?;
         }
         known.made = false;
         self.put_bundle(&place, &known)?;
@@ -48,11 +48,14 @@ impl Node {
         let failed = |err: &dyn Classified| {
             Failure::of(ATTEMPTED, err).object("bundle", place.dir().display())
         };
+        let own = [place.rootfs(), place.rootfs_aside()];
+        self.refuse_held(place, known, &own.each_ref().map(|path| &**path), ATTEMPTED)?;
         place.clear_aside().map_err(|err| failed(&err))?;
         if place.is_ours(self.root()).map_err(|err| failed(&err))? {
             unmount_all(&place.rootfs()).map_err(|err| failed(&err))?;
             place.withdraw().map_err(|err| failed(&err))?;
         }
+        self.refuse_held(place, known, &[], ATTEMPTED)?;
         match self.snapshots().remove(&known.namespace, &known.snapshot) {
             Ok(()) => {}
             Err(err) if err.kind() == ErrorKind::NotFound => {}
@@ -63,6 +66,38 @@ impl Node {
             .meta()
             .write(move |tx: &mut Tx| tx.delete(&schema::BUNDLES, &key));
         written.map_err(|err| failed(&err))
+    }
+
+    /// Refuses to go on while the bundle's root is mounted elsewhere than at `own`, or a container runs
+    /// in it: its files would be deleted under it, or written to by two.
+    pub(super) fn refuse_held(
+        &self,
+        place: &Place,
+        known: &BundleRecord,
+        own: &[&Path],
+        attempted: &str,
+    ) -> Result<(), Failure> {
+        let failed = |err: &dyn Classified| {
+            Failure::of(attempted, err).object("bundle", place.dir().display())
+        };
+        let (ns, snapshot) = (&known.namespace, &known.snapshot);
+        let mounts = match self.snapshots().mounts(ns, snapshot) {
+            Ok(mounts) => mounts,
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(err) => return Err(failed(&err)),
+        };
+        match mount::holder(&mounts, own).map_err(|err| failed(&err))? {
+            None => Ok(()),
+            Some(Holder::RootOf(pid)) => Err(in_use(place, &format!("process {pid} runs in it"))),
+            Some(Holder::Here(at)) => {
+                let at = at.display();
+                let reason = format!("its root is mounted at {at}");
+                let failure = Failure::new(ErrorKind::FailedPrecondition, attempted, reason);
+                Err(failure
+                    .object("bundle", place.dir().display())
+                    .next(format!("umount {at}")))
+            }
+        }
     }
 
     /// Finishes what was being made or removed when the last process that had this store stopped.
