@@ -1,12 +1,14 @@
-//! What a listing shows: a word without operator, or containerd's filter words.
+//! What a listing shows: a word without operator, or a filter in containerd's language.
 //!
-//! `FIELD==VALUE`, `FIELD!=VALUE` and `FIELD~=REGEXP`, joined by commas when all must hold. Of
-//! several filters one must let a thing through.
+//! Of several filters one must let a thing through. The language itself is `cairn_types::filter`'s;
+//! here are the words that people type instead, and the fields of what is listed.
 
 use std::borrow::Cow;
 
-use cairn_types::Labels;
-use regex::Regex;
+use cairn_types::{
+    Labels,
+    filter::{self, Filters},
+};
 
 use crate::{
     error::Problem,
@@ -33,23 +35,24 @@ pub trait Fields {
 pub enum Filter {
     /// Without operator.
     Word(String),
-    /// All of them.
-    All(Vec<Condition>),
+    /// In containerd's language.
+    Conditions(Filters),
 }
 
-/// One comparison.
-#[derive(Debug)]
-pub struct Condition {
-    field: String,
-    test: Test,
+/// An object as the language sees it.
+struct Asked<'t, T>(&'t T);
+
+impl<T: Fields> filter::Fields for Asked<'_, T> {
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        match path {
+            [first, key @ ..] if first == LABELS => filter::label(self.0.labels(), key),
+            path => self.0.field(&path.join(".")),
+        }
+    }
 }
 
-#[derive(Debug)]
-enum Test {
-    Is(String),
-    IsNot(String),
-    Matches(Regex),
-}
+/// The field whose further components are a label's key.
+const LABELS: &str = "labels";
 
 /// Reads the filters of a listing of `T`.
 pub fn parse<'t, T: Fields>(
@@ -67,55 +70,19 @@ fn one<T: Fields>(text: &str) -> Result<Filter, Problem> {
     if !["==", "!=", "~="].iter().any(|o| text.contains(o)) {
         return Ok(Filter::Word(text.to_owned()));
     }
-    let conditions = split(text).into_iter().map(condition::<T>);
-    Ok(Filter::All(conditions.collect::<Result<_, _>>()?))
-}
-
-/// At commas outside of quotes.
-fn split(text: &str) -> Vec<&str> {
-    let (mut parts, mut start, mut quoted) = (Vec::new(), 0, false);
-    for (at, c) in text.char_indices() {
-        match c {
-            '"' => quoted = !quoted,
-            ',' if !quoted => {
-                parts.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
+    let filters = Filters::parse(&[text]).map_err(|err| {
+        Problem::usage(err.to_string())
+            .cause("known: FIELD==X, FIELD!=X, FIELD~=REGEXP, labels.\"a.b/c\"==X")
+    })?;
+    for path in filters.paths() {
+        let name = path.join(".");
+        if path[0] != LABELS && !T::FIELDS.contains(&&*name) {
+            let known = T::FIELDS.join(", ");
+            let text = format!("no filter field is called {name:?}");
+            return Err(Problem::usage(text).cause(format!("known: {known}, labels.KEY")));
         }
     }
-    parts.push(&text[start..]);
-    parts
-}
-
-fn condition<T: Fields>(text: &str) -> Result<Condition, Problem> {
-    let operators = ["==", "!=", "~="];
-    let found = operators
-        .iter()
-        .filter_map(|o| text.find(o).map(|at| (at, *o)));
-    let Some((at, operator)) = found.min() else {
-        let text = format!("{text:?} is no condition");
-        return Err(Problem::usage(text).cause("known: FIELD==X, FIELD!=X, FIELD~=REGEXP"));
-    };
-    let (field, value) = (&text[..at], text[at + operator.len()..].trim_matches('"'));
-    if !T::FIELDS.contains(&field) && !field.starts_with("labels.") {
-        let text = format!("no filter field is called {field:?}");
-        let known = T::FIELDS.join(", ");
-        return Err(Problem::usage(text).cause(format!("known: {known}, labels.KEY")));
-    }
-    let test = match operator {
-        "==" => Test::Is(value.to_owned()),
-        "!=" => Test::IsNot(value.to_owned()),
-        _ => Test::Matches(Regex::new(value).map_err(|err| {
-            // The library's text draws arrows over several lines; the last one says it.
-            let reason = err.to_string();
-            let reason = reason.lines().last().unwrap_or_default();
-            let reason = reason.trim_start_matches("error: ").to_owned();
-            Problem::usage(format!("{value:?} is no regular expression: {reason}"))
-        })?),
-    };
-    let field = field.to_owned();
-    Ok(Condition { field, test })
+    Ok(Filter::Conditions(filters))
 }
 
 impl Filter {
@@ -123,21 +90,7 @@ impl Filter {
     pub fn matches(&self, item: &impl Fields) -> bool {
         match self {
             Filter::Word(word) => item.is_meant_by(word),
-            Filter::All(conditions) => conditions.iter().all(|c| c.holds(item)),
-        }
-    }
-}
-
-impl Condition {
-    fn holds(&self, item: &impl Fields) -> bool {
-        let value = match self.field.strip_prefix("labels.") {
-            Some(key) => item.labels().get(key.trim_matches('"')).map(Into::into),
-            None => item.field(&self.field),
-        };
-        match &self.test {
-            Test::Is(wanted) => value.is_some_and(|v| v == *wanted),
-            Test::IsNot(wanted) => value.is_none_or(|v| v != *wanted),
-            Test::Matches(regex) => value.is_some_and(|v| regex.is_match(&v)),
+            Filter::Conditions(filters) => filters.pass(&Asked(item)),
         }
     }
 }
@@ -276,13 +229,16 @@ mod tests {
     fn what_cannot_be_asked_is_wrong_usage() {
         for (text, says) in [
             ("dangling==true", "no filter field is called \"dangling\""),
-            ("name~=(", "\"(\" is no regular expression: unclosed group"),
-            ("name==a,b", "\"b\" is no condition"),
+            ("target==x", "no filter field is called \"target\""),
+            (
+                "name==a,=b",
+                "filter \"name==a,=b\" does not parse at byte 8: a field is expected",
+            ),
         ] {
             let problem = one::<Image>(text).expect_err(text);
             assert_eq!(problem.exit_code(), 2, "{text}");
             assert_eq!(problem.message(), says);
         }
-        assert!(one::<Image>("labels.a/b==c").is_ok());
+        assert!(one::<Image>("labels.a==c").is_ok());
     }
 }

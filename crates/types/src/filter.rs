@@ -71,6 +71,11 @@ impl Filters {
         Ok(Filters(parsed.collect::<Result<_, _>>()?))
     }
 
+    /// The field paths they ask for; a program for people refuses one that it does not have.
+    pub fn paths(&self) -> impl Iterator<Item = &[String]> {
+        self.0.iter().flatten().map(|selector| &*selector.path)
+    }
+
     /// Whether one of them holds, or there is none.
     pub fn pass(&self, object: &impl Fields) -> bool {
         let holds = |filter: &Vec<Selector>| filter.iter().all(|selector| selector.holds(object));
