@@ -64,7 +64,11 @@ impl Client {
 
     /// The full name a person means.
     pub fn resolve(&self, text: &str, attempted: &str) -> Result<ImageName> {
-        Ok(self.node.resolve(&self.ns, text, attempted)?)
+        let name = self.node.resolve(&self.ns, text, attempted)?;
+        if name.as_str() != text {
+            tracing::info!("{text} means {name}");
+        }
+        Ok(name)
     }
 
     /// Takes in every image of an archive.
@@ -74,6 +78,7 @@ impl Client {
         options: ImportOptions,
         progress: &dyn Progress,
     ) -> Result<Vec<NewImage>> {
+        tracing::info!("read {} into namespace {}", source.name(), self.ns);
         let mut request = ImportRequest::new(self.ns.clone(), source);
         request.base_name = options.base_name;
         request.index_name = options.index_name;

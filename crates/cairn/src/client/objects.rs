@@ -29,7 +29,9 @@ impl Client {
 
     /// The whole digest that a person means.
     pub fn resolve_blob(&self, text: &str, attempted: &str) -> Result<Digest> {
-        Ok(self.node.resolve_digest(&self.ns, text, attempted)?)
+        let digest = self.node.resolve_digest(&self.ns, text, attempted)?;
+        tracing::info!("{text} means {digest}");
+        Ok(digest)
     }
 
     /// One blob.
@@ -122,7 +124,9 @@ impl Client {
 
     /// The snapshot that a person means.
     pub fn resolve_snapshot(&self, text: &str, attempted: &str) -> Result<SnapshotKey> {
-        Ok(self.node.resolve_snapshot(&self.ns, text, attempted)?)
+        let key = self.node.resolve_snapshot(&self.ns, text, attempted)?;
+        tracing::info!("{text} means {key}");
+        Ok(key)
     }
 
     /// One snapshot.
