@@ -354,6 +354,7 @@ fn labels_that_a_runtime_would_obey_are_not_taken_over() {
     let labels = json!({
         "run.oci.keep_original_groups": "1", "org.systemd.property.ExecStartPre": "'x'",
         "cdi.k8s.io/x": "vendor.com/device=all", "org.example.note": "kept",
+        "dev.gvisor.flag.network": "host", "io.kubernetes.cri.container-type": "sandbox",
     });
     let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"], "Labels": labels}));
     let made = store
@@ -364,6 +365,8 @@ fn labels_that_a_runtime_would_obey_are_not_taken_over() {
         made.withheld_labels,
         [
             "cdi.k8s.io/x",
+            "dev.gvisor.flag.network",
+            "io.kubernetes.cri.container-type",
             "org.systemd.property.ExecStartPre",
             "run.oci.keep_original_groups"
         ]
@@ -550,6 +553,11 @@ fn what_cannot_be_made_leaves_nothing() {
             "host name",
             json!({"Cmd": ["sh"]}),
             Box::new(|r| r.hostname = Some("a b".to_owned())),
+        ),
+        (
+            "inside the store",
+            json!({"Cmd": ["sh"]}),
+            Box::new(|r| r.dir = r.dir.with_file_name("root/snapshots/b")),
         ),
         (
             "not found",
@@ -783,6 +791,42 @@ fn where_anybody_makes_names_nobody_gets_in_between() {
     assert_eq!(failure.kind, ErrorKind::AlreadyExists, "{failure}");
     fs::remove_dir_all(&public).expect("remove");
     store.node.bundle_remove(&other).expect("remove");
+    assert_no_bundle(&store);
+}
+
+/// An image without layers has a plain directory for its root, on the file system of many others.
+#[test]
+fn an_image_without_layers_is_removed() {
+    let mut layout = Layout::new();
+    let host = host();
+    let (os, architecture) = host.split_once('/').expect("os/arch");
+    let config = json!({
+        "architecture": architecture, "os": os, "config": {"Cmd": ["/bin/sh"]},
+        "rootfs": {"type": "layers", "diff_ids": []},
+    });
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": layout.json(OCI_CONFIG, &config), "layers": [],
+    });
+    let manifest = layout.json(OCI_MANIFEST, &manifest);
+    layout.name(manifest, "shop/app:1");
+    layout.finish();
+    let store = Store::new();
+    store.import(layout.path()).expect("import");
+    let bundle = create(&store, |_| ()).expect("create");
+    let mut other = Command::new("unshare")
+        .args(["--mount", "sleep", "600"])
+        .spawn()
+        .expect("unshare");
+    let ours = fs::read_link("/proc/self/ns/mnt").expect("namespace");
+    let theirs = format!("/proc/{}/ns/mnt", other.id());
+    while fs::read_link(&theirs).expect("namespace") == ours {
+        std::thread::yield_now();
+    }
+    let removed = store.node.bundle_remove(&bundle);
+    other.kill().expect("kill");
+    other.wait().expect("wait");
+    removed.expect("remove");
     assert_no_bundle(&store);
 }
 

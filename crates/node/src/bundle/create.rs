@@ -125,7 +125,15 @@ impl Node {
         }
         // An image must exist before directories are made for it.
         self.image_record(&request.ns, &request.image, ATTEMPTED)?;
-        Place::find(&request.dir, true, ATTEMPTED)
+        let place = Place::find(&request.dir, true, ATTEMPTED)?;
+        // What the store does not know there is swept at its next opening.
+        match self.root().canonicalize() {
+            Ok(root) if place.dir().starts_with(&root) => refuse(
+                ErrorKind::InvalidArgument,
+                "it would be inside the store".to_owned(),
+            ),
+            _ => Ok(place),
+        }
     }
 
     fn choose_for_bundle(

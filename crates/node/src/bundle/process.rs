@@ -147,13 +147,15 @@ pub(super) fn id_of(dir: &Path) -> String {
         }
     };
     let id: String = name.chars().map(fitting).take(128).collect();
-    match is_id(&id) {
-        true => id,
-        false => "container".to_owned(),
+    // With a hyphen in front it would be an option of the runtime's.
+    match id.trim_start_matches('-') {
+        id if is_id(id) => id.to_owned(),
+        _ => "container".to_owned(),
     }
 }
 
 /// A host name (`hostname(7)`: letters, digits, hyphens and dots, 64 bytes on Linux) out of an id.
+/// Never empty: that would leave the container with the host's.
 pub(super) fn hostname_of(id: &str) -> String {
     let fitting = |c: char| {
         if c.is_ascii_alphanumeric() || c == '.' {
@@ -163,7 +165,10 @@ pub(super) fn hostname_of(id: &str) -> String {
         }
     };
     let name: String = id.chars().map(fitting).take(63).collect();
-    name.trim_matches(['-', '.']).to_owned()
+    match name.trim_matches(['-', '.']) {
+        "" => "container".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// Whether a name that was asked for can be a host's.
@@ -295,6 +300,9 @@ mod tests {
         assert_eq!(id_of(Path::new("/run/my bundle")), "my-bundle");
         assert_eq!(id_of(Path::new("/run/v1.2")), "v1.2");
         assert_eq!(id_of(Path::new("/")), "container");
+        assert_eq!(id_of(Path::new("/run/-rf")), "rf");
+        assert_eq!(id_of(Path::new("/run/\u{e9}")), "container");
+        assert_eq!(hostname_of("_-."), "container");
         assert_eq!(hostname_of("a_b+c."), "a-b-c");
     }
 }
