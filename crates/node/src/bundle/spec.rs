@@ -293,9 +293,13 @@ pub(super) fn withheld(image: &ImageDocument) -> Vec<String> {
 }
 
 fn is_reserved(key: &str) -> bool {
-    // crun and kata (`run.oci.`), the systemd cgroup driver (CVE-2024-3154), device injection, CRIU.
+    // crun and kata (`run.oci.`), the systemd cgroup driver (CVE-2024-3154), device injection, CRIU,
+    // gVisor's mounts and flags, the handler that crun chooses, and what a sandbox is to kata and gVisor.
     [
         "run.oci.",
+        "dev.gvisor.",
+        "module.wasm.image/",
+        "io.kubernetes.cri",
         "org.systemd.property.",
         "cdi.k8s.io/",
         "org.criu.",
