@@ -196,10 +196,10 @@ impl PlatformMatcher {
             wanted.os == candidate.os
                 && wanted.architecture == candidate.architecture
                 && wanted.variant == candidate.variant
-                && candidate.os_features.iter().all(|f| {
-                    wanted.os_features.is_empty() && candidate.os == "linux"
-                        || wanted.os_features.contains(f)
-                })
+                && candidate
+                    .os_features
+                    .iter()
+                    .all(|feature| wanted.os_features.contains(feature))
                 && (wanted.os_version.is_none() || wanted.os_version == candidate.os_version)
         })
     }
@@ -264,6 +264,17 @@ mod tests {
             ),
             [None, Some(1), Some(2)]
         );
+    }
+
+    /// Variants for lazy snapshotters stand beside the plain one and name what they need.
+    #[test]
+    fn features_that_were_not_asked_for_are_no_match() {
+        let mut nydus: Platform = "linux/amd64".parse().expect("platform");
+        nydus.os_features = vec!["nydus.remoteimage.v1".to_owned()];
+        let plain = "linux/amd64".parse().expect("platform");
+        assert_eq!(PlatformMatcher::only(&plain).rank(&nydus), None);
+        assert_eq!(PlatformMatcher::only(&nydus).rank(&nydus), Some(0));
+        assert_eq!(PlatformMatcher::only(&nydus).rank(&plain), Some(0));
     }
 
     #[test]
