@@ -7,7 +7,7 @@ use cairn_types::{
     Classified, ErrorKind, ImageName, Labels, Mount, Namespace, Platform, SnapshotKey,
 };
 
-use crate::{Failure, Node, Silent, failure::words};
+use crate::{Failure, Node, Progress, Silent, failure::words};
 
 /// Keeps the snapshot of a mount from the garbage collector (containerd `pkg/gc`).
 const ROOT: &str = "containerd.io/gc.root";
@@ -30,6 +30,15 @@ pub struct MountRequest {
 impl Node {
     /// Mounts an image's files, unpacking them first when needed.
     pub fn mount_image(&self, request: &MountRequest) -> Result<PathBuf, Failure> {
+        self.mount_image_showing(request, &Silent)
+    }
+
+    /// As [`Node::mount_image`]; `progress` hears of the unpacking.
+    pub fn mount_image_showing(
+        &self,
+        request: &MountRequest,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf, Failure> {
         let attempted = "mount image";
         let MountRequest {
             ns, name, target, ..
@@ -49,7 +58,7 @@ impl Node {
                 )));
         }
         let record = self.image_record(ns, name, attempted)?;
-        let chain = self.unpack(ns, &record.target, request.platform.as_ref(), &Silent);
+        let chain = self.unpack(ns, &record.target, request.platform.as_ref(), progress);
         let chain = chain.map_err(|mut failure| {
             // Asked for was the mount, of the image by its name.
             attempted.clone_into(&mut failure.attempted);

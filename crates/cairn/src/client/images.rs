@@ -135,6 +135,7 @@ impl Client {
         target: &Path,
         rw: bool,
         platform: Option<Platform>,
+        progress: &dyn Progress,
     ) -> Result<PathBuf> {
         let (ns, name) = (self.ns.clone(), name.clone());
         let request = MountRequest {
@@ -144,7 +145,7 @@ impl Client {
             rw,
             platform,
         };
-        Ok(self.node.mount_image(&request)?)
+        Ok(self.node.mount_image_showing(&request, progress)?)
     }
 
     /// Undoes [`Client::mount_image`].

@@ -312,7 +312,10 @@ fn mount(context: &Context, args: &MountImage) -> Result {
         Some(target) => target.clone(),
         None => fresh_target(&name),
     };
-    let mounted = client.mount_image(&name, &target, args.rw, args.platform.clone())?;
+    let progress = context.progress("unpack")?.titled(name.as_str());
+    let platform = args.platform.clone();
+    let mounted = client.mount_image(&name, &target, args.rw, platform, &progress)?;
+    drop(progress);
     let mounted = mounted.display().to_string();
     if context.global.wants_json() {
         context

@@ -43,6 +43,8 @@ pub enum Mode {
 pub struct Show {
     mode: Mode,
     verb: &'static str,
+    /// Instead of what the store calls it.
+    title: Option<String>,
     out: Out,
     state: Mutex<State>,
 }
@@ -99,9 +101,17 @@ impl Show {
         Show {
             mode,
             verb,
+            title: None,
             out,
             state: Mutex::new(state),
         }
+    }
+
+    /// Shown instead of the store's own name for the work, which may be a digest.
+    #[must_use]
+    pub fn titled(mut self, title: &str) -> Show {
+        self.title = Some(title.to_owned());
+        self
     }
 
     /// A panic elsewhere must not hide the error that explains it.
@@ -119,6 +129,7 @@ impl Show {
     }
 
     fn resolved(&self, name: String, platform: &str, layers: Vec<(String, u64)>) {
+        let name = self.title.clone().unwrap_or(name);
         let mut state = self.state();
         state.clear();
         let bytes = layers.iter().map(|l| l.1).sum();
@@ -247,10 +258,10 @@ impl State {
     fn plain(&self, verb: &str) -> String {
         let done = self.layers.iter().map(|l| l.done).sum();
         let total = self.layers.iter().map(|l| l.total).sum();
-        let word = if verb == "export" {
-            "written"
-        } else {
-            "stored"
+        let word = match verb {
+            "export" => "written",
+            "unpack" => "unpacked",
+            _ => "stored",
         };
         plain(verb, &self.name, word, done, total)
     }
