@@ -11,9 +11,12 @@ use cairn_types::{
     SnapshotKind,
 };
 
+use rustix::io::Errno;
+
 use crate::{
     Failure, Node,
     documents::{DOCUMENT_BYTES_MAX, DocumentError},
+    failure::size,
     walk::{self, Blobs, Tree},
 };
 
@@ -66,9 +69,14 @@ impl Node {
         Ok(Box::new(blob))
     }
 
-    /// Bytes free for the store, 0 when that cannot be told.
-    pub(crate) fn free_bytes(&self) -> u64 {
-        self.inner.dir.space().map_or(0, |space| space.free_bytes)
+    /// What a full disk has no more of, for messages: `no space left on ROOT (1.5 KiB free)`, or no
+    /// inodes.
+    pub(crate) fn nothing_left(&self) -> String {
+        let space = self.inner.dir.space().ok();
+        let free = size(space.map_or(0, |space| space.free_bytes));
+        let no_inodes = space.is_some_and(|s| s.total_inodes > 0 && s.free_inodes == 0);
+        let what = if no_inodes { "inodes" } else { "space" };
+        format!("no {what} left on {} ({free} free)", self.root().display())
     }
 
     /// Makes a configuration hold its unpacked stack.
@@ -133,6 +141,22 @@ impl Node {
                 .namespace(ns)),
         }
     }
+}
+
+/// Whether an error says that the disk is full, or a quota used up; and not that the process may
+/// open no more files, or the machine has no memory, against which no room on a disk helps.
+pub(crate) fn is_full(err: &dyn Classified) -> bool {
+    let mut source = err.source();
+    while let Some(cause) = source {
+        if let Some(err) = cause.downcast_ref::<cairn_sys::Error>() {
+            let elsewhere = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+            if elsewhere.contains(&err.errno()) {
+                return false;
+            }
+        }
+        source = cause.source();
+    }
+    err.kind() == ErrorKind::ResourceExhausted
 }
 
 /// The documents of one namespace.
@@ -225,5 +249,26 @@ impl Blobs for StoreBlobs<'_> {
         Failure::new(ErrorKind::InvalidArgument, self.attempted, reason)
             .object("image", &self.image)
             .namespace(self.ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn only_a_disk_is_full() {
+        let err = |errno: Errno| cairn_snapshot::Error::Sys {
+            attempted: "unpack".to_owned(),
+            source: cairn_sys::Error::of_io("openat", "f", &io::Error::from(errno)),
+        };
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            assert!(is_full(&err(errno)), "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO] {
+            assert!(!is_full(&err(errno)), "{errno}");
+        }
     }
 }

@@ -23,7 +23,7 @@ use super::{
     archive::{Archive, Place, clean, link_target, not_an_archive},
     skim,
 };
-use crate::{Failure, Node, documents::DOCUMENT_BYTES_MAX, failure::size, uploads};
+use crate::{Failure, Node, documents::DOCUMENT_BYTES_MAX, store::is_full, uploads};
 
 /// Most bytes of all documents of a stream together, kept in memory.
 const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
@@ -307,7 +307,7 @@ impl Taker<'_> {
     }
 
     fn not_stored(&self, name: &str, err: &dyn Classified) -> Failure {
-        if err.kind() == ErrorKind::ResourceExhausted {
+        if is_full(err) {
             return self.full(name, err.to_string());
         }
         Failure::because(ATTEMPTED, "its blobs cannot be stored", err)
@@ -328,10 +328,7 @@ impl Taker<'_> {
     }
 
     fn full(&self, name: &str, cause: String) -> Failure {
-        let root = self.node.root().display();
-        let free = size(self.node.free_bytes());
-        let reason = format!("no space left on {root} ({free} free)");
-        self.failure(ErrorKind::ResourceExhausted, reason)
+        self.failure(ErrorKind::ResourceExhausted, self.node.nothing_left())
             .cause(cause)
             .at(self.archive.location(name))
             .next("cairn df; cairn gc; then import again")

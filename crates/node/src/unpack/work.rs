@@ -4,7 +4,7 @@ use std::io::Read;
 
 use cairn_types::{Classified, Digest, ErrorKind, Namespace};
 
-use crate::{Event, Failure, Node, Phase, Progress, failure::size, import::file_word};
+use crate::{Event, Failure, Node, Phase, Progress, import::file_word, store::is_full};
 
 /// Where a worker reads a blob.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,9 +79,7 @@ impl Work<'_> {
     }
 
     fn full_while(&self, writing: &str, cause: &str) -> Failure {
-        let root = self.node.root().display();
-        let free = size(self.node.free_bytes());
-        let reason = format!("no space left on {root} ({free} free)");
+        let reason = self.node.nothing_left();
         let failure = Failure::new(ErrorKind::ResourceExhausted, self.attempted, reason)
             .cause(writing)
             .cause(cause)
@@ -91,7 +89,7 @@ impl Work<'_> {
 
     /// A document or record that could not be written.
     pub(crate) fn unwritten(&self, what: &str, err: &dyn Classified) -> Failure {
-        if err.kind() == ErrorKind::ResourceExhausted {
+        if is_full(err) {
             return self.full_while(&format!("write {what}"), &root_cause(err));
         }
         let reason = format!("{what} cannot be stored");
@@ -99,7 +97,7 @@ impl Work<'_> {
     }
 
     pub(super) fn store_failure(&self, digest: &Digest, err: &dyn Classified) -> Failure {
-        if err.kind() == ErrorKind::ResourceExhausted {
+        if is_full(err) {
             return self.full(digest, &root_cause(err));
         }
         let reason = format!("layer {digest} cannot be stored");
@@ -113,12 +111,12 @@ impl Work<'_> {
             err,
             Layer::Write { .. } | Layer::Layer { .. } | Layer::Adopt { .. }
         );
-        if exhausted && by_system {
+        if by_system && is_full(err) {
             return self.full(digest, &root_cause(err));
         }
         let reason = format!("layer {digest} cannot be unpacked");
         let mut failure = Failure::because(self.attempted, reason, err);
-        if exhausted {
+        if exhausted && !by_system {
             // Over a limit of ours, which no space and no other try will change.
             failure.kind = ErrorKind::InvalidArgument;
         }
