@@ -117,7 +117,7 @@ impl Node {
         if matches!(tree.body, Body::Missing | Body::Blob) {
             return Err(blobs.missing(&tree.descriptor));
         }
-        let kept = manifests(request, name, &tree)?;
+        let mut kept = manifests(request, name, &tree)?;
         for manifest in tree.manifests() {
             if !kept.contains(&manifest.descriptor.digest) {
                 continue;
@@ -135,6 +135,12 @@ impl Node {
                     continue;
                 }
                 parts.add(child);
+            }
+        }
+        for leaf in tree.leaves() {
+            if self.has_blob(ns, &leaf.digest)? {
+                parts.add(leaf);
+                kept.insert(leaf.digest.clone());
             }
         }
         indexes(&tree, &kept, parts);

@@ -189,6 +189,15 @@ impl Tree {
         }
     }
 
+    /// Blobs that indexes list beside manifests, in order: the parts of a container's checkpoint.
+    pub(crate) fn leaves(&self) -> Vec<&Descriptor> {
+        match &self.body {
+            Body::Index(children) => children.iter().flat_map(Tree::leaves).collect(),
+            Body::Blob => vec![&self.descriptor],
+            Body::Manifest(_) | Body::Missing => Vec::new(),
+        }
+    }
+
     /// Manifests of images, in order.
     pub(crate) fn images(&self) -> impl Iterator<Item = &Tree> {
         self.manifests()

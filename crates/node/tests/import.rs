@@ -333,6 +333,37 @@ fn only_the_platform_asked_for_is_kept() {
     check_image(&store, "docker.io/shop/web:1");
 }
 
+/// containerd's checkpoints list a CRIU image and others' parts beside the manifest.
+#[test]
+fn what_an_index_lists_beside_manifests_is_kept() {
+    let mut layout = Layout::new();
+    let image = layout.manifest(&host(), &two_layers());
+    let part = layout.blob(
+        "application/vnd.containerd.container.criu.checkpoint.criu.tar",
+        b"criu",
+    );
+    let mut elsewhere = layout.blob("application/vnd.acme", b"another platform's");
+    elsewhere["platform"] = json!({"os": "linux", "architecture": "s390x"});
+    let index = json!({
+        "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [image, part, elsewhere],
+    });
+    let index = layout.json(OCI_INDEX, &index);
+    layout.name(index, "shop/web:1");
+    layout.finish();
+    let store = Store::new();
+    store.import(layout.path()).expect("import");
+    check_image(&store, "docker.io/shop/web:1");
+    let has = |descriptor: &serde_json::Value| {
+        let digest = Digest::parse(descriptor["digest"].as_str().expect("digest"));
+        let content = store.node.content();
+        content
+            .exists(&store.ns, &digest.expect("digest"))
+            .expect("exists")
+    };
+    assert!(has(&part));
+    assert!(!has(&elsewhere));
+}
+
 /// Some tools list the platforms of one image side by side in `index.json` itself.
 #[test]
 fn a_flat_list_of_platforms_is_chosen_from() {

@@ -182,6 +182,12 @@ fn one(
         }
     }
     keep_companions(archive, &tree, &mut kept)?;
+    for leaf in tree.leaves().into_iter().filter(|leaf| wanted.suits(leaf)) {
+        let here = archive.blob(&leaf.digest)?.is_some() || archive.has_stored(&leaf.digest);
+        if here {
+            kept.insert(leaf.digest.clone());
+        }
+    }
     keep_indexes(&tree, &mut kept);
     images.dedup();
     if kept.is_empty() {

@@ -195,7 +195,8 @@ fn papers<'a>(
         paper.labels.extend(labels);
     };
     match &tree.body {
-        Body::Missing | Body::Blob => {}
+        Body::Missing => {}
+        Body::Blob => parts.blobs.push(tree.descriptor.clone()),
         Body::Index(children) => {
             paper(&tree.descriptor.digest, &tree.bytes, labels);
             for child in children {

@@ -284,8 +284,10 @@ fn mismatch(work: &Work<'_>, job: &Job, ingest: &Ingest, read: u64) -> Option<Fa
     }
     let mut failure = work.damaged(&job.digest);
     if read > job.size {
-        failure = failure.cause(format!("it has more than {} bytes", job.size));
-    } else if read < job.size {
+        // Reading ended there, so there is no digest of the whole to tell.
+        return Some(failure.cause(format!("it has more than {} bytes", job.size)));
+    }
+    if read < job.size {
         failure = failure.cause(format!("it has {read} bytes instead of {}", job.size));
     }
     if actual != job.digest {
