@@ -33,6 +33,14 @@ pub enum Error {
         /// What it was to stand on.
         parent: SnapshotKey,
     },
+    /// As [`Error::ParentNotCommitted`], when a snapshot that is there shall be put on another.
+    #[error("{key} cannot be put on {parent}, which is not a committed snapshot")]
+    CannotStandOn {
+        /// What was to be committed.
+        key: SnapshotKey,
+        /// What it was to stand on.
+        parent: SnapshotKey,
+    },
     /// Only an active snapshot can be committed.
     #[error("snapshot {key} is not active")]
     NotActive {
@@ -112,6 +120,7 @@ impl Classified for Error {
             Error::Exists { .. } => ErrorKind::AlreadyExists,
             Error::ParentNotCommitted { .. } => ErrorKind::InvalidArgument,
             Error::NotActive { .. }
+            | Error::CannotStandOn { .. }
             | Error::Committed { .. }
             | Error::HasChildren { .. }
             | Error::TooDeep { .. } => ErrorKind::FailedPrecondition,

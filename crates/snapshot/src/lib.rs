@@ -22,6 +22,7 @@ mod lifecycle;
 mod mounts;
 mod recover;
 mod stage;
+mod writable;
 
 use std::{
     collections::HashMap,
@@ -41,6 +42,7 @@ pub use self::{
     error::{Error, Result},
     recover::Recovered,
     stage::{Staged, StagedLayer},
+    writable::Writable,
 };
 
 /// What is known of a snapshot.

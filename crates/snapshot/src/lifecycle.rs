@@ -154,6 +154,19 @@ impl Snapshots {
         key: &SnapshotKey,
         labels: Labels,
     ) -> Result<()> {
+        self.commit_on(ns, name, key, None, labels)
+    }
+
+    /// As [`Snapshots::commit`]; a snapshot that stands on nothing is put on `parent`. One that has a
+    /// parent keeps it, whatever is asked for, as in containerd.
+    pub fn commit_on(
+        &self,
+        ns: &Namespace,
+        name: &SnapshotKey,
+        key: &SnapshotKey,
+        parent: Option<&SnapshotKey>,
+        labels: Labels,
+    ) -> Result<()> {
         check_labels(&labels)?;
         self.check_writable()?;
         self.inner.meta.read(|view| absent(view, ns, name))?;
@@ -165,6 +178,11 @@ impl Snapshots {
         self.sync(&format!("commit snapshot {key}"))?;
         let (ns, name, key) = (ns.clone(), name.clone(), key.clone());
         let boot_id = self.inner.boot_id.clone();
+        let new_parent = parent.filter(|_| record.parent.is_none()).cloned();
+        if new_parent.is_some() {
+            // What is durable stands on what is.
+            self.flush()?;
+        }
         self.inner.meta.write(move |tx| {
             absent(tx, &ns, &name)?;
             let old = (ns.clone(), key);
@@ -177,9 +195,19 @@ impl Snapshots {
                 return Err(Error::NotActive { key: old.1 });
             }
             erase(tx, &ns, &old.1, &known)?;
+            if let Some(parent) = &new_parent {
+                // Also refuses a stack that would be too deep to mount.
+                parents(tx, &ns, &name, Some(parent)).map_err(|err| match err {
+                    Error::ParentNotCommitted { key, parent } => {
+                        Error::CannotStandOn { key, parent }
+                    }
+                    other => other,
+                })?;
+            }
             let now = Timestamp::now();
             let committed = SnapshotRecord {
                 kind: SnapshotKind::Committed,
+                parent: new_parent.or(known.parent),
                 labels,
                 created_at: now,
                 updated_at: now,
