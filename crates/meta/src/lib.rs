@@ -18,8 +18,8 @@ pub use error::Error;
 pub use key::{Component, Key, Prefix};
 pub use record::Record;
 pub use records::{
-    BlobLink, BlobRecord, BundleRecord, ImageRecord, IngestRecord, LeaseRecord, NamespaceRecord,
-    SnapshotRecord, Timestamp,
+    BlobLink, BlobRecord, BundleRecord, ContainerRecord, ImageRecord, IngestRecord, LeaseRecord,
+    NamespaceRecord, SnapshotRecord, Timestamp,
 };
 pub use schema::Table;
 pub use store::{EngineKind, Store};

@@ -138,6 +138,25 @@ pub struct BundleRecord {
     pub made: bool,
 }
 
+/// A container as its client describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerRecord {
+    /// Its labels; those about collection count.
+    pub labels: Labels,
+    /// Whose snapshot it stands on.
+    pub snapshotter: String,
+    /// Its snapshot.
+    pub snapshot_key: String,
+    /// The image it was made from, as text.
+    pub image: String,
+    /// Everything else as the client sent it.
+    pub document: Vec<u8>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
 /// How the records lie on disk.
 mod wire {
     use std::collections::BTreeMap;
@@ -228,6 +247,20 @@ mod wire {
         pub(super) created_at: i64,
         #[prost(bool, tag = "7")]
         pub(super) made: bool,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Container {
+        #[prost(message, optional, tag = "1")]
+        pub(super) labelled: Option<Labelled>,
+        #[prost(string, tag = "2")]
+        pub(super) snapshotter: String,
+        #[prost(string, tag = "3")]
+        pub(super) snapshot_key: String,
+        #[prost(string, tag = "4")]
+        pub(super) image: String,
+        #[prost(bytes = "vec", tag = "5")]
+        pub(super) document: Vec<u8>,
     }
 }
 
@@ -441,6 +474,32 @@ impl Record for BundleRecord {
             platform: bundle.platform,
             created_at: Timestamp(bundle.created_at),
             made: bundle.made,
+        })
+    }
+}
+
+impl Record for ContainerRecord {
+    fn encode(&self) -> Vec<u8> {
+        wire::Container {
+            labelled: Some(labelled(&self.labels, self.created_at, self.updated_at)),
+            snapshotter: self.snapshotter.clone(),
+            snapshot_key: self.snapshot_key.clone(),
+            image: self.image.clone(),
+            document: self.document.clone(),
+        }
+        .encode_to_vec()
+    }
+    fn decode(payload: &[u8]) -> Result<Self, String> {
+        let container: wire::Container = parse(payload)?;
+        let labelled = container.labelled.unwrap_or_default();
+        Ok(ContainerRecord {
+            labels: labelled.labels,
+            snapshotter: container.snapshotter,
+            snapshot_key: container.snapshot_key,
+            image: container.image,
+            document: container.document,
+            created_at: Timestamp(labelled.created_at),
+            updated_at: Timestamp(labelled.updated_at),
         })
     }
 }

@@ -11,6 +11,7 @@
 //! leases           NAMESPACE ID                   labels, time
 //! lease-resources  NAMESPACE ID TYPE NAME         -
 //! bundles          DIRECTORY                      image, snapshot, platform
+//! containers       NAMESPACE ID                   snapshot, labels, the client's document
 //! counters         NAME                           the last number given out
 //! ```
 //!
@@ -22,8 +23,8 @@ use std::marker::PhantomData;
 use cairn_types::{Digest, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey};
 
 use crate::{
-    BlobLink, BlobRecord, BundleRecord, ImageRecord, IngestRecord, LeaseRecord, NamespaceRecord,
-    SnapshotRecord,
+    BlobLink, BlobRecord, BundleRecord, ContainerRecord, ImageRecord, IngestRecord, LeaseRecord,
+    NamespaceRecord, SnapshotRecord,
 };
 
 /// A table: keys of one type, records of one type.
@@ -61,12 +62,14 @@ pub static LEASES: Table<(Namespace, LeaseId), LeaseRecord> = Table::new(8);
 pub static LEASE_RESOURCES: Table<(Namespace, LeaseId, String, String), ()> = Table::new(9);
 /// Bundles by their absolute directory.
 pub static BUNDLES: Table<String, BundleRecord> = Table::new(10);
+/// Containers that clients keep records of; nothing here runs them.
+pub static CONTAINERS: Table<(Namespace, String), ContainerRecord> = Table::new(12);
 /// Numbers that only grow.
 pub(crate) static COUNTERS: Table<String, u64> = Table::new(11);
 
 /// The name of a table in messages.
 pub(crate) fn table_name(tag: u8) -> &'static str {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 13] = [
         "unknown",
         "namespace",
         "image",
@@ -79,6 +82,7 @@ pub(crate) fn table_name(tag: u8) -> &'static str {
         "lease-resource",
         "bundle",
         "counter",
+        "container",
     ];
     NAMES.get(usize::from(tag)).copied().unwrap_or(NAMES[0])
 }

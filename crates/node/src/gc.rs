@@ -178,9 +178,10 @@ impl Node {
             let leases = view.scan(&schema::LEASES, &ns)?;
             let resources = view.scan(&schema::LEASE_RESOURCES, &ns)?;
             let bundles = view.scan(&schema::BUNDLES, &())?;
-            Ok::<_, cairn_meta::Error>((images, leases, resources, bundles))
+            let containers = view.scan(&schema::CONTAINERS, &ns)?;
+            Ok::<_, cairn_meta::Error>((images, leases, resources, bundles, containers))
         });
-        let (images, leases, resources, bundles) =
+        let (images, leases, resources, bundles, containers) =
             read.map_err(|err| Failure::of(ATTEMPTED, &err).namespace(&ns))?;
         for (_, image) in images {
             marked.images += 1;
@@ -193,6 +194,12 @@ impl Node {
             .filter(|(_, bundle)| bundle.namespace == ns)
         {
             queue.push(Item::Snapshot(bundle.snapshot));
+        }
+        for (_, container) in containers {
+            // It does not hold its image, only what it stands on.
+            let key = SnapshotKey::parse(&container.snapshot_key).ok();
+            queue.extend(key.map(Item::Snapshot));
+            queue.extend(references(&container.labels));
         }
         let mut leases: HashMap<_, Labels> = leases
             .into_iter()

@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::PathBuf};
 use cairn_meta::{ImageRecord, Timestamp, Tx, View, schema};
 use cairn_types::{
     Classified, Descriptor, DiffId, Digest, ErrorKind, ImageName, Labels, Namespace, SnapshotKey,
-    validate_label,
+    merge_labels, validate_label,
 };
 
 use crate::{
@@ -242,8 +242,7 @@ impl Node {
             if replace_all {
                 record.labels.clear();
             }
-            record.labels.extend(labels);
-            record.labels.retain(|_, value| !value.is_empty());
+            merge_labels(&mut record.labels, labels);
             record.updated_at = now;
             tx.put(&schema::IMAGES, &key, &record)?;
             Ok::<_, cairn_meta::Error>(Some(record.labels))
@@ -316,6 +315,12 @@ impl Node {
             all.extend(blobs.into_iter().map(|((ns, _), _)| ns));
             let snapshots = view.scan(&schema::SNAPSHOTS, &())?;
             all.extend(snapshots.into_iter().map(|((ns, _), _)| ns));
+            let leases = view.scan(&schema::LEASES, &())?;
+            all.extend(leases.into_iter().map(|((ns, _), _)| ns));
+            let containers = view.scan(&schema::CONTAINERS, &())?;
+            all.extend(containers.into_iter().map(|((ns, _), _)| ns));
+            let ingests = view.scan(&schema::INGESTS, &())?;
+            all.extend(ingests.into_iter().map(|((ns, _), _)| ns));
             Ok::<_, cairn_meta::Error>(all)
         });
         let mut all = read.map_err(|err| Failure::of(attempted, &err))?;

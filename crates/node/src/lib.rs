@@ -4,16 +4,23 @@
 //! Content, snapshots, records and layers know nothing of one another; what needs two of them is
 //! here. No socket and no terminal: callers translate.
 
+pub mod apply;
 pub mod bundle;
+pub mod caller;
+pub mod containers;
 pub mod df;
 mod documents;
+pub mod events;
 pub mod export;
 pub mod failure;
 pub mod gc;
+pub mod image_records;
 pub mod images;
 pub mod import;
 pub mod inspect;
+pub mod leases;
 pub mod mount_image;
+pub mod namespaces;
 pub mod node;
 mod objects;
 pub mod progress;
@@ -22,9 +29,12 @@ mod settle;
 mod store;
 mod unpack;
 mod uploads;
+mod uuid;
 mod walk;
 
+pub use apply::LayerApplied;
 pub use bundle::{BundleInfo, BundleRequest, Bundled, Net};
+pub use caller::{Caller, Resource};
 pub use df::UsageRow;
 pub use export::ExportRequest;
 pub use failure::{Failure, Report};
@@ -32,6 +42,7 @@ pub use gc::{GcCount, GcReport};
 pub use images::{ImageInfo, Removed, Tagged};
 pub use import::{ImportRequest, Imported, Source};
 pub use inspect::{Inspect, InspectNode, Role};
+pub use leases::LeaseInfo;
 pub use mount_image::MountRequest;
 pub use node::{EngineKind, Node, NodeOptions};
 pub use objects::{BlobInfo, SnapshotInfo};

@@ -59,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
     pub(crate) busy: RwLock<()>,
+    pub(crate) listeners: crate::events::Listeners,
     /// Where bundles are being made or removed.
     pub(crate) places: Mutex<BTreeSet<String>>,
     _lock: RootLock,
@@ -111,6 +112,7 @@ impl Node {
                 root,
                 dir,
                 busy: RwLock::new(()),
+                listeners: crate::events::Listeners::default(),
                 places: Mutex::default(),
                 _lock: lock,
             }),

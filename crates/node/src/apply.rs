@@ -1,0 +1,71 @@
+//! Unpacking one layer into a snapshot that a client has prepared (`Diff.Apply`).
+
+use cairn_layer::Options;
+use cairn_types::{Descriptor, Digest, ErrorKind, LayerType, Mount, Namespace};
+
+use crate::{Failure, Node};
+
+const ATTEMPTED: &str = "apply layer";
+
+/// What was applied: the uncompressed layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerApplied {
+    /// Of every byte of the uncompressed stream. The caller compares it with the diff ID it expects.
+    pub digest: Digest,
+    /// Bytes of that stream.
+    pub size: u64,
+}
+
+impl Node {
+    /// Unpacks the stored blob `layer` into the active snapshot that `mounts` show.
+    ///
+    /// # Errors
+    /// `NotFound` for the blob, `InvalidArgument` for mounts that are none of ours, `Unimplemented`
+    /// for a type that is no layer's; the layer's own errors. What was written before one stays.
+    pub fn apply(
+        &self,
+        ns: &Namespace,
+        layer: &Descriptor,
+        mounts: &[Mount],
+        sync: bool,
+    ) -> Result<LayerApplied, Failure> {
+        let _busy = self.working();
+        let digest = &layer.digest;
+        let failure = |kind, reason: String| {
+            Failure::new(kind, ATTEMPTED, reason)
+                .object("layer", digest)
+                .namespace(ns)
+        };
+        let blob = self.content().open_blob(ns, digest);
+        let blob = blob.map_err(|err| Failure::of(ATTEMPTED, &err).object("layer", digest))?;
+        let Some(layer_type) = LayerType::parse(&layer.media_type) else {
+            let reason = format!("no processor for media-type {:?}", layer.media_type);
+            return Err(failure(ErrorKind::Unimplemented, reason));
+        };
+        let target = self.snapshots().writable(ns, mounts);
+        let target = target.map_err(|err| Failure::of(ATTEMPTED, &err).object("layer", digest))?;
+        let Some(target) = target else {
+            let reason = "the mounts are not those of an active snapshot here".to_owned();
+            return Err(failure(ErrorKind::InvalidArgument, reason));
+        };
+        let options = Options::default();
+        let failed = |err: &cairn_layer::Error| Failure::of(ATTEMPTED, err).object("layer", digest);
+        let unpacked = cairn_layer::unpack(blob, layer_type, &target.upper, &options, &|_| ())
+            .map_err(|err| failed(&err))?;
+        cairn_layer::adopt(&target.upper, &target.lowers, &unpacked.applied, &options)
+            .map_err(|err| failed(&err))?;
+        for skipped in &unpacked.applied.skipped {
+            tracing::info!(layer = %digest, "left out: {skipped}");
+        }
+        if sync {
+            target
+                .upper
+                .syncfs()
+                .map_err(|err| Failure::of(ATTEMPTED, &err).object("layer", digest))?;
+        }
+        Ok(LayerApplied {
+            digest: unpacked.diff_id.digest().clone(),
+            size: unpacked.size,
+        })
+    }
+}
