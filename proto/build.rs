@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=containerd");
     println!("cargo:rerun-if-changed=google");
@@ -15,12 +17,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.sort();
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("containerd.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .btree_map(".")
         // Blob bytes are handed from socket to file without a copy.
         .bytes(".containerd.services.content.v1")
         .include_file("containerd.rs")
-        .file_descriptor_set_path(out.join("containerd.bin"))
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -10,4 +10,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/containerd.rs"));
 }
 
+/// All of it in descriptors, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/containerd.bin"));
+
 pub use generated::{containerd, google};

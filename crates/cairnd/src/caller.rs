@@ -1,0 +1,34 @@
+//! Who calls: the headers that carry namespace and lease (containerd `pkg/namespaces`, `core/leases`).
+
+use cairn_node::Caller;
+use cairn_types::Namespace;
+use tonic::{Request, Status, metadata::MetadataMap};
+
+const NAMESPACE: &str = "containerd-namespace";
+const LEASE: &str = "containerd-lease";
+
+/// The caller of a request that needs a namespace.
+///
+/// # Errors
+/// `FailedPrecondition` without one, `InvalidArgument` for one that is malformed.
+pub fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
+    from(request.metadata())
+}
+
+/// As [`of`], from the headers alone.
+pub fn from(headers: &MetadataMap) -> Result<Caller, Status> {
+    // Of several the first counts.
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let ns = header(NAMESPACE).unwrap_or_default();
+    if ns.is_empty() {
+        return Err(Status::failed_precondition(
+            "namespace is required: failed precondition",
+        ));
+    }
+    let ns = Namespace::parse(ns)
+        .map_err(|err| Status::invalid_argument(format!("{err}: invalid argument")))?;
+    Ok(Caller {
+        ns,
+        lease: header(LEASE).map(str::to_owned),
+    })
+}

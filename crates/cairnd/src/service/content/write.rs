@@ -1,0 +1,395 @@
+//! `Content.Write`: one stream for one upload. The first message names the ref and takes its lock
+//! until the stream ends; every message gets one answer.
+
+use std::io::{Read, Write};
+
+use cairn_content::{Error, Ingest};
+use cairn_meta::Timestamp;
+use cairn_node::{
+    Caller, Node, Resource,
+    events::{Event, What},
+};
+use cairn_proto::containerd::services::content::v1::{
+    WriteAction, WriteContentRequest, WriteContentResponse,
+};
+use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::Answers;
+use crate::{
+    convert,
+    status::{blocking, of, of_failure, with},
+};
+
+/// Answers that wait for a client who sends without listening.
+const AHEAD: usize = 8;
+
+/// Where the bytes go.
+enum Writer {
+    /// To an upload.
+    Own(Box<Ingest>),
+    /// Nowhere: another namespace has the blob, and committing only links it.
+    Shared {
+        digest: Digest,
+        size: u64,
+        since: Timestamp,
+    },
+}
+
+/// An open stream.
+struct Upload {
+    node: Node,
+    caller: Caller,
+    reference: IngestRef,
+    writer: Writer,
+    expected: String,
+    total: u64,
+}
+
+/// The answers to a stream of messages.
+pub(super) fn answers(
+    node: Node,
+    caller: Result<Caller, Status>,
+    mut messages: Streaming<WriteContentRequest>,
+) -> Answers<WriteContentResponse> {
+    let (send, receive) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        if let Err(status) = run(node, caller, &mut messages, &send).await {
+            let _ = send.send(Err(status)).await;
+        }
+    });
+    Box::pin(ReceiverStream::new(receive))
+}
+
+async fn run(
+    node: Node,
+    caller: Result<Caller, Status>,
+    messages: &mut Streaming<WriteContentRequest>,
+    send: &mpsc::Sender<Result<WriteContentResponse, Status>>,
+) -> Result<(), Status> {
+    let Some(first) = messages.message().await? else {
+        return Err(Status::unknown("the stream ended before its first message"));
+    };
+    if first.r#ref.is_empty() {
+        return Err(with(
+            ErrorKind::InvalidArgument,
+            "first message must have a reference",
+        ));
+    }
+    let caller = caller?;
+    let (first, mut upload) =
+        blocking(move || Ok((first.clone(), Upload::open(node, caller, &first)?))).await?;
+    let mut next = Some(first);
+    while let Some(message) = next {
+        let step = blocking(move || {
+            let step = upload.take(message);
+            Ok((upload, step))
+        });
+        let (again, step) = step.await?;
+        let answer = step?;
+        let ended = answer.action == WriteAction::Commit as i32;
+        // A client that is gone leaves the upload to be resumed.
+        if send.send(Ok(answer)).await.is_err() || ended {
+            return Ok(());
+        }
+        upload = again;
+        next = messages.message().await?;
+    }
+    Ok(())
+}
+
+impl Upload {
+    fn open(node: Node, caller: Caller, first: &WriteContentRequest) -> Result<Upload, Status> {
+        let reference = convert::name(IngestRef::parse(&first.r#ref))?;
+        let total = u64::try_from(first.total).unwrap_or(0);
+        // One that does not parse is no error here; committing will fail on it.
+        let expected = Digest::parse(&first.expected).ok();
+        if let Some(digest) = &expected
+            && node
+                .content()
+                .exists(&caller.ns, digest)
+                .map_err(|err| of(&err))?
+        {
+            node.hold(&caller, &Resource::Content(digest.clone()))
+                .map_err(of_failure)?;
+            return Err(with(ErrorKind::AlreadyExists, format!("content {digest}")));
+        }
+        node.hold(&caller, &Resource::Ingest(reference.clone()))
+            .map_err(of_failure)?;
+        // Answers carry SHA-256 digests whatever is expected, as containerd's do.
+        let remembered = expected
+            .as_ref()
+            .filter(|digest| digest.algorithm() == Algorithm::Sha256);
+        let writer = match shared(&node, expected.as_ref(), total)? {
+            Some(writer) => writer,
+            None => Writer::Own(Box::new(
+                node.content()
+                    .writer(&caller.ns, &reference, remembered, total)
+                    .map_err(|err| of(&err))?,
+            )),
+        };
+        let expected = first.expected.clone();
+        Ok(Upload {
+            node,
+            caller,
+            reference,
+            writer,
+            expected,
+            total,
+        })
+    }
+
+    /// One message, one answer.
+    fn take(&mut self, message: WriteContentRequest) -> Result<WriteContentResponse, Status> {
+        if !message.expected.is_empty() {
+            self.expect(message.expected)?;
+        }
+        if let Ok(total @ 1..) = u64::try_from(message.total) {
+            self.total = total;
+        }
+        match WriteAction::try_from(message.action) {
+            Ok(WriteAction::Write) => {
+                self.write(message.offset, &message.data)?;
+                Ok(self.answer(WriteAction::Write))
+            }
+            Ok(WriteAction::Commit) => {
+                self.write(message.offset, &message.data)?;
+                self.commit(message.labels)
+            }
+            Ok(WriteAction::Stat) => Ok(self.answer(WriteAction::Stat)),
+            // Anything else is answered with the offset, and its data ignored.
+            Err(_) => Ok(WriteContentResponse {
+                action: message.action,
+                ..self.answer(WriteAction::Stat)
+            }),
+        }
+    }
+
+    /// Remembers what the upload is to become; when that is here already the upload is thrown away.
+    fn expect(&mut self, expected: String) -> Result<(), Status> {
+        let known = match Digest::parse(&expected) {
+            Ok(digest) => self
+                .node
+                .content()
+                .exists(&self.caller.ns, &digest)
+                .map_err(|err| of(&err))?,
+            Err(_) => false,
+        };
+        self.expected = expected;
+        if !known {
+            return Ok(());
+        }
+        if let Writer::Own(_) = &self.writer {
+            match self.node.content().abort(&self.caller.ns, &self.reference) {
+                Ok(()) | Err(Error::NoIngest { .. }) => {}
+                Err(err) => return Err(of(&err)),
+            }
+        }
+        self.let_go_of_ref()?;
+        Err(with(
+            ErrorKind::AlreadyExists,
+            format!("content {}", self.expected),
+        ))
+    }
+
+    fn write(&mut self, offset: i64, data: &[u8]) -> Result<(), Status> {
+        let at = self.offset();
+        if offset < 0 || (offset > 0 && convert::signed(at) != offset) {
+            let text = format!("write at {offset}, the current offset is {at}: out of range");
+            return Err(Status::new(Code::OutOfRange, text));
+        }
+        if offset == 0 && at > 0 {
+            self.own(false)?.truncate().map_err(|err| of(&err))?;
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        let reference = self.reference.to_string();
+        self.own(true)?.write_all(data).map_err(|err| {
+            let kind = match err.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    ErrorKind::ResourceExhausted
+                }
+                _ => ErrorKind::Internal,
+            };
+            with(kind, format!("write ingest {reference}: {err}"))
+        })
+    }
+
+    /// The upload of one's own. Where the blob was only to be linked there is none yet; `keep` copies
+    /// the blob's bytes into it.
+    fn own(&mut self, keep: bool) -> Result<&mut Ingest, Status> {
+        if let Writer::Shared { digest, .. } = &self.writer {
+            let content = self.node.content();
+            let opened = content.writer(&self.caller.ns, &self.reference, None, 0);
+            let mut ingest = opened.map_err(|err| of(&err))?;
+            ingest.truncate().map_err(|err| of(&err))?;
+            if keep {
+                let mut blob = content.open_any(digest).map_err(|err| of(&err))?;
+                copy(&mut blob, &mut ingest)
+                    .map_err(|err| with(ErrorKind::Internal, format!("copy {digest}: {err}")))?;
+            }
+            self.writer = Writer::Own(Box::new(ingest));
+        }
+        match &mut self.writer {
+            Writer::Own(ingest) => Ok(ingest),
+            Writer::Shared { .. } => Err(with(ErrorKind::Internal, "no upload was opened")),
+        }
+    }
+
+    fn commit(
+        &mut self,
+        labels: std::collections::BTreeMap<String, String>,
+    ) -> Result<WriteContentResponse, Status> {
+        let mut labels = labels;
+        labels.retain(|_, value| !value.is_empty());
+        let expected = match &*self.expected {
+            "" => None,
+            text => Some(Digest::parse(text).map_err(|err| {
+                with(
+                    ErrorKind::FailedPrecondition,
+                    format!("unexpected commit digest: {err}"),
+                )
+            })?),
+        };
+        let size = (self.total > 0).then_some(self.total);
+        let offset = self.offset();
+        let (digest, since) = match &self.writer {
+            Writer::Own(ingest) => (None, ingest.started_at()),
+            Writer::Shared { digest, since, .. } => (Some(digest.clone()), *since),
+        };
+        let digest = match digest {
+            Some(digest) => self.link(&digest, offset, (size, expected.as_ref()), labels)?,
+            None => {
+                // Held before it exists, so that no collection comes between.
+                if let Some(expected) = &expected {
+                    self.hold(expected)?;
+                }
+                self.publish(size, expected.as_ref(), labels)?
+            }
+        };
+        self.hold(&digest)?;
+        self.let_go_of_ref()?;
+        let created = What::ContentCreated {
+            digest: digest.clone(),
+            size: offset,
+        };
+        self.node.happened(Event::of(&self.caller.ns, created));
+        Ok(WriteContentResponse {
+            action: WriteAction::Commit as i32,
+            started_at: Some(convert::time(since)),
+            updated_at: Some(convert::time(Timestamp::now())),
+            offset: convert::signed(offset),
+            total: convert::signed(self.total),
+            digest: digest.to_string(),
+        })
+    }
+
+    fn publish(
+        &mut self,
+        size: Option<u64>,
+        expected: Option<&Digest>,
+        labels: std::collections::BTreeMap<String, String>,
+    ) -> Result<Digest, Status> {
+        let nothing = Writer::Shared {
+            digest: Digest::sha256(b""),
+            size: 0,
+            since: Timestamp::now(),
+        };
+        let Writer::Own(ingest) = std::mem::replace(&mut self.writer, nothing) else {
+            return Err(with(ErrorKind::Internal, "no upload was opened"));
+        };
+        match ingest.commit(size, expected, labels) {
+            Ok(digest) => Ok(digest),
+            Err(Error::Exists { digest, .. }) => {
+                self.hold(&digest)?;
+                self.let_go_of_ref()?;
+                Err(with(ErrorKind::AlreadyExists, format!("content {digest}")))
+            }
+            Err(err) => Err(with(err.kind(), err.to_string())),
+        }
+    }
+
+    /// Commits what another namespace has.
+    fn link(
+        &self,
+        digest: &Digest,
+        at: u64,
+        (size, expected): (Option<u64>, Option<&Digest>),
+        labels: std::collections::BTreeMap<String, String>,
+    ) -> Result<Digest, Status> {
+        let reference = &self.reference;
+        if size.is_some_and(|size| size != at) || expected.is_some_and(|other| other != digest) {
+            let text = format!("commit ingest {reference}: it is {digest}, {at} bytes");
+            return Err(with(ErrorKind::FailedPrecondition, text));
+        }
+        self.hold(digest)?;
+        self.node
+            .content()
+            .link(&self.caller.ns, digest, labels)
+            .map_err(|err| of(&err))?;
+        Ok(digest.clone())
+    }
+
+    fn hold(&self, digest: &Digest) -> Result<(), Status> {
+        self.node
+            .hold(&self.caller, &Resource::Content(digest.clone()))
+            .map_err(of_failure)
+    }
+
+    fn let_go_of_ref(&self) -> Result<(), Status> {
+        self.node
+            .let_go(&self.caller, &Resource::Ingest(self.reference.clone()))
+            .map_err(of_failure)
+    }
+
+    fn offset(&self) -> u64 {
+        match &self.writer {
+            Writer::Own(ingest) => ingest.offset(),
+            Writer::Shared { size, .. } => *size,
+        }
+    }
+
+    fn answer(&self, action: WriteAction) -> WriteContentResponse {
+        let (digest, started_at, updated_at) = match &self.writer {
+            Writer::Own(ingest) => (
+                ingest.digest_so_far(),
+                ingest.started_at(),
+                ingest.updated_at(),
+            ),
+            Writer::Shared { digest, since, .. } => (digest.clone(), *since, *since),
+        };
+        WriteContentResponse {
+            action: action as i32,
+            started_at: Some(convert::time(started_at)),
+            updated_at: Some(convert::time(updated_at)),
+            offset: convert::signed(self.offset()),
+            total: convert::signed(match &self.writer {
+                Writer::Shared { size, .. } => *size,
+                Writer::Own(_) => self.total,
+            }),
+            digest: digest.to_string(),
+        }
+    }
+}
+
+/// A writer that only links, when another namespace has the blob.
+fn shared(node: &Node, expected: Option<&Digest>, total: u64) -> Result<Option<Writer>, Status> {
+    let Some(digest) = expected else {
+        return Ok(None);
+    };
+    let size = node.content().size_of_any(digest).map_err(|err| of(&err))?;
+    let fits = size.filter(|size| total == 0 || total == *size);
+    Ok(fits.map(|size| Writer::Shared {
+        digest: digest.clone(),
+        size,
+        since: Timestamp::now(),
+    }))
+}
+
+fn copy(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<u64> {
+    let mut buffered = std::io::BufReader::with_capacity(1 << 20, from);
+    std::io::copy(&mut buffered, to)
+}

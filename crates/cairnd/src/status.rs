@@ -1,0 +1,81 @@
+//! Errors as clients of containerd read them.
+//!
+//! Stock clients take the class from the code and strip a trailing `: <class>` from the message, so a
+//! message ends in its class and is printed once by them.
+
+use cairn_node::Failure;
+use cairn_types::{Classified, ErrorKind};
+use tonic::{Code, Status};
+
+/// A failure of the node as a status.
+pub fn of_failure(failure: Failure) -> Status {
+    let mut message = failure.to_string();
+    for cause in &failure.causes {
+        message.push_str(": ");
+        message.push_str(cause);
+    }
+    with(failure.kind, message)
+}
+
+/// Any room's error as a status.
+pub fn of(err: &(impl Classified + ?Sized)) -> Status {
+    let mut message = err.to_string();
+    let mut source = err.source();
+    while let Some(err) = source {
+        let text = err.to_string();
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = err.source();
+    }
+    with(err.kind(), message)
+}
+
+/// A status of a class; the message gets its ending.
+pub fn with(kind: ErrorKind, message: impl Into<String>) -> Status {
+    let mut message = message.into();
+    let (code, class) = code(kind);
+    if !class.is_empty() && !message.ends_with(class) {
+        message.push_str(": ");
+        message.push_str(class);
+    }
+    Status::new(code, message)
+}
+
+/// What a request lacks.
+pub fn missing(what: &str) -> Status {
+    with(ErrorKind::InvalidArgument, format!("{what} is required"))
+}
+
+/// The code of a class, and the words that containerd's own errors of it end in.
+fn code(kind: ErrorKind) -> (Code, &'static str) {
+    match kind {
+        ErrorKind::AlreadyExists => (Code::AlreadyExists, "already exists"),
+        ErrorKind::DataLoss => (Code::DataLoss, "data loss"),
+        ErrorKind::FailedPrecondition => (Code::FailedPrecondition, "failed precondition"),
+        ErrorKind::Internal => (Code::Internal, "internal"),
+        ErrorKind::InvalidArgument => (Code::InvalidArgument, "invalid argument"),
+        ErrorKind::NotFound => (Code::NotFound, "not found"),
+        ErrorKind::Unimplemented => (Code::Unimplemented, "not implemented"),
+        ErrorKind::PermissionDenied => (Code::PermissionDenied, "permission denied"),
+        ErrorKind::ResourceExhausted => (Code::ResourceExhausted, "resource exhausted"),
+        ErrorKind::Unavailable => (Code::Unavailable, "unavailable"),
+        ErrorKind::Canceled => (Code::Cancelled, "context canceled"),
+    }
+}
+
+/// Runs what may wait for a disk where it keeps nobody from being served.
+pub async fn blocking<T, F>(work: F) -> Result<T, Status>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, Status> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(err) => {
+            tracing::error!("a request was given up: {err}");
+            Err(with(ErrorKind::Internal, "the request was given up"))
+        }
+    }
+}
