@@ -77,6 +77,12 @@ pub enum Refusal {
     /// More links on the way than the kernel would follow, or a link without target.
     #[error("its parents lead through too many or too long symbolic links")]
     Links,
+    /// A few entries can need millions of directories, each with a path of its own.
+    #[error("the paths of the layer's directories take more than {limit} bytes")]
+    Directories {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A whiteout that is not an empty regular file.
     #[error("a whiteout must be an empty regular file")]
     Whiteout,

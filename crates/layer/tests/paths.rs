@@ -338,3 +338,13 @@ fn p15_a_parent_swapped_for_a_link_leads_nowhere() {
     assert!(swaps > 1000, "too few swaps to mean anything: {swaps}");
     place.check_outside();
 }
+
+/// 1 MiB of tar, and some kilobytes of a compressed layer, would be 400,000 directories.
+#[test]
+fn a_few_entries_do_not_become_millions_of_directories() {
+    let mut hostile = layer();
+    for number in 0..200 {
+        hostile = hostile.file(&format!("{number}/{}f", "a/".repeat(1900)), "");
+    }
+    refused(hostile, "directories take more than");
+}

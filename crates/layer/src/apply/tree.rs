@@ -27,6 +27,10 @@ const LINKS_MAX: usize = 40;
 /// Tar lists a tree depth first, so few directories are in use at a time; a process has 1,024
 /// descriptors by default and unpacks several layers at once.
 const OPEN_DIRS_MAX: usize = 64;
+/// Bytes of the paths of all directories that are ever made: they are remembered to the end. A
+/// million directories of usual depth have that; one entry of 4 KiB can need 2,000 directories, and
+/// the kilobytes of a layer so the memory and the inodes of a machine.
+const DIR_PATHS_BYTES_MAX: usize = 64 << 20;
 
 /// An open directory of the layer.
 #[derive(Clone)]
@@ -97,6 +101,8 @@ pub(super) struct Tree {
     pub(super) open: HashMap<Vec<u8>, Place>,
     /// Every directory of the layer by its real path.
     pub(super) known: BTreeMap<Vec<u8>, Known>,
+    /// Bytes of the paths of all directories that were made.
+    made_bytes: usize,
     pub(super) any_opaque: bool,
     /// Directories in which a whiteout was made, by their real path.
     pub(super) whited: BTreeSet<Vec<u8>>,
@@ -112,6 +118,7 @@ impl Tree {
             opaque_xattr,
             open: HashMap::new(),
             known: BTreeMap::new(),
+            made_bytes: 0,
             any_opaque: false,
             whited: BTreeSet::new(),
         }
@@ -246,6 +253,7 @@ impl Tree {
 
     fn invent(&mut self, parent: &Place, name: &[u8], times: Times) -> Result<Place, Stop> {
         let name_os = OsStr::from_bytes(name);
+        self.count(parent, name)?;
         parent.dir.create_dir(name_os, 0o755)?;
         let place = self.open_child(parent, name)?;
         // The umask, or a parent with the set-group-ID bit, may have had a say in what was made.
@@ -259,6 +267,17 @@ impl Tree {
             },
         );
         Ok(place)
+    }
+
+    /// Refuses a layer that makes more directories than can be remembered.
+    fn count(&mut self, parent: &Place, name: &[u8]) -> Result<(), Refusal> {
+        self.made_bytes += parent.path.len() + 1 + name.len();
+        match self.made_bytes > DIR_PATHS_BYTES_MAX {
+            false => Ok(()),
+            true => Err(Refusal::Directories {
+                limit: DIR_PATHS_BYTES_MAX,
+            }),
+        }
     }
 
     fn open_child(&mut self, parent: &Place, name: &[u8]) -> Result<Place, Stop> {
@@ -281,6 +300,7 @@ impl Tree {
         times: Times,
     ) -> Result<Place, Stop> {
         let name_os = OsStr::from_bytes(name);
+        self.count(parent, name)?;
         let mut replaced = false;
         match parent.dir.create_dir(name_os, 0o700) {
             Err(err) if err.is(Errno::EXIST) => {
