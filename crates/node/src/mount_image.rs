@@ -110,7 +110,13 @@ impl Node {
         let snapshots = self.snapshots();
         match snapshots.stat(ns, key) {
             Ok(known) if rw && known.parent.as_ref() == parent => {
-                return snapshots.mounts(ns, key).map_err(|err| failed(&err));
+                let mounts = snapshots.mounts(ns, key).map_err(|err| failed(&err))?;
+                // Two mounts of one writable layer would destroy each other's changes.
+                let held = mount::holder(&mounts, &[]).map_err(|err| failed(&err))?;
+                return match held {
+                    None => Ok(mounts),
+                    Some(holder) => Err(in_use(attempted, &holder).object("snapshot", key)),
+                };
             }
             Ok(known) if known.kind == cairn_types::SnapshotKind::Active => {
                 let reason = "changes of an earlier mount of another image are kept for it";
@@ -164,6 +170,25 @@ impl Node {
                 .object("directory", target.display())
                 .namespace(ns));
         };
+        if known.kind == cairn_types::SnapshotKind::Active {
+            let mounts = self.snapshots().mounts(ns, &key);
+            let mounts = mounts.map_err(|err| failed(&err))?;
+            let held = mount::holder(&mounts, &[&target]).map_err(|err| failed(&err))?;
+            if let Some(holder) = held {
+                return Err(in_use(attempted, &holder).object("directory", target.display()));
+            }
+            let ours = mount::holder(&mounts, &[])
+                .map_err(|err| failed(&err))?
+                .is_some();
+            if mounted && !ours {
+                let reason = "something else is mounted there";
+                return Err(
+                    Failure::new(ErrorKind::FailedPrecondition, attempted, reason)
+                        .object("directory", target.display())
+                        .next(format!("umount {}", target.display())),
+                );
+            }
+        }
         if mounted {
             mount::unmount(&target).map_err(|err| failed(&err))?;
         }
@@ -173,6 +198,15 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// A writable layer is in use elsewhere than it should be.
+fn in_use(attempted: &str, holder: &mount::Holder) -> Failure {
+    let reason = match holder {
+        mount::Holder::Here(at) => format!("its files are mounted at {}", at.display()),
+        mount::Holder::RootOf(pid) => format!("process {pid} runs in it"),
+    };
+    Failure::new(ErrorKind::FailedPrecondition, attempted, reason)
 }
 
 /// The snapshot of a mount point.

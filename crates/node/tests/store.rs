@@ -227,6 +227,30 @@ fn invented_directories_are_those_of_the_layer_below() {
     // What was changed is there at the next mount, and gone when it is dropped.
     store.node.gc(false).expect("collect");
     store.node.mount_image(&request).expect("mount again");
+    // Nothing happens to it while it is mounted elsewhere, too, or to what is not it.
+    let (away, other) = (dir.path().join("away"), dir.path().join("other"));
+    for path in [&away, &other] {
+        fs::create_dir(path).expect("directory");
+    }
+    let refused = |failure: cairn_node::Failure, reason: &str| {
+        assert_eq!(failure.kind, ErrorKind::FailedPrecondition, "{failure}");
+        assert!(failure.to_string().contains(reason), "{failure}");
+    };
+    let unmount = || store.node.unmount_image(&store.ns, &target, true);
+    common::run("mount", &["--bind", text(&target), text(&away)]);
+    refused(unmount().expect_err("bound"), "its files are mounted at");
+    common::run("umount", &[text(&target)]);
+    refused(unmount().expect_err("bound"), "its files are mounted at");
+    let failure = store.node.mount_image(&request).expect_err("twice");
+    refused(failure, "its files are mounted at");
+    common::run("umount", &[text(&away)]);
+    common::run("mount", &["--bind", text(&other), text(&target)]);
+    refused(
+        unmount().expect_err("not ours"),
+        "something else is mounted",
+    );
+    common::run("umount", &[text(&target)]);
+    store.node.mount_image(&request).expect("mount again");
     assert_eq!(
         fs::read_to_string(target.join("new")).expect("kept"),
         "kept"
