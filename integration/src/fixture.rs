@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     cairn::Cairn,
@@ -151,8 +151,13 @@ impl Case {
     }
 
     fn import(&self) -> [&str; 5] {
-        let layout = self.layout.to_str().expect("UTF-8");
-        ["images", "import", "--base-name", "localhost/t", layout]
+        [
+            "images",
+            "import",
+            "--base-name",
+            "localhost/t",
+            text(&self.layout),
+        ]
     }
 
     #[track_caller]
@@ -186,6 +191,22 @@ impl Case {
     fn nothing_is_left(&self) {
         nothing_is_left(&self.cairn);
     }
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// The names and digests of all images in a store, sorted by name.
+pub fn listed(cairn: &Cairn) -> Vec<(String, String)> {
+    let images = cairn.ok(&["images", "ls", "--json"]);
+    let images: Value = serde_json::from_str(&images).expect("JSON");
+    let images = images.as_array().expect("list").iter();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    images
+        .map(|image| (text(&image["name"]), text(&image["target"]["digest"])))
+        .collect()
 }
 
 /// Expects no image, no blob and no snapshot in a store.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// How a layer is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +95,19 @@ impl Stored {
 
 /// `sha256:` and the digits.
 pub fn digest(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
+    digest_by("sha256", bytes)
+}
+
+/// The digest by `sha256`, `sha384` or `sha512`, its algorithm before it.
+pub fn digest_by(algorithm: &str, bytes: &[u8]) -> String {
+    let hash = match algorithm {
+        "sha256" => Sha256::digest(bytes).to_vec(),
+        "sha384" => Sha384::digest(bytes).to_vec(),
+        "sha512" => Sha512::digest(bytes).to_vec(),
+        other => panic!("no algorithm {other}"),
+    };
     let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{digits}")
+    format!("{algorithm}:{digits}")
 }
 
 /// An OCI layout on disk that grows blob by blob.
@@ -121,9 +131,21 @@ impl Layout {
 
     /// Adds a blob and describes it.
     pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
-        let digest = digest(bytes);
-        fs::write(self.path.join("blobs/sha256").join(&digest[7..]), bytes).expect("blob");
+        self.blob_by("sha256", media_type, bytes)
+    }
+
+    /// Adds a blob under a digest by `sha256`, `sha384` or `sha512`.
+    pub fn blob_by(&self, algorithm: &str, media_type: &str, bytes: &[u8]) -> Value {
+        let digest = digest_by(algorithm, bytes);
+        let path = self.blob_path(&digest);
+        fs::create_dir_all(path.parent().expect("parent")).expect("blobs");
+        fs::write(path, bytes).expect("blob");
         json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+    }
+
+    /// Where a blob is.
+    pub fn blob_path(&self, digest: &str) -> PathBuf {
+        self.path.join("blobs").join(digest.replace(':', "/"))
     }
 
     /// Adds an image of the given tar layers for this machine; `config` is merged over the

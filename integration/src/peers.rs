@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -37,6 +38,24 @@ pub fn umoci_unpack(layout: &Path, tag: &str, bundle: &Path) -> PathBuf {
         &["unpack", "--image", &image, &bundle.display().to_string()],
     );
     bundle.join("rootfs")
+}
+
+/// Runs bytes through a program's standard input and output, and expects success.
+#[track_caller]
+pub fn filter(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().expect(program);
+    let mut stdin = child.stdin.take().expect("stdin");
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input).expect("write"));
+        child.wait_with_output().expect(program)
+    });
+    assert!(output.status.success(), "{program} {arguments:?}");
+    output.stdout
 }
 
 /// Tries to; what umoci printed when it does not unpack it.
@@ -96,6 +115,18 @@ impl Containerd {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         }
+    }
+
+    /// The names and digests of all its images, sorted by name.
+    pub fn images(&self) -> Vec<(String, String)> {
+        let listed = self.ok(&["images", "ls"]);
+        let words = listed.lines().skip(1).map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            (words[0].to_owned(), words[2].to_owned())
+        });
+        let mut images: Vec<_> = words.collect();
+        images.sort();
+        images
     }
 
     fn ctr(&self, arguments: &[&str]) -> Output {

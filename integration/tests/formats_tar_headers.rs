@@ -98,7 +98,7 @@ fn gnu_long_names() {
     let name = format!("{}/{}", "d".repeat(250), "n".repeat(255));
     let target = "t/".repeat(2047) + "t";
     let tar = Tar::new()
-        .long(b'L', name[..251].as_bytes())
+        .long(b'L', &name.as_bytes()[..251])
         .head(Header::gnu(b'5', name.as_bytes(), 0))
         .long(b'L', name.as_bytes())
         .head(Header::gnu(b'0', name.as_bytes(), 1))
