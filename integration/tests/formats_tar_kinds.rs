@@ -17,6 +17,7 @@
 use std::fs;
 
 use cairn_integration::{
+    cairn::Cairn,
     fixture::{Case, Peer},
     image::MTIME,
     peers,
@@ -268,7 +269,21 @@ fn attributes_of_a_host_are_left_out() {
         ])
         .dir("dir")
         .finish();
-    Case::new(tar).unpacks(&["dir dir 0755"]);
+    let case = Case::new(tar).unpacks(&["dir dir 0755"]);
+    // Told once for a layer, to whoever asks.
+    let archive = case.archive().display().to_string();
+    let fresh = Cairn::new();
+    let output = fresh.output(&["-v", "images", "import", &archive]);
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    for name in [
+        "security.selinux",
+        "trusted.overlay.redirect",
+        "user.overlay.opaque",
+        "SCHILY.acl.default",
+    ] {
+        let line = format!("left out: extended attribute {name} not stored (\"dir\")");
+        assert_eq!(stderr.matches(&line).count(), 1, "{line} in {stderr}");
+    }
 }
 
 /// GNU tar's `--xattrs --acls` writes the text form, and the binary one when told to include it.
