@@ -289,3 +289,59 @@ fn blobs_that_are_missing_are_named() {
         format!("blob {digest} is not in the archive")
     );
 }
+
+/// A packed archive passes as a stream. A few kilobytes of it can say that a name has gigabytes.
+#[test]
+fn headers_of_a_stream_are_not_kept_whatever_their_length() {
+    let size: u64 = 256 << 20;
+    for kind in [b'L', b'K', b'x', b'g'] {
+        let mut header = [0; 512];
+        header[..1].copy_from_slice(b"x");
+        header[100..108].copy_from_slice(b"0000644\0");
+        header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+        header[156] = kind;
+        let magic: &[u8; 8] = if kind.is_ascii_uppercase() {
+            b"ustar  \0"
+        } else {
+            b"ustar\x0000"
+        };
+        header[257..265].copy_from_slice(magic);
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let plain = dir.path().join("a.tar");
+        let mut file = fs::File::create(&plain).expect("file");
+        std::io::Write::write_all(&mut file, &header).expect("write");
+        file.set_len(512 + size + 1024).expect("a hole");
+        run("gzip", &["-1", text(&plain)]);
+        let store = Store::new();
+        let failure = store
+            .import(&dir.path().join("a.tar.gz"))
+            .expect_err("refused");
+        // A reader may pass over what it does not know instead.
+        let reasons = [
+            "headers of an entry take more than",
+            "neither an OCI nor",
+            "damaged",
+        ];
+        let told = format!("{failure} {:?}", failure.causes);
+        assert!(reasons.iter().any(|reason| told.contains(reason)), "{told}");
+        assert!(
+            peak_kib() < 200 << 10,
+            "{}: {} KiB",
+            char::from(kind),
+            peak_kib()
+        );
+    }
+}
+
+/// The most memory that this process has had.
+fn peak_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line
+        .and_then(|line| line.split_whitespace().next())
+        .expect("VmHWM");
+    number.parse().expect("a number")
+}

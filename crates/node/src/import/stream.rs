@@ -8,6 +8,10 @@ use std::{
     collections::HashSet,
     io::{self, Cursor},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     thread,
 };
@@ -27,6 +31,11 @@ use crate::{Failure, Node, documents::DOCUMENT_BYTES_MAX, store::is_full, upload
 
 /// Most bytes of all documents of a stream together, kept in memory.
 const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes between the data of one entry and that of the next: headers and what extends them, which
+/// the reader keeps in memory, however long they say they are.
+const HEADERS_BYTES_MAX: u64 = 2 << 20;
+/// `PATH_MAX` without its NUL. No member that means anything has a longer name.
+const NAME_BYTES_MAX: usize = 4095;
 /// What `xz -9` needs is 65 MiB.
 const XZ_MEMORY_MAX: u64 = 128 << 20;
 /// Also the unit of writes to the store.
@@ -52,6 +61,31 @@ impl<R: io::Read + Unpin> AsyncRead for InPlace<R> {
         };
         buffer.advance(got);
         Poll::Ready(Ok(()))
+    }
+}
+
+/// A reader that gives up when more is read than was allowed.
+struct Metered<R> {
+    inner: R,
+    left: Arc<AtomicU64>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Metered<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            let what = format!("headers of an entry take more than {HEADERS_BYTES_MAX} bytes");
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let got = (buffer.filled().len() - before) as u64;
+        self.left.store(left.saturating_sub(got), Ordering::Relaxed);
+        polled
     }
 }
 
@@ -169,16 +203,28 @@ impl Taker<'_> {
         if !skim::is_header(&head) {
             return Err(not_an_archive(&name, &head));
         }
+        let left = Arc::new(AtomicU64::new(HEADERS_BYTES_MAX));
+        let reader = Metered {
+            inner: reader,
+            left: Arc::clone(&left),
+        };
         let mut tar = ArchiveBuilder::new(BufReader::with_capacity(BUFFER_BYTES, reader)).build();
         let mut entries = tar.entries().map_err(broken)?;
+        let mut scratch = vec![0; BUFFER_BYTES];
         while let Some(entry) = entries.next().await {
+            left.store(u64::MAX, Ordering::Relaxed);
             self.entries += 1;
             if self.entries > skim::ENTRIES_MAX {
                 let reason = format!("it has more than {} entries", skim::ENTRIES_MAX);
                 return Err(self.failure(ErrorKind::InvalidArgument, reason));
             }
-            self.entry(entry.map_err(broken)?).await?;
+            let mut entry = entry.map_err(broken)?;
+            self.entry(&mut entry).await?;
+            // To the end of its data, so that what comes next is a header.
+            while fill(&mut entry, &mut scratch).await.map_err(broken)? > 0 {}
+            left.store(HEADERS_BYTES_MAX, Ordering::Relaxed);
         }
+        left.store(u64::MAX, Ordering::Relaxed);
         drop(entries);
         // Padding is read as well: a producer on the other end of a pipe must not die of it, and a
         // packed stream proves its own checksum only at its end.
@@ -198,17 +244,21 @@ impl Taker<'_> {
         Failure::new(kind, ATTEMPTED, reason).object("archive", &self.archive.name)
     }
 
-    async fn entry<R: AsyncRead + Unpin>(&mut self, mut entry: Entry<R>) -> Result<(), Failure> {
+    async fn entry<R: AsyncRead + Unpin>(&mut self, entry: &mut Entry<R>) -> Result<(), Failure> {
         let broken = |name: &str, err: &io::Error| broken(name, err);
         let path = entry
             .path_bytes()
             .map_err(|e| broken(&self.archive.name, &e))?;
+        if path.len() > NAME_BYTES_MAX {
+            return Ok(());
+        }
         let Some(name) = clean(&String::from_utf8_lossy(&path)) else {
             return Ok(());
         };
         let link = entry
             .link_name_bytes()
             .map_err(|e| broken(&self.archive.name, &e))?;
+        let link = link.filter(|link| link.len() <= NAME_BYTES_MAX);
         let link = link.map(|link| String::from_utf8_lossy(&link).into_owned());
         match entry.header().entry_type() {
             EntryType::Symlink => {
@@ -225,7 +275,7 @@ impl Taker<'_> {
         }
         let size = entry.effective_size();
         let mut head = vec![0; BUFFER_BYTES];
-        let filled = fill(&mut entry, &mut head)
+        let filled = fill(entry, &mut head)
             .await
             .map_err(|err| broken(&self.archive.name, &err).at(self.archive.location(&name)))?;
         head.truncate(filled);
@@ -241,7 +291,7 @@ impl Taker<'_> {
         name: String,
         size: u64,
         mut bytes: Vec<u8>,
-        mut entry: Entry<R>,
+        entry: &mut Entry<R>,
     ) -> Result<(), Failure> {
         self.documents += size;
         if self.documents > DOCUMENTS_BYTES_MAX {
@@ -261,7 +311,7 @@ impl Taker<'_> {
         name: &str,
         size: u64,
         mut buffer: Vec<u8>,
-        mut entry: Entry<R>,
+        entry: &mut Entry<R>,
     ) -> Result<Digest, Failure> {
         let expected = blob_name(name);
         let reference = uploads::name().map_err(|err| Failure::of(ATTEMPTED, &err))?;
@@ -269,7 +319,7 @@ impl Taker<'_> {
         let mut ingest = match content.writer(self.ns, &reference, expected.as_ref(), size) {
             Ok(ingest) => ingest,
             Err(err) => match (&expected, err.kind()) {
-                // The reader skips what is left of an entry by itself.
+                // The caller skips what is left of an entry.
                 (Some(expected), ErrorKind::AlreadyExists) => return Ok(expected.clone()),
                 _ => return Err(self.not_stored(name, &err)),
             },
@@ -280,7 +330,7 @@ impl Taker<'_> {
             while filled > 0 {
                 io::Write::write_all(&mut ingest, &buffer[..filled])
                     .map_err(|err| self.not_written(name, &err))?;
-                filled = fill(&mut entry, &mut buffer).await.map_err(|err| {
+                filled = fill(entry, &mut buffer).await.map_err(|err| {
                     broken(&self.archive.name, &err).at(self.archive.location(name))
                 })?;
             }
