@@ -10,6 +10,7 @@ mod error;
 mod key;
 mod record;
 mod records;
+mod reserve;
 pub mod schema;
 mod store;
 mod txn;

@@ -14,6 +14,7 @@ use crate::{
     committer::{self, Job, QUEUE, Sender},
     engine::{Engine, Redb, Sled},
     error::kind_of_io,
+    reserve,
 };
 
 /// Where a database is made before it gets its name.
@@ -61,6 +62,7 @@ impl Store {
             EngineKind::Redb => EngineKind::Sled,
             EngineKind::Sled => EngineKind::Redb,
         };
+        reserve::keep(dir);
         let name = OsStr::new(kind.name());
         if dir.try_stat(name)?.is_none() {
             if dir.try_stat(OsStr::new(other.name()))?.is_some() {

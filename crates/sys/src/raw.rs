@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags},
+    fs::{FallocateFlags, Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags},
     io::Errno,
 };
 
@@ -62,6 +62,13 @@ pub fn ftruncate(fd: impl AsFd, length: u64) -> Result<()> {
         || shown(&fd),
         || rustix::fs::ftruncate(&fd, length),
     )
+}
+
+/// Takes room on the disk for the first `length` bytes, without writing any.
+pub fn allocate(file: &File, length: u64) -> Result<()> {
+    let flags = FallocateFlags::empty();
+    let take = || rustix::fs::fallocate(file, flags, 0, length);
+    fault::call("fallocate", || shown(file), take)
 }
 
 /// Writes all bytes at the file's position.
