@@ -142,7 +142,7 @@ fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result
         let source = (work.open)(&job.digest, Reading::Store)?;
         let tree = unpack(work, job, source, key, Phase::Unpack)?;
         made.trees
-            .push(tree.map_err(|err| work.layer_failure(&job.digest, &err))?);
+            .push(tree.map_err(|torn| torn.failure(work, job))?);
     }
     work.layer(&job.digest, Phase::Done, job.size, job.size);
     Ok(())
@@ -162,8 +162,21 @@ fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
     }
 }
 
+/// A layer that broke off. What there is of it stays as long as this does, so that what a full disk
+/// has left is told before its removal makes room.
+struct Torn {
+    err: cairn_layer::Error,
+    _staged: Staged,
+}
+
+impl Torn {
+    fn failure(&self, work: &Work<'_>, job: &Job) -> Failure {
+        work.layer_failure(&job.digest, &self.err)
+    }
+}
+
 /// What a pass over the bytes gave: nothing to unpack, or a tree, or why there is none.
-type Passed = Result<Option<Result<Tree, cairn_layer::Error>>, Failure>;
+type Passed = Result<Option<Result<Tree, Torn>>, Failure>;
 
 fn pass(
     work: &Work<'_>,
@@ -187,7 +200,7 @@ fn unpack(
     source: impl Read + Send,
     key: &SnapshotKey,
     phase: Phase,
-) -> Result<Result<Tree, cairn_layer::Error>, Failure> {
+) -> Result<Result<Tree, Torn>, Failure> {
     let Some((diff_id, layer_type)) = &job.layer else {
         let reason = format!("layer {} has no diff ID", job.digest);
         return Err(work.failure(Failure::new(ErrorKind::Internal, work.attempted, reason)));
@@ -202,7 +215,10 @@ fn unpack(
     let unpacked = cairn_layer::unpack(source, *layer_type, staged.dir(), &options, &progress);
     let unpacked = match unpacked {
         Ok(unpacked) => unpacked,
-        Err(err) => return Ok(Err(err)),
+        Err(err) => {
+            let _staged = staged;
+            return Ok(Err(Torn { err, _staged }));
+        }
     };
     if unpacked.diff_id != *diff_id {
         let reason = format!("layer {} is not what the configuration says", job.digest);
@@ -264,9 +280,10 @@ fn settle(
             abort(ingest);
             return Err(failure);
         }
-        Ok(Some(Err(err))) => {
+        Ok(Some(Err(torn))) => {
+            let failure = torn.failure(work, job);
             abort(ingest);
-            return Err(work.layer_failure(&job.digest, &err));
+            return Err(failure);
         }
         Ok(Some(Ok(tree))) => Some(tree),
         Ok(None) => None,
