@@ -51,12 +51,25 @@ pub enum Ended {
 impl Bench {
     /// An empty disk. `engine` keeps the records.
     pub fn new(binary: &Path, images: &Images, engine: &'static str) -> Bench {
-        Bench {
-            disk: Disk::new("192M", &["-O", "^has_journal"]),
+        let disk = Disk::new("192M", &["-O", "^has_journal"]);
+        Bench::on(disk, binary, images, engine)
+    }
+
+    /// The same on a disk of one's own.
+    pub fn on(disk: Disk, binary: &Path, images: &Images, engine: &'static str) -> Bench {
+        let bench = Bench {
+            disk,
             binary: binary.to_owned(),
             engine,
             images: images.path(),
-        }
+        };
+        bench.begin(None);
+        bench
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// The directory beside the store.
@@ -221,6 +234,12 @@ impl Bench {
             self.empty()
         };
         rest().map(|()| ended).map_err(context)
+    }
+
+    /// Looks at the whole store, which has exactly these images.
+    pub fn check(&self, reference: &Reference, images: &[&str]) -> Verdict {
+        let found = self.examine(&reference.expected, images, images)?;
+        self.examine_trees(&reference.expected, &found)
     }
 
     /// The same command again finishes what is left to do.

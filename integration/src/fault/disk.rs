@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -40,6 +41,36 @@ impl Disk {
     /// Where it is mounted.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("disk")
+    }
+
+    /// Fills it but for so many KiB, with a file in its root.
+    pub fn fill(&self, but: u64) {
+        let filler = fs::File::create(self.filler()).expect("create");
+        let room = rustix::fs::statvfs(self.path()).expect("statvfs");
+        let mut length = (room.f_bavail * room.f_frsize).saturating_sub(but * 1024) & !4095;
+        // The file's own bookkeeping takes a few blocks of what is left.
+        while length > 0 {
+            let flags = rustix::fs::FallocateFlags::empty();
+            match rustix::fs::fallocate(&filler, flags, 0, length) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::NOSPC) => length -= 4096,
+                Err(err) => panic!("fill the disk: {err}"),
+            }
+        }
+        if but == 0 {
+            while filler.write_all_at(&[0; 4096], length).is_ok() {
+                length += 4096;
+            }
+        }
+    }
+
+    /// Makes room again.
+    pub fn unfill(&self) {
+        fs::remove_file(self.filler()).expect("remove");
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path().join("filler")
     }
 
     /// Mount points below it, the innermost first.

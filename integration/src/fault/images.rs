@@ -59,20 +59,20 @@ impl Images {
         images
     }
 
+    /// Bytes that do not pack to nothing.
+    pub fn noise(length: usize, mut seed: u64) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            bytes.extend_from_slice(&seed.to_be_bytes()[..4]);
+        }
+        bytes
+    }
+
     /// The directory with `a.tar`, `b` and `c.tgz`.
     pub fn path(&self) -> PathBuf {
         self.dir.path().to_owned()
     }
-}
-
-/// Bytes that do not pack to nothing.
-fn noise(length: usize, mut seed: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        bytes.extend_from_slice(&seed.to_be_bytes()[..4]);
-    }
-    bytes
 }
 
 fn layers() -> [Vec<u8>; 5] {
@@ -81,7 +81,7 @@ fn layers() -> [Vec<u8>; 5] {
     let base = Layer::new()
         .dir("./", 0o755)
         .dir("bin/", 0o755)
-        .file("bin/tool", &noise(300_000, 1))
+        .file("bin/tool", &Images::noise(300_000, 1))
         .link(EntryType::Link, "bin/same", "bin/tool")
         .link(EntryType::Symlink, "bin/sh", "tool")
         .dir("etc/", 0o750)
@@ -99,9 +99,9 @@ fn layers() -> [Vec<u8>; 5] {
     // `bin` and `srv/deep` are as they are below.
     let top = Layer::new()
         .entry("bin/setuid", owned, b"#!/bin/sh\n")
-        .file("srv/deep/more", &noise(70_000, 2));
+        .file("srv/deep/more", &Images::noise(70_000, 2));
     let other = Layer::new()
-        .file("bin/other", &noise(40_000, 3))
+        .file("bin/other", &Images::noise(40_000, 3))
         .file("bin/.wh.same", b"");
     let last = Layer::new().file("etc/last", b"last");
     [base, middle, top, other, last].map(Layer::finish)
