@@ -110,10 +110,10 @@ impl Context {
     }
 
     /// Removes each, and says what went: by line, or in one document at the end.
-    pub fn removing(
+    pub fn removing<T>(
         &self,
-        texts: &[String],
-        mut remove: impl FnMut(&String) -> Result<Vec<Gone>>,
+        texts: &[T],
+        mut remove: impl FnMut(&T) -> Result<Vec<Gone>>,
     ) -> Result {
         let json = self.global.wants_json();
         let mut removed: Vec<String> = Vec::new();

@@ -1,6 +1,6 @@
 //! Bundles, through the door.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cairn_node::{BundleInfo, BundleRequest, Bundled};
 
@@ -17,8 +17,8 @@ impl Client {
         Ok(self.node.bundle_create(request, progress)?)
     }
 
-    /// Unmounts and deletes one.
-    pub fn bundle_remove(&self, dir: &Path) -> Result<()> {
+    /// Unmounts and deletes one; its directory as it was listed.
+    pub fn bundle_remove(&self, dir: &Path) -> Result<PathBuf> {
         Ok(self.node.bundle_remove(dir)?)
     }
 

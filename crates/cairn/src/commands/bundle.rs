@@ -1,6 +1,6 @@
 //! `cairn bundle …`.
 
-use super::{Context, Result, now};
+use super::{Context, Gone, Result, now};
 use crate::{
     args::{BundleCreate, BundleRm, BundleVerb, NetChoice},
     client::{BundleRequest, Client, Net},
@@ -39,7 +39,7 @@ fn create(context: &Context, args: BundleCreate) -> Result {
         NetChoice::None => Net::None,
         NetChoice::Host => Net::Host,
     };
-    let progress = context.progress("unpack")?;
+    let progress = context.progress("unpack")?.titled(request.image.as_str());
     let made = client.bundle_create(&request, &progress)?;
     drop(progress);
     for label in &made.withheld_labels {
@@ -72,14 +72,10 @@ fn create(context: &Context, args: BundleCreate) -> Result {
 
 fn rm(context: &Context, args: &BundleRm) -> Result {
     let client = Client::open(&context.global)?;
-    context.each(&args.dirs, |dir| {
-        client.bundle_remove(dir)?;
-        if !context.out.quiet && !context.global.wants_json() {
-            context
-                .out
-                .line(format!("removed {}", quote(&dir.display().to_string())));
-        }
-        Ok(())
+    context.removing(&args.dirs, |dir| {
+        let name = client.bundle_remove(dir)?.display().to_string();
+        let note = String::new();
+        Ok(vec![Gone { name, note }])
     })
 }
 

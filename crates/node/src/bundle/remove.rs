@@ -1,6 +1,6 @@
 //! Removing bundles: those that were asked for, and those that a crash left half made.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cairn_meta::{BundleRecord, Tx, View, schema};
 use cairn_sys::mount::{self, Holder};
@@ -13,8 +13,9 @@ const ATTEMPTED: &str = "remove bundle";
 
 impl Node {
     /// Unmounts the bundle at `dir` and removes it with its writable layer. Refused while a container
-    /// runs in it. A directory that is not the bundle any more is left alone.
-    pub fn bundle_remove(&self, dir: &Path) -> Result<(), Failure> {
+    /// runs in it. A directory that is not the bundle any more is left alone. Returns the directory
+    /// as it is recorded.
+    pub fn bundle_remove(&self, dir: &Path) -> Result<PathBuf, Failure> {
         let place = Place::find(dir, false, ATTEMPTED)?;
         let failed = |err: &dyn Classified| {
             Failure::of(ATTEMPTED, err).object("bundle", place.dir().display())
@@ -40,7 +41,8 @@ impl Node {
         }
         known.made = false;
         self.put_bundle(&place, &known)?;
-        self.drop_bundle(&place, &known)
+        self.drop_bundle(&place, &known)?;
+        Ok(place.dir().to_owned())
     }
 
     /// Removes everything of a bundle, whole or not; its record last.
