@@ -34,10 +34,14 @@ impl Content {
     }
 
     fn sweep_blobs(&self) -> Result<u64> {
-        let recorded: HashSet<Digest> = self.inner.meta.read(|view| {
-            let blobs = view.scan(&schema::BLOBS, &())?;
-            Ok::<_, Error>(blobs.into_iter().map(|(digest, _)| digest).collect())
-        })?;
+        let (recorded, damaged) = self
+            .inner
+            .meta
+            .read(|view| Ok::<_, Error>(view.scan_sound(&schema::BLOBS, &())?))?;
+        if told(&damaged) {
+            return Ok(0);
+        }
+        let recorded: HashSet<Digest> = recorded.into_iter().map(|(digest, _)| digest).collect();
         let mut removed = 0;
         for (dir, algorithm) in self.inner.blobs.iter().zip(cairn_types::Algorithm::ALL) {
             for entry in dir.entries().map_err(sys("sweep blobs"))? {
@@ -53,10 +57,13 @@ impl Content {
     }
 
     fn sweep_ingests(&self, now: Timestamp) -> Result<u64> {
-        let records: Vec<((Namespace, IngestRef), IngestRecord)> = self
+        let (records, damaged): (Vec<((Namespace, IngestRef), IngestRecord)>, _) = self
             .inner
             .meta
-            .read(|view| Ok::<_, Error>(view.scan(&schema::INGESTS, &())?))?;
+            .read(|view| Ok::<_, Error>(view.scan_sound(&schema::INGESTS, &())?))?;
+        if told(&damaged) {
+            return Ok(0);
+        }
         let mut alive = HashSet::new();
         let mut dead = Vec::new();
         for (key, record) in records {
@@ -86,6 +93,15 @@ impl Content {
         }
         Ok(removed)
     }
+}
+
+/// Says which records are damaged, if any. Then nothing is swept: any file may be the one that such a
+/// record speaks of.
+fn told(damaged: &[cairn_meta::Error]) -> bool {
+    for err in damaged {
+        tracing::error!("{err}");
+    }
+    !damaged.is_empty()
 }
 
 /// Removes a leftover and counts it. One that cannot be removed is no reason not to open the store:

@@ -24,4 +24,4 @@ pub use records::{
 };
 pub use schema::Table;
 pub use store::{EngineKind, Store};
-pub use txn::{Reader, Tx, View};
+pub use txn::{Reader, Sound, Tx, View};

@@ -35,24 +35,45 @@ pub trait View {
         table: &Table<K, V>,
         prefix: &impl Prefix,
     ) -> Result<Vec<(K, V)>, Error> {
-        let mut begin = vec![table.tag];
-        prefix.encode(&mut begin)?;
+        let begin = encode(table, prefix)?;
         let pairs = self.raw_scan(&begin)?;
-        pairs
-            .into_iter()
-            .map(|(key, bytes)| {
-                let value = record::open(&key, &bytes)?;
-                let parsed = K::decode(&key[1..]).map_err(|reason| Error::Corrupt {
-                    key: record::shown(&key),
-                    reason,
-                })?;
-                Ok((parsed, value))
-            })
-            .collect()
+        pairs.iter().map(|(key, bytes)| open(key, bytes)).collect()
+    }
+
+    /// The same, but a record that does not prove itself costs only itself: the second part of the
+    /// answer says which those are.
+    ///
+    /// For showing what there is. Whoever removes what no record speaks of must not rely on it.
+    fn scan_sound<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        prefix: &impl Prefix,
+    ) -> Result<Sound<K, V>, Error> {
+        let begin = encode(table, prefix)?;
+        let mut sound = (Vec::new(), Vec::new());
+        for (key, bytes) in self.raw_scan(&begin)? {
+            match open(&key, &bytes) {
+                Ok(pair) => sound.0.push(pair),
+                Err(err) => sound.1.push(err),
+            }
+        }
+        Ok(sound)
     }
 }
 
-fn encode<K: Prefix, V>(table: &Table<K, V>, key: &K) -> Result<Vec<u8>, Error> {
+/// Records that prove themselves, and what is wrong with the others.
+pub type Sound<K, V> = (Vec<(K, V)>, Vec<Error>);
+
+fn open<K: Key, V: Record>(key: &[u8], bytes: &[u8]) -> Result<(K, V), Error> {
+    let value = record::open(key, bytes)?;
+    let parsed = K::decode(&key[1..]).map_err(|reason| Error::Corrupt {
+        key: record::shown(key),
+        reason,
+    })?;
+    Ok((parsed, value))
+}
+
+fn encode<K, V>(table: &Table<K, V>, key: &impl Prefix) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![table.tag];
     key.encode(&mut bytes)?;
     Ok(bytes)

@@ -109,14 +109,18 @@ impl Node {
             .map_err(|err| Failure::of("label blob", &err).object("blob", digest))
     }
 
-    /// All image records of a namespace, by name.
+    /// All image records of a namespace, by name; a damaged one is told of and left out, since it
+    /// must not hide the others.
     pub(crate) fn image_records(
         &self,
         ns: &Namespace,
         attempted: &str,
     ) -> Result<Vec<(ImageName, ImageRecord)>, Failure> {
-        let read = self.meta().read(|view| view.scan(&schema::IMAGES, ns));
-        let records = read.map_err(|err| Failure::of(attempted, &err).namespace(ns))?;
+        let read = self.meta().read(|view| view.scan_sound(&schema::IMAGES, ns));
+        let (records, damaged) = read.map_err(|err| Failure::of(attempted, &err).namespace(ns))?;
+        for err in damaged {
+            tracing::error!("{err}");
+        }
         Ok(records
             .into_iter()
             .map(|((_, name), record)| (name, record))

@@ -29,9 +29,12 @@ impl Node {
     /// On a full disk, where even that cannot be written down, the store is opened all the same: it
     /// can be read, and the next opening tries again.
     pub(crate) fn sweep_uploads(&self) -> Result<(), Failure> {
-        let read = self.meta().read(|view| view.scan(&schema::INGESTS, &()));
+        let read = self
+            .meta()
+            .read(|view| view.scan_sound(&schema::INGESTS, &()));
         let left: Vec<(Namespace, IngestRef)> = read
             .map_err(|err| Failure::of("open", &err).object("store", self.root().display()))?
+            .0
             .into_iter()
             .map(|(key, _)| key)
             .filter(|(_, reference)| reference.as_str().starts_with(PREFIX))

@@ -31,10 +31,13 @@ impl Snapshots {
     ///
     /// For the time between opening and first use. It may be killed at any point and run again.
     pub fn recover(&self) -> Result<Recovered> {
-        let all: Vec<(Id, SnapshotRecord)> = self
+        let (all, damaged): (Vec<(Id, SnapshotRecord)>, _) = self
             .inner
             .meta
-            .read(|view| Ok::<_, Error>(view.scan(&schema::SNAPSHOTS, &())?))?;
+            .read(|view| Ok::<_, Error>(view.scan_sound(&schema::SNAPSHOTS, &())?))?;
+        for err in &damaged {
+            tracing::error!("{err}");
+        }
         let doomed = doomed(&all, &self.inner.boot_id);
         let mut recovered = Recovered::default();
         let mut alive = HashSet::new();
@@ -63,7 +66,10 @@ impl Snapshots {
                 Ok::<_, Error>(())
             })?;
         }
-        recovered.swept = self.sweep(&alive)?;
+        // Any directory may be the one that a damaged record speaks of.
+        if damaged.is_empty() {
+            recovered.swept = self.sweep(&alive)?;
+        }
         Ok(recovered)
     }
 

@@ -106,8 +106,11 @@ impl Node {
     /// What cannot be removed now (its file system is not mounted, a shell stands in it) is tried
     /// again at the next opening.
     pub(crate) fn finish_bundles(&self) -> Result<(), Failure> {
-        let scan = self.meta().read(|view| view.scan(&schema::BUNDLES, &()));
-        let bundles = scan.map_err(|err| Failure::of("recover bundles", &err))?;
+        let scan = self.meta().read(|view| view.scan_sound(&schema::BUNDLES, &()));
+        let (bundles, damaged) = scan.map_err(|err| Failure::of("recover bundles", &err))?;
+        for err in damaged {
+            tracing::error!("{err}");
+        }
         for (dir, record) in bundles.into_iter().filter(|(_, record)| !record.made) {
             let removed = Place::find(Path::new(&dir), false, "recover")
                 .and_then(|place| self.drop_bundle(&place, &record));
