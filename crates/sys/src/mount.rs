@@ -49,7 +49,7 @@ const SWITCHED_OFF: [(&str, &str); 4] = [
 
 /// Mounts `lowers` (nearest first) at `target`, under an upper and a work directory if given.
 ///
-/// `options` are `key=value` or single words of overlay's. More lower directories than
+/// `options` are `key=value` or single words of overlay's, `nosuid` and `nodev`. More lower directories than
 /// [`OVERLAY_LOWER_COUNT_MAX`] are `E2BIG`, before anything is mounted.
 pub fn overlay(
     target: &Path,
@@ -61,8 +61,9 @@ pub fn overlay(
     if lowers.len() > OVERLAY_LOWER_COUNT_MAX {
         return Err(too_long(target, lowers.len()));
     }
+    let (attributes, options) = options::attributes(options, read_only);
     if !takes_one_lower_at_a_time() {
-        return by_string::overlay(target, lowers, upper_work, read_only, options);
+        return by_string::overlay(target, lowers, upper_work, attributes, &options);
     }
     let context = Context::open(target)?;
     context.set("source", "overlay")?;
@@ -80,13 +81,13 @@ pub fn overlay(
             other => other?,
         }
     }
-    for option in options {
+    for option in &options {
         match option.split_once('=') {
             Some((key, value)) => context.set(key, value)?,
             None => context.set_word(option)?,
         }
     }
-    attach(&context.create(read_only)?, target)
+    attach(&context.create(attributes)?, target)
 }
 
 /// A file system that is being described to the kernel.
@@ -130,14 +131,9 @@ impl Context<'_> {
     }
 
     /// Makes the file system, mounted nowhere yet.
-    fn create(&self, read_only: bool) -> Result<OwnedFd> {
+    fn create(&self, attributes: MountAttrFlags) -> Result<OwnedFd> {
         let create = || rustix::mount::fsconfig_create(&self.fd);
         self.call("mount overlay", "", create)?;
-        let attributes = if read_only {
-            MountAttrFlags::MOUNT_ATTR_RDONLY
-        } else {
-            MountAttrFlags::empty()
-        };
         let flags = FsMountFlags::FSMOUNT_CLOEXEC;
         let make = || rustix::mount::fsmount(&self.fd, flags, attributes);
         self.call("fsmount", "", make)
@@ -190,22 +186,26 @@ fn attach(mount: &OwnedFd, target: &Path) -> Result<()> {
 /// Binds the tree at `source`, with what is mounted below it, to `target`. A read-only one is so from
 /// the start, and so is all that is mounted below it.
 pub fn bind(source: &Path, target: &Path, read_only: bool) -> Result<()> {
+    bind_with(source, target, options::attributes(&[], read_only).0)
+}
+
+fn bind_with(source: &Path, target: &Path, attributes: MountAttrFlags) -> Result<()> {
     let shown = || format!("{} at {}", source.display(), target.display());
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
     let clone = || rustix::mount::open_tree(CWD, source, flags);
     let tree = fault::call("open_tree", shown, clone)?;
-    if read_only {
-        fault::call("mount_setattr", shown, || set_read_only(&tree))?;
+    if !attributes.is_empty() {
+        fault::call("mount_setattr", shown, || set_attributes(&tree, attributes))?;
     }
     attach(&tree, target)
 }
 
-/// Makes a tree of mounts read-only, all of it; neither rustix nor nix has this call.
-fn set_read_only(tree: &OwnedFd) -> io::Result<()> {
+/// Sets attributes on a tree of mounts, all of it; neither rustix nor nix has this call.
+fn set_attributes(tree: &OwnedFd, attributes: MountAttrFlags) -> io::Result<()> {
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_set: u64::from(attributes.bits()),
         attr_clr: 0,
         propagation: 0,
         userns_fd: 0,
@@ -254,7 +254,10 @@ fn perform_one(mount: &Mount, target: &Path) -> Result<()> {
     }
     let read_only = mount.options.iter().any(|option| option == "ro");
     match mount.kind.as_str() {
-        "bind" => bind(Path::new(&mount.source), target, read_only),
+        "bind" => {
+            let (attributes, _) = options::attributes(&mount.options, read_only);
+            bind_with(Path::new(&mount.source), target, attributes)
+        }
         "overlay" => {
             let parsed = Overlay::parse(&mount.options);
             let pair = parsed.upper.as_deref().zip(parsed.work.as_deref());

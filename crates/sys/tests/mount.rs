@@ -253,6 +253,37 @@ fn mount_points_are_known_by_any_spelling() {
     assert!(mount::mounts_below(&target).expect("mountinfo").is_empty());
 }
 
+#[test]
+fn what_is_only_looked_at_gives_no_rights() {
+    for shape in ["overlay", "bind"] {
+        let place = Place::new(&["low", "near", "t"]);
+        let lowers = [place.at("near"), place.at("low")];
+        let lowers = lowers.each_ref().map(|path| mount::escape(path)).join(":");
+        let lowers = format!("lowerdir={lowers}");
+        let mounts = match shape {
+            "overlay" => [given(
+                "overlay",
+                Path::new("overlay"),
+                &["nosuid", &lowers, "nodev"],
+            )],
+            _ => [given(
+                "bind",
+                &place.at("low"),
+                &["ro", "rbind", "nosuid", "nodev"],
+            )],
+        };
+        mount::perform(&mounts, &place.at("t")).expect("mount");
+        let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let target = place.at("t");
+        let target = format!(" {} ", target.display());
+        let line = table
+            .lines()
+            .find(|line| line.contains(&target))
+            .expect("mounted");
+        assert!(line.contains("nosuid,nodev"), "{line}");
+    }
+}
+
 /// A writable layer is found by its directory, wherever it is mounted.
 #[test]
 fn who_has_a_mount_is_found() {

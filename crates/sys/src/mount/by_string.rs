@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{io::Errno, mount::MountFlags};
+use rustix::{
+    io::Errno,
+    mount::{MountAttrFlags, MountFlags},
+};
 
 use super::{SWITCHED_OFF, escape, knows, too_long};
 use crate::{Error, Result, fault};
@@ -18,7 +21,7 @@ pub(super) fn overlay(
     target: &Path,
     lowers: &[PathBuf],
     upper_work: Option<(&Path, &Path)>,
-    read_only: bool,
+    attributes: MountAttrFlags,
     options: &[String],
 ) -> Result<()> {
     let quoted: Vec<String> = lowers.iter().map(|lower| escape(lower)).collect();
@@ -36,11 +39,14 @@ pub(super) fn overlay(
     }
     let text = CString::new(text)
         .map_err(|_| Error::new("mount overlay", target.display().to_string(), Errno::INVAL))?;
-    let flags = if read_only {
-        MountFlags::RDONLY
-    } else {
-        MountFlags::empty()
-    };
+    let mut flags = MountFlags::empty();
+    for (attribute, flag) in [
+        (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
+        (MountAttrFlags::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
+        (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
+    ] {
+        flags.set(flag, attributes.contains(attribute));
+    }
     let mount = || rustix::mount::mount("overlay", target, "overlay", flags, &*text);
     fault::call("mount overlay", || target.display().to_string(), mount)
 }
@@ -67,10 +73,24 @@ mod tests {
             })
             .collect();
         let off = ["index=off".to_owned()];
-        overlay(&target, &lowers[..60], None, true, &off).expect("mount");
+        overlay(
+            &target,
+            &lowers[..60],
+            None,
+            MountAttrFlags::MOUNT_ATTR_RDONLY,
+            &off,
+        )
+        .expect("mount");
         assert_eq!(fs::read_dir(&target).expect("list").count(), 60);
         unmount(&target).expect("unmount");
-        let err = overlay(&target, &lowers, None, true, &off).expect_err("longer than a page");
+        let err = overlay(
+            &target,
+            &lowers,
+            None,
+            MountAttrFlags::MOUNT_ATTR_RDONLY,
+            &off,
+        )
+        .expect_err("longer than a page");
         assert!(err.is(Errno::TOOBIG), "{err}");
         assert!(!is_mount_point(&target).expect("statx"));
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::mount::MountAttrFlags;
+
 /// An overlay mount's options, taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Overlay {
@@ -25,6 +27,21 @@ impl Overlay {
         }
         parsed
     }
+}
+
+/// What of `options` belongs to the mount, and the rest, which belongs to the file system.
+pub(super) fn attributes(options: &[String], read_only: bool) -> (MountAttrFlags, Vec<String>) {
+    let mut attributes = MountAttrFlags::empty();
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
+    let mut rest = Vec::new();
+    for option in options {
+        match option.as_str() {
+            "nosuid" => attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID,
+            "nodev" => attributes |= MountAttrFlags::MOUNT_ATTR_NODEV,
+            _ => rest.push(option.clone()),
+        }
+    }
+    (attributes, rest)
 }
 
 /// Overlay's own quoting: a backslash keeps a colon, a comma or a backslash.
