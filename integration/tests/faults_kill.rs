@@ -5,7 +5,7 @@
 //! `CAIRN_CRASH_FULL=1` visits all (`integration/crash kill --full`), `CAIRN_CRASH_POINTS` sets how
 //! many.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stdout)]
 
 use std::{
     collections::{BTreeMap, HashSet},
