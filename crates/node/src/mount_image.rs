@@ -75,7 +75,12 @@ impl Node {
         let parent = chain.as_ref().map(SnapshotKey::from);
         let _busy = self.working();
         let key = key_of(&target).map_err(|err| failed(&err))?;
-        let mounts = self.prepare(ns, &key, parent.as_ref(), request.rw, attempted)?;
+        let mut mounts = self.prepare(ns, &key, parent.as_ref(), request.rw, attempted)?;
+        // An image's files are looked at, not run; to anybody on this host its setuid programs and
+        // devices would be root's.
+        for mount in &mut mounts {
+            mount.options.extend(["nosuid", "nodev"].map(str::to_owned));
+        }
         if let Err(err) = mount::perform(&mounts, &target) {
             let reason = format!("{} cannot be mounted on", target.display());
             let failure = Failure::because(attempted, reason, &err);
