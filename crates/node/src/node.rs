@@ -24,6 +24,7 @@ use cairn_snapshot::Snapshots;
 use cairn_sys::{
     Dir, durable,
     lock::{LockError, RootLock},
+    raw,
 };
 use cairn_types::ErrorKind;
 use serde::{Deserialize, Serialize};
@@ -81,12 +82,25 @@ impl Node {
         };
         make_root(&root)?;
         let dir = Dir::open(&root).map_err(|err| open_failure(&err))?;
+        let stat = dir.self_stat().map_err(|err| open_failure(&err))?;
+        if cairn_sys::is_root() && (stat.st_uid != 0 || stat.st_mode & 0o022 != 0) {
+            return Err(not_private(&root, "it"));
+        }
         let lock =
             RootLock::acquire(&dir, OsStr::new("lock")).map_err(|err| locked(&root, &err))?;
         check_layout(&root, &dir)?;
         let sub = |name: &str, mode| {
-            dir.create_dir_all_open(name, mode)
-                .map_err(|err| open_failure(&err))
+            let sub = dir
+                .create_dir_all_open(name, mode)
+                .map_err(|err| open_failure(&err))?;
+            let stat = sub.self_stat().map_err(|err| open_failure(&err))?;
+            if cairn_sys::is_root() && stat.st_uid != 0 {
+                return Err(not_private(&root, name));
+            }
+            if stat.st_mode & 0o7777 != mode {
+                raw::fchmod(&sub, mode).map_err(|err| open_failure(&err))?;
+            }
+            Ok(sub)
         };
         let boot_id = cairn_sys::boot_id().map_err(|err| open_failure(&err))?;
         let meta = Store::open(&sub("meta", 0o700)?, options.engine).map_err(|err| match err {
@@ -169,6 +183,14 @@ fn make_root(root: &Path) -> Result<(), Failure> {
             .object("store", root.display())
             .next("choose another directory: --root DIR")
     })
+}
+
+/// Whoever may rename what is in the store decides what root unpacks and runs.
+fn not_private(root: &Path, what: &str) -> Failure {
+    let reason = format!("others than root may write to {what}");
+    Failure::new(ErrorKind::PermissionDenied, ATTEMPTED, reason)
+        .object("store", root.display())
+        .next("choose another directory: --root DIR")
 }
 
 fn locked(root: &Path, err: &LockError) -> Failure {

@@ -210,6 +210,9 @@ fn invented_directories_are_those_of_the_layer_below() {
         platform: None,
     };
     store.node.mount_image(&request).expect("mount");
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let line = table.lines().find(|line| line.contains(text(&target)));
+    assert!(line.expect("mounted").contains("nosuid,nodev"), "{line:?}");
     let secret = fs::metadata(target.join("secret")).expect("secret");
     fs::write(target.join("new"), "kept").expect("write");
     store
@@ -365,4 +368,43 @@ fn a_root_whose_mounts_could_not_be_written_down_is_refused() {
     let failure = common::open(&root).err().expect("refused");
     assert_eq!(failure.kind, cairn_types::ErrorKind::InvalidArgument);
     assert!(!root.exists(), "nothing was made");
+}
+
+#[test]
+fn a_store_that_others_can_write_to_is_not_opened() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let root = dir.path().join("root");
+    drop(open(&root).expect("open"));
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    let owner = |path: &Path, uid| {
+        std::os::unix::fs::chown(path, Some(uid), None).expect("chown");
+    };
+    // Programs that other tests start have the lock's descriptor for a moment.
+    let opened = || loop {
+        match open(&root) {
+            Err(failure) if failure.kind == ErrorKind::Unavailable => std::thread::yield_now(),
+            other => return other,
+        }
+    };
+    let refused = || {
+        let failure = opened().err().expect("refused");
+        assert_eq!(failure.kind, ErrorKind::PermissionDenied, "{failure}");
+    };
+    for wrong in [0o777, 0o1777, 0o770] {
+        mode(&root, wrong);
+        refused();
+    }
+    mode(&root, 0o711);
+    for path in [root.clone(), root.join("snapshots"), root.join("meta")] {
+        owner(&path, 1000);
+        refused();
+        owner(&path, 0);
+    }
+    // A mode is mended.
+    mode(&root.join("snapshots"), 0o755);
+    drop(opened().expect("open"));
+    let mended = fs::metadata(root.join("snapshots")).expect("directory");
+    assert_eq!(mended.permissions().mode() & 0o7777, 0o700);
 }
