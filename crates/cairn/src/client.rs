@@ -139,7 +139,7 @@ impl Client {
 
 fn gc(report: &GcReport) -> model::Gc {
     let pick = |part: fn(&cairn_node::GcCount) -> u64| model::Removed {
-        images: 0,
+        images: part(&report.images),
         content: part(&report.content),
         snapshots: part(&report.snapshots),
         ingests: part(&report.ingests),

@@ -37,6 +37,8 @@ pub struct IngestInfo {
     pub started_at: Timestamp,
     /// When it was last opened or grew.
     pub updated_at: Timestamp,
+    /// It was last opened under a lease, which alone keeps it.
+    pub leased: bool,
 }
 
 /// An upload under way. Holding it is holding its ref: a second writer gets [`Error::Locked`].
@@ -71,6 +73,19 @@ impl Content {
         expected: Option<&Digest>,
         total: u64,
     ) -> Result<Ingest> {
+        self.writer_for(ns, reference, expected, total, false)
+    }
+
+    /// As [`Content::writer`], for somebody whose lease holds the upload: it then lives as long as
+    /// the lease does, not for a time of its own.
+    pub fn writer_for(
+        &self,
+        ns: &Namespace,
+        reference: &IngestRef,
+        expected: Option<&Digest>,
+        total: u64,
+        leased: bool,
+    ) -> Result<Ingest> {
         self.check_writable()?;
         if let Some(digest) = expected
             && self.exists(ns, digest)?
@@ -83,7 +98,7 @@ impl Content {
             let reference = reference.clone();
             return Err(Error::Locked { reference });
         };
-        let (record, start_over) = self.open_record(&key, expected, total)?;
+        let (record, start_over) = self.open_record(&key, expected, total, leased)?;
         let attempted = || format!("open ingest {reference}");
         let dir = self.ingest_dir(record.id).map_err(sys(attempted()))?;
         let mut flags = OFlags::RDWR | OFlags::CREATE;
@@ -116,6 +131,7 @@ impl Content {
         key: &(Namespace, IngestRef),
         expected: Option<&Digest>,
         total: u64,
+        leased: bool,
     ) -> Result<(IngestRecord, bool)> {
         let (key, expected) = (key.clone(), expected.cloned());
         self.inner.meta.write(move |tx| {
@@ -132,6 +148,7 @@ impl Content {
                         total: 0,
                         started_at: now,
                         updated_at: now,
+                        leased,
                     };
                     (record, true)
                 }
@@ -143,6 +160,7 @@ impl Content {
                 record.expected = expected;
             }
             record.updated_at = now;
+            record.leased = leased;
             tx.put(&schema::INGESTS, &key, &record)?;
             Ok((record, start_over))
         })
@@ -217,6 +235,7 @@ impl Content {
             expected: record.expected,
             started_at: record.started_at,
             updated_at,
+            leased: record.leased,
         })
     }
 

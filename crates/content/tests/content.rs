@@ -476,6 +476,7 @@ fn what_a_crash_leaves_is_swept() {
         total: 9,
         started_at: old,
         updated_at: if id == 5000 { old } else { Timestamp::now() },
+        leased: false,
     };
     store
         .meta

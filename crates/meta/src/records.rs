@@ -80,6 +80,8 @@ pub struct IngestRecord {
     pub started_at: Timestamp,
     /// When it was last opened.
     pub updated_at: Timestamp,
+    /// It was opened under a lease, and lives no longer than that.
+    pub leased: bool,
 }
 
 /// A snapshot.
@@ -205,6 +207,8 @@ mod wire {
         pub(super) started_at: i64,
         #[prost(sfixed64, tag = "5")]
         pub(super) updated_at: i64,
+        #[prost(bool, tag = "6")]
+        pub(super) leased: bool,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -389,6 +393,7 @@ impl Record for IngestRecord {
             total: self.total,
             started_at: self.started_at.0,
             updated_at: self.updated_at.0,
+            leased: self.leased,
         }
         .encode_to_vec()
     }
@@ -400,6 +405,7 @@ impl Record for IngestRecord {
             total: ingest.total,
             started_at: Timestamp(ingest.started_at),
             updated_at: Timestamp(ingest.updated_at),
+            leased: ingest.leased,
         })
     }
 }

@@ -27,7 +27,7 @@ impl Node {
         let _busy = self.working();
         let all = self.mark_all()?;
         let (content, reachable) = content(&all);
-        let images = all.iter().map(|marked| marked.images).sum();
+        let images = all.iter().map(|marked| marked.image_count()).sum();
         Ok(vec![
             UsageRow {
                 kind: "images",
@@ -74,7 +74,7 @@ fn content(all: &[Marked]) -> (UsageRow, u64) {
     for marked in all {
         for (digest, info) in &marked.blobs {
             let blob = blobs.entry(digest).or_insert((info.size, false));
-            blob.1 |= marked.live_blobs.contains(digest);
+            blob.1 |= marked.has_blob(digest);
         }
     }
     let mut row = row("content");
@@ -97,7 +97,7 @@ fn snapshots(all: &[Marked]) -> UsageRow {
         for (key, info) in &marked.snapshots {
             row.total += 1;
             row.size += info.usage.bytes;
-            if marked.live_snapshots.contains(key) {
+            if marked.has_snapshot(key) {
                 row.active += 1;
             } else {
                 row.reclaimable += info.usage.bytes;

@@ -25,8 +25,8 @@ pub(crate) const SNAPSHOT_REF: &str = "containerd.io/gc.ref.snapshot.overlayfs";
 
 impl Node {
     /// Held while references are on their way from blobs to records, so that the garbage collector
-    /// does not look in between.
-    pub(crate) fn working(&self) -> RwLockReadGuard<'_, ()> {
+    /// does not look in between. Not to be held twice by one thread.
+    pub fn working(&self) -> RwLockReadGuard<'_, ()> {
         self.inner
             .busy
             .read()
@@ -116,7 +116,9 @@ impl Node {
         ns: &Namespace,
         attempted: &str,
     ) -> Result<Vec<(ImageName, ImageRecord)>, Failure> {
-        let read = self.meta().read(|view| view.scan_sound(&schema::IMAGES, ns));
+        let read = self
+            .meta()
+            .read(|view| view.scan_sound(&schema::IMAGES, ns));
         let (records, damaged) = read.map_err(|err| Failure::of(attempted, &err).namespace(ns))?;
         for err in damaged {
             tracing::error!("{err}");
