@@ -36,6 +36,11 @@ pub fn name<T, E: Classified>(parsed: Result<T, E>) -> Result<T, Status> {
     parsed.map_err(|err| status::of(&err))
 }
 
+/// The name of something that is only looked for: an impossible name is that of nothing.
+pub fn known<T, E: Classified>(parsed: Result<T, E>) -> Result<T, Status> {
+    parsed.map_err(|err| status::with(ErrorKind::NotFound, err.to_string()))
+}
+
 /// Bytes or counts, which the wire has with a sign.
 pub fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)

@@ -106,9 +106,9 @@ impl Node {
             let Some(mut record) = tx.get(&schema::IMAGES, &key)? else {
                 return Ok(Err(None));
             };
+            record.updated_at = Timestamp::now();
             change(&mut record);
             record.labels.retain(|_, value| !value.is_empty());
-            record.updated_at = Timestamp::now();
             if let Err(failure) = check(attempted, &checked, &record) {
                 return Ok(Err(Some(failure)));
             }

@@ -189,7 +189,7 @@ fn check_resource(kind: &str, id: &str) -> Result<(), (ErrorKind, String)> {
     named.or_else(invalid)
 }
 
-/// As containerd makes ids up: the time, and four characters against those who come at the same one.
+/// As containerd makes ids up: the nanoseconds of the time, and four characters at random.
 fn made_up(ns: &Namespace) -> Result<LeaseId, Failure> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let failed =
@@ -205,10 +205,10 @@ fn made_up(ns: &Namespace) -> Result<LeaseId, Failure> {
         .iter()
         .map(|b| char::from(ALPHABET[usize::from(b & 63)]))
         .collect();
-    let nanos = SystemTime::now()
+    let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos();
+        .unwrap_or_default();
+    let nanos = since.subsec_nanos();
     LeaseId::parse(&format!("{nanos}-{random}")).map_err(|err| failed(err.to_string()))
 }
 

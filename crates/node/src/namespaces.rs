@@ -60,14 +60,17 @@ impl Node {
             if replace_all {
                 record.labels.clear();
             }
+            let mut changes = labels.clone();
             merge_labels(&mut record.labels, labels);
+            changes.retain(|_, value| !value.is_empty());
             if !is_new || !record.labels.is_empty() {
                 tx.put(&schema::NAMESPACES, &key, &record)?;
             }
-            Ok::<_, cairn_meta::Error>(record.labels)
+            Ok::<_, cairn_meta::Error>((record.labels, changes))
         });
-        let labels = written.map_err(|err| failed("update", ns, &err))?;
-        self.happened(Event::of(ns, What::NamespaceUpdated(labels.clone())));
+        let (labels, changes) = written.map_err(|err| failed("update", ns, &err))?;
+        // Listeners hear what was asked for.
+        self.happened(Event::of(ns, What::NamespaceUpdated(changes)));
         Ok(labels)
     }
 

@@ -230,7 +230,7 @@ impl Content for Service {
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
-        let reference = convert::name(IngestRef::parse(&request.into_inner().r#ref))?;
+        let reference = convert::known(IngestRef::parse(&request.into_inner().r#ref))?;
         let info = blocking(move || {
             node.content()
                 .status(&ns, &reference)
@@ -268,7 +268,7 @@ impl Content for Service {
 
     async fn abort(&self, request: Request<AbortRequest>) -> Result<Response<()>, Status> {
         let (node, caller) = (self.node.clone(), caller::of(&request)?);
-        let reference = convert::name(IngestRef::parse(&request.into_inner().r#ref))?;
+        let reference = convert::known(IngestRef::parse(&request.into_inner().r#ref))?;
         blocking(move || {
             node.content()
                 .abort(&caller.ns, &reference)

@@ -69,9 +69,6 @@ fn inside<'e>(what: &'e What, path: &[String]) -> Option<Cow<'e, str>> {
             | What::SnapshotRemoved { key },
             "key",
         ) => text(key.to_string()),
-        (What::SnapshotPrepared { parent, .. }, "parent") => {
-            text(parent.as_ref().map(ToString::to_string).unwrap_or_default())
-        }
         (What::SnapshotCommitted { name, .. }, "name") => text(name.to_string()),
         (
             What::SnapshotPrepared { .. }

@@ -55,7 +55,7 @@ impl Images for Service {
         request: Request<GetImageRequest>,
     ) -> Result<Response<GetImageResponse>, Status> {
         let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
-        let name = convert::name(ImageName::parse(&request.into_inner().name))?;
+        let name = convert::known(ImageName::parse(&request.into_inner().name))?;
         let image = blocking(move || {
             let record = node.image_get(&ns, &name).map_err(of_failure)?;
             Ok(wire(&name, record))
@@ -112,6 +112,7 @@ impl Images for Service {
             &["labels", "annotations", "target"],
             &maps,
         )?;
+        let at = convert::moment(request.source_date_epoch);
         for (key, value) in change.named("labels", &image.labels) {
             validate_label(key, value).map_err(|err| of(&err))?;
         }
@@ -129,6 +130,9 @@ impl Images for Service {
         };
         let updated = blocking(move || {
             let apply = move |record: &mut ImageRecord| {
+                if let Some(at) = at {
+                    record.updated_at = at;
+                }
                 if let Some(target) = target {
                     record.target = target;
                 }

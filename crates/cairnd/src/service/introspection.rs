@@ -1,7 +1,7 @@
 //! `Introspection`: what this server is made of, in containerd's names, since clients look for the
 //! snapshotter they are about to use.
 
-use std::{borrow::Cow, collections::BTreeMap, os::unix::fs::MetadataExt};
+use std::{borrow::Cow, collections::BTreeMap, os::unix::fs::MetadataExt, path::Path};
 
 use cairn_proto::containerd::{
     services::introspection::v1::{
@@ -32,7 +32,7 @@ impl Fields for Filtered<'_> {
 }
 
 /// Type, id, capabilities; with platforms where unpacking is meant.
-fn plugins() -> Vec<Plugin> {
+fn plugins(root: &Path) -> Vec<Plugin> {
     let host = Platform::host();
     let platform = WirePlatform {
         os: host.os.clone(),
@@ -74,7 +74,18 @@ fn plugins() -> Vec<Plugin> {
         capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
         init_err: None,
     };
-    table.iter().map(plugin).collect()
+    let mut plugins: Vec<Plugin> = table.iter().map(plugin).collect();
+    for plugin in &mut plugins {
+        let export = match &*plugin.r#type {
+            "io.containerd.snapshotter.v1" => {
+                ("root", root.join("snapshots").display().to_string())
+            }
+            "io.containerd.metadata.v1" => ("policy", "shared".to_owned()),
+            _ => continue,
+        };
+        plugin.exports.insert(export.0.to_owned(), export.1);
+    }
+    plugins
 }
 
 #[tonic::async_trait]
@@ -84,7 +95,7 @@ impl Introspection for Service {
         request: Request<PluginsRequest>,
     ) -> Result<Response<PluginsResponse>, Status> {
         let filters = Filters::parse(&request.into_inner().filters).map_err(|err| of(&err))?;
-        let shown = plugins()
+        let shown = plugins(self.node.root())
             .into_iter()
             .filter(|plugin| filters.pass(&Filtered(plugin)));
         Ok(Response::new(PluginsResponse {
@@ -107,7 +118,7 @@ impl Introspection for Service {
         request: Request<PluginInfoRequest>,
     ) -> Result<Response<PluginInfoResponse>, Status> {
         let request = request.into_inner();
-        let found = plugins()
+        let found = plugins(self.node.root())
             .into_iter()
             .find(|plugin| plugin.r#type == request.r#type && plugin.id == request.id);
         let Some(plugin) = found else {

@@ -111,7 +111,7 @@ impl Leases for Service {
         request: Request<ListResourcesRequest>,
     ) -> Result<Response<ListResourcesResponse>, Status> {
         let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
-        let id = convert::name(LeaseId::parse(&request.into_inner().id))?;
+        let id = convert::known(LeaseId::parse(&request.into_inner().id))?;
         let held = blocking(move || node.lease_resources(&ns, &id).map_err(of_failure)).await?;
         let resources = held.into_iter().map(|(r#type, id)| Resource { id, r#type });
         Ok(Response::new(ListResourcesResponse {

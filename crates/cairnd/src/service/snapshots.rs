@@ -93,14 +93,8 @@ fn key(text: &str) -> Result<SnapshotKey, Status> {
     convert::name(SnapshotKey::parse(text))
 }
 
-/// Those who look something up learn that an impossible name is not there.
 fn known(text: &str) -> Result<SnapshotKey, Status> {
-    SnapshotKey::parse(text).map_err(|_| {
-        with(
-            ErrorKind::NotFound,
-            format!("snapshot {text:?} does not exist"),
-        )
-    })
+    convert::known(SnapshotKey::parse(text))
 }
 
 impl Service {
@@ -122,6 +116,7 @@ impl Service {
         }
         labels.retain(|_, value| !value.is_empty());
         blocking(move || {
+            let _busy = node.working();
             let ns = &caller.ns;
             let held = |key: &SnapshotKey| {
                 node.hold(&caller, &Resource::Snapshot(key.clone()))
@@ -235,6 +230,7 @@ impl Snapshots for Service {
         }
         labels.retain(|_, value| !value.is_empty());
         blocking(move || {
+            let _busy = node.working();
             let ns = &caller.ns;
             node.hold(&caller, &Resource::Snapshot(name.clone()))
                 .map_err(of_failure)?;

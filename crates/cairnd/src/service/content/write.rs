@@ -102,6 +102,8 @@ async fn run(
 
 impl Upload {
     fn open(node: Node, caller: Caller, first: &WriteContentRequest) -> Result<Upload, Status> {
+        let shared_node = node.clone();
+        let _busy = shared_node.working();
         let reference = convert::name(IngestRef::parse(&first.r#ref))?;
         let total = u64::try_from(first.total).unwrap_or(0);
         // One that does not parse is no error here; committing will fail on it.
@@ -126,7 +128,13 @@ impl Upload {
             Some(writer) => writer,
             None => Writer::Own(Box::new(
                 node.content()
-                    .writer(&caller.ns, &reference, remembered, total)
+                    .writer_for(
+                        &caller.ns,
+                        &reference,
+                        remembered,
+                        total,
+                        caller.lease.is_some(),
+                    )
                     .map_err(|err| of(&err))?,
             )),
         };
@@ -223,7 +231,8 @@ impl Upload {
     fn own(&mut self, keep: bool) -> Result<&mut Ingest, Status> {
         if let Writer::Shared { digest, .. } = &self.writer {
             let content = self.node.content();
-            let opened = content.writer(&self.caller.ns, &self.reference, None, 0);
+            let leased = self.caller.lease.is_some();
+            let opened = content.writer_for(&self.caller.ns, &self.reference, None, 0, leased);
             let mut ingest = opened.map_err(|err| of(&err))?;
             ingest.truncate().map_err(|err| of(&err))?;
             if keep {
@@ -243,6 +252,8 @@ impl Upload {
         &mut self,
         labels: std::collections::BTreeMap<String, String>,
     ) -> Result<WriteContentResponse, Status> {
+        let node = self.node.clone();
+        let _busy = node.working();
         let mut labels = labels;
         labels.retain(|_, value| !value.is_empty());
         let expected = match &*self.expected {
@@ -366,10 +377,7 @@ impl Upload {
             started_at: Some(convert::time(started_at)),
             updated_at: Some(convert::time(updated_at)),
             offset: convert::signed(self.offset()),
-            total: convert::signed(match &self.writer {
-                Writer::Shared { size, .. } => *size,
-                Writer::Own(_) => self.total,
-            }),
+            total: convert::signed(self.total),
             digest: digest.to_string(),
         }
     }
