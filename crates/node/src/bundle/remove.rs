@@ -106,7 +106,9 @@ impl Node {
     /// What cannot be removed now (its file system is not mounted, a shell stands in it) is tried
     /// again at the next opening.
     pub(crate) fn finish_bundles(&self) -> Result<(), Failure> {
-        let scan = self.meta().read(|view| view.scan_sound(&schema::BUNDLES, &()));
+        let scan = self
+            .meta()
+            .read(|view| view.scan_sound(&schema::BUNDLES, &()));
         let (bundles, damaged) = scan.map_err(|err| Failure::of("recover bundles", &err))?;
         for err in damaged {
             tracing::error!("{err}");
