@@ -45,7 +45,7 @@ impl Times {
 ///
 /// `trusted.*` and `user.overlay.*` are overlay's own: a redirect among them would open directories
 /// of other layers. Of `security.*` only capabilities belong to a file rather than to a host.
-fn storable(name: &[u8]) -> bool {
+pub(crate) fn storable(name: &[u8]) -> bool {
     match name {
         b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => true,
         _ => name.starts_with(b"user.") && !name.starts_with(b"user.overlay."),
