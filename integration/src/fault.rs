@@ -26,37 +26,25 @@ pub use self::{
 };
 use crate::cairn::Cairn;
 
-/// The program built with the feature `fault`, in a target directory of its own, so that the
-/// ordinary one stays as it is.
+/// The program built with fault points, beside the ordinary one.
 pub fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(build)
 }
 
 fn build() -> PathBuf {
-    let target = Cairn::binary()
-        .parent()
-        .and_then(Path::parent)
-        .expect("target directory")
-        .join("fault");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "-p",
-            "cairn",
-            "--features",
-            "fault",
-        ])
-        .arg("--target-dir")
-        .arg(&target)
+        .args(["build", "--quiet", "--locked"])
+        // All packages decide about the features of the libraries, as when the tests are built: so
+        // those are built once.
+        .args(["--workspace", "--bin", "cairn-fault"])
+        .args(["--features", "cairn-integration/fault"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("start cargo");
     assert!(built.success(), "building cairn with fault points: {built}");
-    target.join("debug/cairn")
+    Cairn::binary().with_file_name("cairn-fault")
 }
 
 /// One call of a command, as the command itself tells it.
