@@ -73,10 +73,7 @@ fn kept(cairn: &Cairn, layout: &Layout, options: &[&str], blobs: &[&Value]) {
 #[test]
 fn artifacts_are_kept_and_not_unpacked() {
     let empty_type = "application/vnd.oci.empty.v1+json";
-    for (i, with) in ["layers", "empty layer", "no layers", "cosign"]
-        .iter()
-        .enumerate()
-    {
+    for with in ["layers", "empty layer", "no layers", "cosign"] {
         let cairn = Cairn::new();
         let mut layout = Layout::create(&cairn.path("layout"));
         let empty = layout.blob(empty_type, b"{}");
@@ -91,10 +88,10 @@ fn artifacts_are_kept_and_not_unpacked() {
             "layers": [data],
             "subject": subject,
         });
-        match i {
-            1 => document["layers"] = json!([empty]),
-            2 => document["layers"] = json!([]),
-            3 => {
+        match with {
+            "empty layer" => document["layers"] = json!([empty]),
+            "no layers" => document["layers"] = json!([]),
+            "cosign" => {
                 let signature = layout.blob(
                     "application/vnd.dev.cosign.simplesigning.v1+json",
                     b"{\"critical\":{}}",
