@@ -1,6 +1,6 @@
 //! From mounts back to the snapshot they show.
 //!
-//! Clients hand back the mounts they were given (`Diff.Apply`). What they mean is found by the paths in
+//! Clients hand back the mounts they were given (`Diff`). What they mean is found by the paths in
 //! them, which we spelled ourselves; nothing else in them is believed, and nothing is mounted.
 
 use std::path::Path;
@@ -23,47 +23,79 @@ pub struct Writable {
 impl Snapshots {
     /// The active snapshot of this namespace that `mounts` show; `None` when they show none.
     pub fn writable(&self, ns: &Namespace, mounts: &[Mount]) -> Result<Option<Writable>> {
-        let Some((upper, lowers, is_overlay)) = ids_of(&self.inner.path, mounts) else {
+        let Some(ids) = ids_of(&self.inner.path, mounts) else {
             return Ok(None);
         };
+        let Some(trees) = self.trees(ns, &ids)? else {
+            return Ok(None);
+        };
+        let mut trees = trees.into_iter();
+        Ok(match trees.next() {
+            Some((SnapshotKind::Active, upper)) if ids.writable => Some(Writable {
+                upper,
+                lowers: trees.map(|(_, tree)| tree).collect(),
+                is_overlay: ids.is_overlay,
+            }),
+            _ => None,
+        })
+    }
+
+    /// The trees that `mounts` of this namespace's snapshots show, nearest first, an active one's own
+    /// among them; none for no mounts. `None` when they are not mounts of ours.
+    pub fn shown(&self, ns: &Namespace, mounts: &[Mount]) -> Result<Option<Vec<Dir>>> {
+        if mounts.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let Some(ids) = ids_of(&self.inner.path, mounts) else {
+            return Ok(None);
+        };
+        let trees = self.trees(ns, &ids)?;
+        Ok(trees.map(|trees| trees.into_iter().map(|(_, tree)| tree).collect()))
+    }
+
+    /// The trees of snapshots by their ids; `None` when one of them is unknown.
+    fn trees(&self, ns: &Namespace, ids: &Ids) -> Result<Option<Vec<(SnapshotKind, Dir)>>> {
         let records = self.inner.meta.read(|view| {
             use cairn_meta::View;
             Ok::<_, Error>(view.scan(&cairn_meta::schema::SNAPSHOTS, ns)?)
         })?;
-        let of = |id: u64| records.iter().find(|(_, record)| record.id == id);
-        let Some(((_, key), record)) = of(upper) else {
-            return Ok(None);
-        };
-        if record.kind != SnapshotKind::Active {
-            return Ok(None);
-        }
-        let upper = self.tree(key, upper)?;
-        let mut trees = Vec::new();
-        for id in lowers {
-            let Some(((_, key), _)) = of(id) else {
+        let mut trees = Vec::with_capacity(ids.layers.len());
+        for id in &ids.layers {
+            let Some(((_, key), record)) = records.iter().find(|(_, record)| record.id == *id)
+            else {
                 return Ok(None);
             };
-            trees.push(self.tree(key, id)?);
+            trees.push((record.kind, self.tree(key, *id)?));
         }
-        Ok(Some(Writable {
-            upper,
-            lowers: trees,
-            is_overlay,
-        }))
+        Ok(Some(trees))
     }
 }
 
-/// The snapshot ids in a mount that [`crate::mounts`] spelled: upper, lowers, whether it is an overlay.
-fn ids_of(root: &Path, mounts: &[Mount]) -> Option<(u64, Vec<u64>, bool)> {
+/// What a mount that [`crate::mounts`] spelled is made of.
+#[derive(Debug, PartialEq, Eq)]
+struct Ids {
+    /// Snapshots, nearest first.
+    layers: Vec<u64>,
+    /// The nearest is written to.
+    writable: bool,
+    is_overlay: bool,
+}
+
+fn ids_of(root: &Path, mounts: &[Mount]) -> Option<Ids> {
     let [mount] = mounts else { return None };
+    if !mount.target.is_empty() {
+        return None;
+    }
     if mount.kind == "bind" {
-        let writable = mount.options.iter().any(|option| option == "rw");
         let id = mount
             .source
             .strip_prefix(root.to_str()?)?
             .strip_prefix('/')?;
-        let id = id.strip_suffix("/fs")?.parse().ok()?;
-        return writable.then_some((id, Vec::new(), false));
+        return Some(Ids {
+            layers: vec![id.strip_suffix("/fs")?.parse().ok()?],
+            writable: mount.options.iter().any(|option| option == "rw"),
+            is_overlay: false,
+        });
     }
     if mount.kind != "overlay" {
         return None;
@@ -75,13 +107,22 @@ fn ids_of(root: &Path, mounts: &[Mount]) -> Option<(u64, Vec<u64>, bool)> {
             .find_map(|option| option.strip_prefix(key))
     };
     let prefix = escape(root) + "/";
-    let upper = ids(value("upperdir=")?, &prefix)?;
-    let [upper] = upper[..] else { return None };
+    let upper = match value("upperdir=") {
+        Some(upper) => ids(upper, &prefix)?,
+        None => Vec::new(),
+    };
     let lowers = match value("lowerdir=") {
         Some(lowers) => ids(lowers, &prefix)?,
         None => Vec::new(),
     };
-    Some((upper, lowers, true))
+    if upper.len() > 1 || upper.len() + lowers.len() == 0 {
+        return None;
+    }
+    Some(Ids {
+        writable: !upper.is_empty(),
+        layers: [upper, lowers].concat(),
+        is_overlay: true,
+    })
 }
 
 /// `PREFIX 1 /fs : PREFIX 2 /fs …`, where the prefix may have colons in it.
@@ -107,15 +148,23 @@ mod tests {
     fn our_own_mounts_are_understood() {
         for root in ["/s", "/a:b,c\\d e/s"] {
             let root = Path::new(root);
-            let of = |kind, parents: &[u64]| ids_of(root, &mounts(root, kind, 1, parents, &[]));
-            assert_eq!(of(SnapshotKind::Active, &[]), Some((1, vec![], false)));
-            assert_eq!(of(SnapshotKind::Active, &[2]), Some((1, vec![2], true)));
-            assert_eq!(
-                of(SnapshotKind::Active, &[3, 20]),
-                Some((1, vec![3, 20], true))
-            );
-            assert_eq!(of(SnapshotKind::View, &[]), None);
-            assert_eq!(of(SnapshotKind::View, &[3, 2]), None);
+            let check = |kind, parents: &[u64], (layers, writable, is_overlay): (&[u64], _, _)| {
+                let ids = Ids {
+                    layers: layers.to_vec(),
+                    writable,
+                    is_overlay,
+                };
+                assert_eq!(
+                    ids_of(root, &mounts(root, kind, 1, parents, &[])),
+                    Some(ids)
+                );
+            };
+            check(SnapshotKind::Active, &[], (&[1], true, false));
+            check(SnapshotKind::Active, &[2], (&[1, 2], true, true));
+            check(SnapshotKind::Active, &[3, 20], (&[1, 3, 20], true, true));
+            check(SnapshotKind::View, &[], (&[1], false, false));
+            check(SnapshotKind::View, &[3], (&[3], false, false));
+            check(SnapshotKind::View, &[3, 2], (&[3, 2], false, true));
         }
     }
 

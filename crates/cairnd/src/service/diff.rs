@@ -1,9 +1,10 @@
 //! `Diff`: layers into snapshots, and snapshots into layers.
 
+use cairn_node::DiffOptions;
 use cairn_proto::containerd::services::diff::v1::{
     ApplyRequest, ApplyResponse, DiffRequest, DiffResponse, diff_server::Diff,
 };
-use cairn_types::{Descriptor, ErrorKind, media};
+use cairn_types::{Descriptor, ErrorKind, IngestRef, media};
 use tonic::{Request, Response, Status};
 
 use super::Service;
@@ -37,10 +38,28 @@ impl Diff for Service {
     }
 
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
-        caller::of(&request)?;
-        Err(with(
-            ErrorKind::Unimplemented,
-            "this version makes no diffs",
-        ))
+        let (node, caller) = (self.node.clone(), caller::of(&request)?);
+        let request = request.into_inner();
+        let reference = match &*request.r#ref {
+            "" => None,
+            text => Some(convert::name(IngestRef::parse(text))?),
+        };
+        let mut labels = request.labels;
+        labels.retain(|_, value| !value.is_empty());
+        let options = DiffOptions {
+            media_type: request.media_type,
+            reference,
+            labels,
+            source_date_epoch: convert::moment(request.source_date_epoch),
+        };
+        let left = convert::from_mounts(request.left);
+        let right = convert::from_mounts(request.right);
+        let written = blocking(move || {
+            node.diff(&caller, &left, &right, options)
+                .map_err(of_failure)
+        });
+        Ok(Response::new(DiffResponse {
+            diff: Some(convert::to_descriptor(&written.await?)),
+        }))
     }
 }

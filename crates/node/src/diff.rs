@@ -1,0 +1,177 @@
+//! What one snapshot shows and another does not, as a stored layer (`Diff.Diff`).
+
+use std::io::Write;
+
+use cairn_content::{Error as ContentError, Ingest};
+use cairn_layer::diff::{self, Packed};
+use cairn_meta::Timestamp;
+use cairn_sys::Dir;
+use cairn_types::{
+    Classified, Compression, Descriptor, ErrorKind, IngestRef, Labels, Mount, media, validate_label,
+};
+
+use crate::{
+    Caller, Failure, Node, Resource,
+    events::{Event, What},
+    unpack::pool::UNCOMPRESSED,
+    uploads,
+};
+
+const ATTEMPTED: &str = "diff snapshots";
+
+/// How to write and store the layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiffOptions {
+    /// An OCI layer type: plain, gzip or zstd. Empty for gzip.
+    pub media_type: String,
+    /// The upload to write it through; what that holds is thrown away. Otherwise one of its own.
+    pub reference: Option<IngestRef>,
+    /// Of the blob, if this makes it.
+    pub labels: Labels,
+    /// The latest modification time an entry may have.
+    pub source_date_epoch: Option<Timestamp>,
+}
+
+impl Node {
+    /// Stores what `upper` shows and `lower` does not, both given as mounts of ours, as a layer. No
+    /// mounts are an empty directory. A blob that is there already is as good; only the label that
+    /// names its uncompressed form is added to it.
+    ///
+    /// # Errors
+    /// `Unimplemented` for other media types, `InvalidArgument` for mounts that are none of ours and
+    /// for labels that are too long, `Unavailable` while somebody else writes to the upload;
+    /// the layer's own errors.
+    pub fn diff(
+        &self,
+        caller: &Caller,
+        lower: &[Mount],
+        upper: &[Mount],
+        options: DiffOptions,
+    ) -> Result<Descriptor, Failure> {
+        let _busy = self.working();
+        let (media_type, compression) = packing(&options.media_type)
+            .map_err(|reason| Failure::new(ErrorKind::Unimplemented, ATTEMPTED, reason))?;
+        for (key, value) in &options.labels {
+            validate_label(key, value).map_err(|err| Failure::of(ATTEMPTED, &err))?;
+        }
+        let sides = (
+            self.shown_by(caller, lower, "left")?,
+            self.shown_by(caller, upper, "right")?,
+        );
+        let own = options.reference.is_none();
+        let reference = match options.reference {
+            Some(reference) => reference,
+            None => uploads::name().map_err(|err| Failure::of(ATTEMPTED, &err))?,
+        };
+        let job = Job {
+            node: self,
+            caller,
+            reference,
+            labels: options.labels,
+            options: diff::Options {
+                latest: options
+                    .source_date_epoch
+                    .map(|at| at.0.div_euclid(1_000_000_000)),
+                userxattr: false,
+            },
+            compression,
+        };
+        let upload = Resource::Ingest(job.reference.clone());
+        self.hold(caller, &upload)?;
+        let stored = job.run(&sides.0, &sides.1);
+        if stored.is_err() && own {
+            match self.content().abort(&caller.ns, &job.reference) {
+                Ok(()) | Err(ContentError::NoIngest { .. }) => {}
+                Err(err) => tracing::warn!("throw away upload {}: {err}", job.reference),
+            }
+        }
+        if stored.is_ok() || own {
+            self.let_go(caller, &upload)?;
+        }
+        let (digest, size) = stored?;
+        Ok(Descriptor::new(media_type, digest, size))
+    }
+
+    fn shown_by(&self, caller: &Caller, mounts: &[Mount], side: &str) -> Result<Vec<Dir>, Failure> {
+        let failed = |err: &dyn Classified| Failure::of(ATTEMPTED, err).namespace(&caller.ns);
+        let shown = self.snapshots().shown(&caller.ns, mounts);
+        shown.map_err(|err| failed(&err))?.ok_or_else(|| {
+            let reason = format!("the mounts on the {side} are not those of a snapshot here");
+            Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, reason).namespace(&caller.ns)
+        })
+    }
+}
+
+/// The media type of the layer, and how it is packed.
+fn packing(asked: &str) -> Result<(&'static str, Compression), String> {
+    match asked {
+        "" | media::OCI_LAYER_GZIP => Ok((media::OCI_LAYER_GZIP, Compression::Gzip)),
+        media::OCI_LAYER => Ok((media::OCI_LAYER, Compression::None)),
+        media::OCI_LAYER_ZSTD => Ok((media::OCI_LAYER_ZSTD, Compression::Zstd)),
+        other => Err(format!("unsupported diff media type: {other:?}")),
+    }
+}
+
+/// One layer on its way into the store.
+struct Job<'a> {
+    node: &'a Node,
+    caller: &'a Caller,
+    reference: IngestRef,
+    labels: Labels,
+    options: diff::Options,
+    compression: Compression,
+}
+
+type Stored = (cairn_types::Digest, u64);
+
+impl Job<'_> {
+    fn run(&self, left: &[Dir], right: &[Dir]) -> Result<Stored, Failure> {
+        let ns = &self.caller.ns;
+        let opened = self.node.content().writer(ns, &self.reference, None, 0);
+        let mut ingest = opened.map_err(|err| self.failed(&err))?;
+        ingest.truncate().map_err(|err| self.failed(&err))?;
+        let packed = diff::pack(left, right, &self.options, self.compression, &mut ingest)
+            .map_err(|err| self.failed(&err))?;
+        ingest
+            .flush()
+            .map_err(|err| self.failed(&diff::Error::Output(err)))?;
+        self.commit(ingest, &packed)
+    }
+
+    fn commit(&self, ingest: Ingest, packed: &Packed) -> Result<Stored, Failure> {
+        let ns = &self.caller.ns;
+        let (digest, size) = (ingest.digest_so_far(), ingest.offset());
+        // Held before it exists, so that no collection comes between.
+        self.node
+            .hold(self.caller, &Resource::Content(digest.clone()))?;
+        let mut labels = self.labels.clone();
+        let mut uncompressed = Labels::new();
+        if self.compression != Compression::None {
+            uncompressed.insert(UNCOMPRESSED.to_owned(), packed.diff_id.to_string());
+        }
+        labels.extend(uncompressed.clone());
+        // Both are said, so that nothing counts which an earlier user of the upload has announced.
+        match ingest.commit(Some(size), Some(&digest), labels) {
+            Ok(_) => {
+                let digest = digest.clone();
+                let created = What::ContentCreated { digest, size };
+                self.node.happened(Event::of(ns, created));
+            }
+            Err(ContentError::Exists { .. }) => {
+                let info = self.node.content().info(ns, &digest);
+                let known = info.map_err(|err| self.failed(&err))?.labels;
+                if uncompressed.keys().any(|key| !known.contains_key(key)) {
+                    let content = self.node.content();
+                    let added = content.update_labels(ns, &digest, &uncompressed);
+                    added.map_err(|err| self.failed(&err))?;
+                }
+            }
+            Err(err) => return Err(self.failed(&err)),
+        }
+        Ok((digest, size))
+    }
+
+    fn failed(&self, err: &dyn Classified) -> Failure {
+        Failure::of(ATTEMPTED, err).namespace(&self.caller.ns)
+    }
+}
