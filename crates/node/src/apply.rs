@@ -1,6 +1,6 @@
 //! Unpacking one layer into a snapshot that a client has prepared (`Diff.Apply`).
 
-use cairn_layer::Options;
+use cairn_layer::{Options, Whiteouts};
 use cairn_types::{Descriptor, Digest, ErrorKind, LayerType, Mount, Namespace};
 
 use crate::{Failure, Node};
@@ -48,7 +48,15 @@ impl Node {
             let reason = "the mounts are not those of an active snapshot here".to_owned();
             return Err(failure(ErrorKind::InvalidArgument, reason));
         };
-        let options = Options::default();
+        // What is mounted as it is must not show overlay's marks.
+        let whiteouts = match target.is_overlay {
+            true => Whiteouts::Marks,
+            false => Whiteouts::Delete,
+        };
+        let options = Options {
+            whiteouts,
+            ..Options::default()
+        };
         let failed = |err: &cairn_layer::Error| Failure::of(ATTEMPTED, err).object("layer", digest);
         let unpacked = cairn_layer::unpack(blob, layer_type, &target.upper, &options, &|_| ())
             .map_err(|err| failed(&err))?;

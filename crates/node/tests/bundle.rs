@@ -789,6 +789,7 @@ fn where_anybody_makes_names_nobody_gets_in_between() {
     fs::write(mine.join("config.json"), "{}").expect("their own");
     let failure = create(&store, |request| request.dir.clone_from(&mine)).expect_err("theirs");
     assert_eq!(failure.kind, ErrorKind::AlreadyExists, "{failure}");
+    store.node.bundle_remove(&mine).expect("remove what is ours of it");
     fs::remove_dir_all(&public).expect("remove");
     store.node.bundle_remove(&other).expect("remove");
     assert_no_bundle(&store);
@@ -862,6 +863,8 @@ fn a_directory_that_is_not_the_bundle_any_more_is_left_alone() {
     fs::remove_dir_all(&bundle).expect("remove by hand");
     fs::create_dir(&bundle).expect("directory");
     fs::write(bundle.join("precious"), "x").expect("file");
+    let failure = create(&store, |_| ()).expect_err("its layer is still here");
+    assert_eq!(failure.kind, ErrorKind::AlreadyExists, "{failure}");
     store.node.bundle_remove(&bundle).expect("remove");
     assert_eq!(
         fs::read(bundle.join("precious")).expect("still there"),
@@ -879,6 +882,11 @@ fn a_directory_that_is_not_the_bundle_any_more_is_left_alone() {
         .expect("create");
     run("umount", &[text(&made.dir.join("rootfs"))]);
     fs::remove_dir_all(store.dir.path().join("deep")).expect("remove by hand");
+    // A disk that is not mounted looks the same; what the container wrote stays.
+    let again = store.node.bundle_create(&request(&store, &deep), &Silent);
+    let failure = again.expect_err("its layer is still here");
+    assert!(failure.to_string().contains("is gone"), "{failure}");
+    fs::remove_dir_all(store.dir.path().join("deep")).expect("remove");
     store.node.bundle_remove(&deep).expect("remove");
     assert_no_bundle(&store);
 }

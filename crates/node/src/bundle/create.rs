@@ -57,7 +57,14 @@ impl Node {
             if known.made && ours {
                 return self.remount(request, &place, &known, id, chosen.platform);
             }
-            // Somebody took the directory away, or an attempt of this process failed half-way.
+            if known.made {
+                self.refuse_held(&place, &known, &[], ATTEMPTED)?;
+                return Err(match place.is_free().map_err(|err| failed(&err))? {
+                    true => gone(&place, &known),
+                    false => not_empty(&place, false),
+                });
+            }
+            // An attempt of this process failed half-way.
             self.drop_bundle(&place, &known)?;
         }
         if !place.is_free().map_err(|err| failed(&err))? {
@@ -432,6 +439,15 @@ fn failure(place: &Place, request: &BundleRequest, err: &dyn Classified) -> Fail
 }
 
 /// Only one of `ours` can be removed by us.
+/// Perhaps a disk is not mounted; what was written in the container is not thrown away for that.
+fn gone(place: &Place, known: &BundleRecord) -> Failure {
+    let dir = place.dir().display();
+    let reason = format!("the bundle of {} that was made there is gone", known.image);
+    Failure::new(ErrorKind::FailedPrecondition, ATTEMPTED, reason)
+        .object("bundle", &dir)
+        .next(format!("cairn bundle rm {dir}"))
+}
+
 fn not_empty(place: &Place, ours: bool) -> Failure {
     let dir = place.dir().display();
     let reason = "the directory is not empty";
