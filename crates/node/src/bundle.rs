@@ -10,6 +10,7 @@
 //! final name is absent or leads to a whole bundle. Its record says first that it is being made, and
 //! last that it is whole, so that opening the store after a crash knows what to remove.
 
+mod configure;
 mod create;
 mod cwd;
 mod list;

@@ -1,18 +1,16 @@
 //! Making a bundle, or mounting one again.
 
-use std::{ffi::OsStr, path::PathBuf};
+use std::ffi::OsStr;
 
 use cairn_meta::{BundleRecord, Timestamp, Tx, View, schema};
 use cairn_sys::{Dir, durable, mount};
 use cairn_types::{Classified, Descriptor, ErrorKind, Labels, Platform, SnapshotKey, SnapshotKind};
-use rustix::fs::FileType;
 
 use super::{
-    BundleRequest, Bundled, cwd,
+    BundleRequest, Bundled,
     place::{CONFIG, Place},
-    process::{self, ImageProcess, ProcessError},
-    spec::{self, ImageDocument, Parts},
-    users, volumes,
+    process::{self},
+    spec::{self, ImageDocument},
 };
 use crate::{
     Failure, Node, Progress,
@@ -20,17 +18,15 @@ use crate::{
     walk::{Body, Tree},
 };
 
-const ATTEMPTED: &str = "create bundle";
+pub(super) const ATTEMPTED: &str = "create bundle";
 /// Keeps the writable snapshot from the garbage collector while there is no whole record of it.
 const ROOT: &str = "containerd.io/gc.root";
-/// Whoever writes more volumes than this into an image wants to exhaust somebody.
-const VOLUMES_MAX: usize = 1024;
 
 /// What of the image the bundle is made from.
-struct Chosen {
-    manifest: Descriptor,
-    platform: Platform,
-    document: ImageDocument,
+pub(super) struct Chosen {
+    pub(super) manifest: Descriptor,
+    pub(super) platform: Platform,
+    pub(super) document: ImageDocument,
 }
 
 impl Node {
@@ -202,87 +198,6 @@ impl Node {
             .map_err(|err| failed(&err))
     }
 
-    /// The bytes of `config.json` for the image whose files are at `root`; makes its volumes.
-    fn configuration(
-        &self,
-        request: &BundleRequest,
-        place: &Place,
-        chosen: &Chosen,
-        bundle: &Dir,
-        root: &Dir,
-        id: &str,
-    ) -> Result<Vec<u8>, Failure> {
-        let refuse = |kind, reason: String| {
-            Failure::new(kind, ATTEMPTED, reason).object("bundle", place.dir().display())
-        };
-        let failed = |err: &dyn Classified| failure(place, request, err);
-        mount_points_are_real(root).map_err(|reason| {
-            refuse(ErrorKind::FailedPrecondition, reason).at(format!("image {}", request.image))
-        })?;
-        let config = chosen.document.config.clone().unwrap_or_default();
-        let user = request
-            .user
-            .as_deref()
-            .or_else(|| config.user().as_deref())
-            .unwrap_or_default();
-        let identity = users::look_up(root, user).map_err(|err| {
-            refuse(err.kind(), err.to_string()).next("give another one with --user UID[:GID]")
-        })?;
-        let image = ImageProcess {
-            entrypoint: config.entrypoint().as_deref().unwrap_or_default(),
-            cmd: config.cmd().as_deref().unwrap_or_default(),
-            env: config.env().as_deref().unwrap_or_default(),
-        };
-        let unfit = |err| match err {
-            ProcessError::NothingToRun => {
-                let reason = "the image names no program to run".to_owned();
-                let (image, dir) = (&request.image, place.dir().display());
-                refuse(ErrorKind::FailedPrecondition, reason)
-                    .next(format!("cairn bundle create {image} {dir} -- /bin/sh"))
-            }
-            ProcessError::Unfit(reason) => refuse(ErrorKind::InvalidArgument, reason),
-        };
-        let hostname = match &request.hostname {
-            Some(name) => name.clone(),
-            None => process::hostname_of(id),
-        };
-        let cwd = request
-            .cwd
-            .as_deref()
-            .or_else(|| config.working_dir().as_deref())
-            .unwrap_or("/");
-        let cwd = cwd::check(root, cwd).map_err(|reason| {
-            refuse(
-                ErrorKind::InvalidArgument,
-                format!("working directory {cwd:?}: {reason}"),
-            )
-            .next("give another one with --cwd DIR")
-        })?;
-        let listed = spec::sorted(config.volumes().clone().unwrap_or_default());
-        let volumes = make_volumes(place, bundle, root, &listed).map_err(|err| match err {
-            Volumes::Unfit(reason) => {
-                refuse(ErrorKind::InvalidArgument, reason).at(format!("image {}", request.image))
-            }
-            Volumes::Failed(err) => failed(&err),
-        })?;
-        let document = spec::spec(Parts {
-            request,
-            image: &chosen.document,
-            platform: &chosen.platform,
-            args: process::arguments(&image, request).map_err(unfit)?,
-            env: process::environment(&image, request, &hostname, &identity).map_err(unfit)?,
-            cwd,
-            identity,
-            hostname,
-            volumes,
-            cgroup2: mount::is_cgroup2(),
-        });
-        document
-            .map_err(|err| err.to_string())
-            .and_then(|document| render(&document).map_err(|err| err.to_string()))
-            .map_err(|reason| refuse(ErrorKind::Internal, reason))
-    }
-
     fn remount(
         &self,
         request: &BundleRequest,
@@ -357,82 +272,7 @@ impl BundleRequest {
     }
 }
 
-/// Runtimes mount on these, and some follow a link that an image put in the way
-/// (CVE-2019-19921, CVE-2023-27561).
-fn mount_points_are_real(root: &Dir) -> Result<(), String> {
-    for name in ["dev", "proc", "sys"] {
-        let stat = root
-            .try_stat(OsStr::new(name))
-            .map_err(|err| err.to_string())?;
-        let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
-        if kind.is_some_and(|kind| kind != FileType::Directory) {
-            return Err(format!("the image's /{name} is not a directory"));
-        }
-    }
-    Ok(())
-}
-
-enum Volumes {
-    Unfit(String),
-    Failed(cairn_sys::Error),
-}
-
-fn make_volumes(
-    place: &Place,
-    bundle: &Dir,
-    root: &Dir,
-    listed: &[String],
-) -> Result<Vec<(String, PathBuf)>, Volumes> {
-    if listed.len() > VOLUMES_MAX {
-        let reason = format!("the image has more than {VOLUMES_MAX} volumes");
-        return Err(Volumes::Unfit(reason));
-    }
-    // A runtime follows the image's links to where it mounts. So what counts is where they lead: a
-    // directory of the image bound over `/dev` would have the runtime open whatever the image's
-    // `null` is a link to. The kernel's mounts are not covered, and a path given in two spellings is
-    // one volume.
-    let mut paths = Vec::new();
-    for path in listed.iter().filter(|path| !process::is_kernels(path)) {
-        let place = cwd::resolve(root, path)
-            .map_err(|reason| Volumes::Unfit(format!("volume {path:?}: {reason}")))?;
-        if !process::is_kernels(&place) {
-            paths.push(place);
-        }
-    }
-    paths.sort_unstable();
-    paths.dedup();
-    if paths.is_empty() {
-        return Ok(Vec::new());
-    }
-    let name = OsStr::new("volumes");
-    bundle.create_dir(name, 0o700).map_err(Volumes::Failed)?;
-    let dir = bundle.open_dir(name).map_err(Volumes::Failed)?;
-    let mut made = Vec::new();
-    for (number, path) in paths.into_iter().enumerate() {
-        let number = number.to_string();
-        volumes::make(root, &path, &dir, OsStr::new(&number)).map_err(Volumes::Failed)?;
-        made.push((path, place.dir().join(name).join(number)));
-    }
-    Ok(made)
-}
-
-/// Keys in order and sets sorted, so that the same request gives the same bytes.
-fn render(document: &oci_spec::runtime::Spec) -> serde_json::Result<Vec<u8>> {
-    let mut value = serde_json::to_value(document)?;
-    if let Some(sets) = value
-        .pointer_mut("/process/capabilities")
-        .and_then(|sets| sets.as_object_mut())
-    {
-        for set in sets.values_mut().filter_map(|set| set.as_array_mut()) {
-            set.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
-        }
-    }
-    let mut bytes = serde_json::to_vec_pretty(&value)?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-fn failure(place: &Place, request: &BundleRequest, err: &dyn Classified) -> Failure {
+pub(super) fn failure(place: &Place, request: &BundleRequest, err: &dyn Classified) -> Failure {
     Failure::of(ATTEMPTED, err)
         .object("bundle", place.dir().display())
         .namespace(&request.ns)

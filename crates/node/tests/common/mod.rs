@@ -7,6 +7,8 @@
     reason = "each test file uses a part"
 )]
 
+pub mod bundle;
+
 use std::{
     fs,
     path::{Path, PathBuf},
