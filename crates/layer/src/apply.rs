@@ -5,6 +5,7 @@
 //! synced here: when a layer is safe on disk is its owner's decision.
 
 pub(crate) mod attributes;
+mod delete;
 mod marks;
 mod node;
 mod skipped;
@@ -17,6 +18,7 @@ use cairn_types::{Algorithm, Usage};
 
 use self::{
     attributes::Times,
+    delete::Marks,
     skipped::Skipped,
     tree::{Missing, Place, Tree},
 };
@@ -29,6 +31,8 @@ use crate::{
 /// How to apply a layer.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What whiteouts become.
+    pub whiteouts: Whiteouts,
     /// Overlay's marks go to `user.overlay.*` rather than `trusted.overlay.*`.
     pub userxattr: bool,
     /// What the tar reader takes.
@@ -39,9 +43,20 @@ pub struct Options {
     pub diff_algorithm: Algorithm,
 }
 
+/// What becomes of a layer's whiteouts and opaque marks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// Overlay's marks, which hide what the layers below have.
+    #[default]
+    Marks,
+    /// Deletions of what was there before the layer, for a directory that no overlay is put on.
+    Delete,
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
+            whiteouts: Whiteouts::Marks,
             userxattr: false,
             limits: tar::Limits::default(),
             max_bytes: 64 << 30,
@@ -76,17 +91,28 @@ pub struct Applied {
     pub skipped: Vec<String>,
 }
 
-/// Applies an uncompressed layer to `upper`, which is empty, and reads `tar` to its end.
+/// Applies an uncompressed layer to `upper`, which is empty unless whiteouts are to delete, and reads
+/// `tar` to its end.
 ///
 /// After an error `upper` holds part of the layer and is to be thrown away. Directories that the
 /// layer does not describe are made with mode 0755 for root; [`adopt`](crate::adopt()) completes
 /// them once the layers below are known.
 pub fn apply<R: BufRead>(mut tar: R, upper: &Dir, options: &Options) -> Result<Applied, Error> {
+    let (marks, root_known) = match options.whiteouts {
+        Whiteouts::Marks => (Marks::Overlay, false),
+        Whiteouts::Delete => {
+            let entries = upper
+                .entries()
+                .map_err(Error::layer("list what is there before the layer"))?;
+            // What is there has a root, too; only an entry of its own changes that.
+            (Marks::deleting(entries.is_empty()), !entries.is_empty())
+        }
+    };
     let mut applier = Applier {
-        tree: Tree::new(upper, options.opaque_xattr()),
+        tree: Tree::new(upper, options.opaque_xattr(), marks),
         skipped: Skipped::default(),
         entries: 0,
-        root_known: false,
+        root_known,
     };
     // No byte at all is an empty layer; a reader's own error comes up again below.
     let empty = matches!(tar.fill_buf(), Ok(bytes) if bytes.is_empty());
@@ -136,7 +162,7 @@ impl Applier {
             Marker::Whiteout { dir, name } => {
                 expect_mark(entry)?;
                 self.tree
-                    .white_out(&dir, &name, times)
+                    .white_out(&dir, &name, times, (entry.uid, entry.gid))
                     .map_err(|stop| stop.at(&entry.path))
             }
             Marker::Opaque { dir } => {
@@ -177,6 +203,9 @@ impl Applier {
             }
             Err(stop) => return Err(stop.at(&entry.path)),
         };
+        self.tree
+            .bring(&parent.path, name)
+            .map_err(|err| Error::refused(&entry.path, err))?;
         match entry.kind {
             EntryKind::Directory => self.directory(&parent, name, entry, times),
             EntryKind::HardLink => self.hard_link(&parent, name, entry),

@@ -22,6 +22,6 @@ pub mod tar;
 mod unpack;
 
 pub use adopt::adopt;
-pub use apply::{Applied, Options, apply};
+pub use apply::{Applied, Options, Whiteouts, apply};
 pub use error::{Error, Refusal};
 pub use unpack::{Timing, Unpacked, unpack};

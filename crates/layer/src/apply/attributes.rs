@@ -196,6 +196,14 @@ pub(crate) fn make_whiteout(parent: &Dir, name: &OsStr) -> Result<()> {
     parent.mknod(name, FileType::CharacterDevice, 0, 0)
 }
 
+/// Gives a new mark its owner.
+pub(crate) fn own_whiteout(parent: &Dir, name: &OsStr, (uid, gid): (u32, u32)) -> Result<()> {
+    match (uid, gid) {
+        (0, 0) => Ok(()),
+        _ => parent.chown(name, uid, gid),
+    }
+}
+
 /// Makes a device or pipe.
 pub(crate) fn make_node(
     parent: &Dir,

@@ -16,7 +16,18 @@ use crate::path::{join, split};
 impl Tree {
     /// `.wh.<name>`: hides `name` of the layers below. What this layer has there stays: a whiteout
     /// says nothing about its own layer, whichever comes first.
-    pub(super) fn white_out(&mut self, dir: &[u8], name: &[u8], times: Times) -> Result<(), Stop> {
+    ///
+    /// The mark has the owner of its entry, as containerd's have.
+    pub(super) fn white_out(
+        &mut self,
+        dir: &[u8],
+        name: &[u8],
+        times: Times,
+        owner: (u32, u32),
+    ) -> Result<(), Stop> {
+        if !self.marks.are_overlays() {
+            return self.delete(dir, name);
+        }
         let Some(place) = self.enter(dir, Missing::InventForMark(times))? else {
             return Ok(());
         };
@@ -29,6 +40,7 @@ impl Tree {
             Err(err) if err.is(Errno::EXIST) => {}
             other => {
                 other?;
+                attributes::own_whiteout(&place.dir, name_os, owner)?;
                 self.whited.insert(place.path.to_vec());
                 return Ok(());
             }
@@ -43,7 +55,8 @@ impl Tree {
         }
         if self.remove_if_only_for_marks(&path)? {
             self.whited.insert(place.path.to_vec());
-            return Ok(attributes::make_whiteout(&place.dir, name_os)?);
+            attributes::make_whiteout(&place.dir, name_os)?;
+            return Ok(attributes::own_whiteout(&place.dir, name_os, owner)?);
         }
         if let Some(own) = self.enter(&path, Missing::Leave)? {
             self.mark_opaque(&own)?;
@@ -54,6 +67,9 @@ impl Tree {
 
     /// `.wh..wh..opq`: hides everything that the layers below have in `dir`.
     pub(super) fn hide_all(&mut self, dir: &[u8], times: Times) -> Result<(), Stop> {
+        if !self.marks.are_overlays() {
+            return self.delete_all(dir);
+        }
         let Some(place) = self.enter(dir, Missing::InventForMark(times))? else {
             return Ok(());
         };
@@ -65,6 +81,9 @@ impl Tree {
     }
 
     pub(super) fn mark_opaque(&mut self, place: &Place) -> Result<(), Stop> {
+        if !self.marks.are_overlays() {
+            return Ok(());
+        }
         attributes::set_opaque(&place.dir, self.opaque_xattr)?;
         self.any_opaque = true;
         if let Some(known) = self.known.get_mut(&*place.path) {

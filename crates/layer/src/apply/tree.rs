@@ -16,7 +16,10 @@ use std::{
 use cairn_sys::Dir;
 use rustix::{fs::FileType, io::Errno};
 
-use super::attributes::{self, Times};
+use super::{
+    attributes::{self, Times},
+    delete::Marks,
+};
 use crate::{
     Error, Refusal,
     path::{PATH_BYTES_MAX, join, shown, split},
@@ -96,6 +99,7 @@ impl Stop {
 pub(super) struct Tree {
     root: Place,
     pub(super) opaque_xattr: &'static str,
+    pub(super) marks: Marks,
     /// By the path they were asked for and by their real path. Emptied whenever a directory or a
     /// link is replaced, since any path may have led through it.
     pub(super) open: HashMap<Vec<u8>, Place>,
@@ -109,13 +113,14 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn new(upper: &Dir, opaque_xattr: &'static str) -> Tree {
+    pub(super) fn new(upper: &Dir, opaque_xattr: &'static str, marks: Marks) -> Tree {
         Tree {
             root: Place {
                 dir: upper.clone(),
                 path: Rc::from(&b""[..]),
             },
             opaque_xattr,
+            marks,
             open: HashMap::new(),
             known: BTreeMap::new(),
             made_bytes: 0,
