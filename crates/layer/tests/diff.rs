@@ -74,7 +74,7 @@ impl Stack {
     }
 
     /// What is seen of the lower layers with `upper` on them.
-    fn seen(&self, upper: &str) -> BTreeMap<PathBuf, String> {
+    fn seen(&self, upper: &str, dir_times: bool) -> BTreeMap<PathBuf, String> {
         let options = format!(
             "lowerdir={}:{}:{}",
             self.at(upper).display(),
@@ -82,7 +82,7 @@ impl Stack {
             self.at("0").display()
         );
         let mounted = Mounted::new(self.at("mnt"), &options);
-        tree(&mounted.0)
+        tree(&mounted.0, dir_times)
     }
 
     fn diff(&self) -> Vec<u8> {
@@ -92,13 +92,19 @@ impl Stack {
     /// Unpacks the difference on the same lower layers and compares what is seen.
     #[track_caller]
     fn check_round_trip(&self) {
+        self.check_round_trip_with(true);
+    }
+
+    /// `dir_times` says whether times of directories are compared.
+    #[track_caller]
+    fn check_round_trip_with(&self, dir_times: bool) {
         let layer = self.diff();
         assert_eq!(layer, self.diff(), "the same bytes again");
         let again = self.dir("again");
         let options = Options::default();
         let applied = apply(&layer[..], &again, &options).unwrap();
         adopt(&again, &self.lowers(), &applied, &options).unwrap();
-        let (was, is) = (self.seen("upper"), self.seen("again"));
+        let (was, is) = (self.seen("upper", dir_times), self.seen("again", dir_times));
         for (path, line) in &was {
             assert_eq!(Some(line), is.get(path), "{}", path.display());
         }
@@ -164,7 +170,7 @@ fn listing(layer: &[u8]) -> Vec<String> {
 }
 
 /// Everything that a layer can keep. Not the times of the root, which no layer has.
-fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
+fn tree(root: &Path, dir_times: bool) -> BTreeMap<PathBuf, String> {
     let (mut seen, mut inodes) = (BTreeMap::new(), HashMap::new());
     let mut todo = vec![PathBuf::new()];
     let mut paths = Vec::new();
@@ -190,11 +196,8 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
             true => path.clone(),
             false => inodes.entry(inode).or_insert_with(|| path.clone()).clone(),
         };
-        let time = if path.as_os_str().is_empty() {
-            0
-        } else {
-            meta.mtime()
-        };
+        let timed = !path.as_os_str().is_empty() && (dir_times || !meta.is_dir());
+        let time = if timed { meta.mtime() } else { 0 };
         let line = format!(
             "{kind:?} {:o} {}:{} {time} {content} {:?} same as {first:?}",
             meta.mode(),
@@ -616,4 +619,90 @@ fn deep_and_wide_trees() {
     }
     let layer = written(&stack.lowers(), &stack.with("upper"));
     assert_eq!(listing(&layer).len(), 2 * 1900);
+}
+
+/// A small generator: the same numbers in each run.
+struct Random {
+    state: u64,
+    /// Not in lower layers: an overlay takes the names of one file apart when it copies one of them up,
+    /// and a layer that does not have the copy, as nothing else changed, leaves them together.
+    links: bool,
+}
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        usize::try_from(self.state % limit as u64).unwrap()
+    }
+
+    /// A path of few names, so that everything happens to the same ones.
+    fn path(&mut self, root: &Path) -> PathBuf {
+        let mut path = root.to_owned();
+        for _ in 0..=self.below(3) {
+            path.push(["a", "b", "c", "d"][self.below(4)]);
+        }
+        path
+    }
+
+    /// Anything that may happen; much of it fails, as there is no such file or parent.
+    fn act(&mut self, root: &Path) {
+        let (path, other) = (self.path(root), self.path(root));
+        let linked = |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_dir());
+        let _ = match self.below(14) {
+            0..=2 => fs::create_dir(&path),
+            3..=5 if !path.is_symlink() => fs::write(&path, ["", "x", "y"][self.below(3)]),
+            6 => symlink("a", &path),
+            7 => fs::remove_file(&path),
+            8 => fs::remove_dir_all(&path),
+            9 => fs::rename(&path, &other),
+            10 if self.links && linked(&path) => fs::hard_link(&path, &other),
+            11 if !path.is_symlink() && path.exists() => {
+                chmod(&path, [0o644, 0o755, 0o700][self.below(3)]);
+                Ok(())
+            }
+            12 => std::os::unix::fs::lchown(&path, Some(7), Some(8)),
+            13 if path.is_file() && !path.is_symlink() => {
+                set_xattr(&path, "user.x", ["1", "2"][self.below(2)].as_bytes());
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        // Often enough the time says nothing.
+        if self.below(2) == 0 && fs::symlink_metadata(&path).is_ok() {
+            age(&path, OLD);
+        }
+    }
+}
+
+/// What containerd does: it walks two mounts and compares them, and knows nothing of overlay's marks.
+#[test]
+fn random_changes_come_back_and_are_those_that_the_kernel_shows() {
+    for seed in 1..=60u64 {
+        let mut random = Random {
+            state: 0x9e37_79b9_7f4a_7c15 ^ (seed << 32),
+            links: false,
+        };
+        let stack = Stack::new(|bottom, nearer| {
+            for root in [bottom, nearer] {
+                (0..40).for_each(|_| random.act(root));
+            }
+        });
+        random.links = true;
+        stack.change(|root| (0..60).for_each(|_| random.act(root)));
+        let layer = stack.diff();
+        let lowers = format!("{}:{}", stack.at("1").display(), stack.at("0").display());
+        fs::create_dir(stack.at("below")).unwrap();
+        let below = Mounted::new(stack.at("below"), &format!("lowerdir={lowers}"));
+        let lowers = format!("lowerdir={}:{lowers}", stack.at("upper").display());
+        let above = Mounted::new(stack.at("mnt"), &lowers);
+        let (left, right) = (Dir::open(&below.0).unwrap(), Dir::open(&above.0).unwrap());
+        let compared = written(&[left], &[right]);
+        assert_eq!(listing(&layer), listing(&compared), "seed {seed}");
+        assert!(layer == compared, "seed {seed}");
+        drop((below, above));
+        // A directory in which something came and went has another time, and nothing else.
+        stack.check_round_trip_with(false);
+    }
 }
