@@ -26,14 +26,32 @@ pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// A store of its own, gone at the end of the test.
 pub struct Store {
-    pub dir: tempfile::TempDir,
+    pub dir: Scratch,
     pub node: Node,
     pub ns: Namespace,
 }
 
+/// A temporary directory in which a test that failed leaves no mount behind.
+pub struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mounts = cairn_sys::mount::mounts_below(self.path()).unwrap_or_default();
+        for mount in mounts.iter().rev() {
+            let _ = cairn_sys::mount::unmount(&mount.mount_point);
+        }
+    }
+}
+
 impl Store {
     pub fn new() -> Store {
-        let dir = tempfile::tempdir().expect("temporary directory");
+        let dir = Scratch(tempfile::tempdir().expect("temporary directory"));
         let node = open(&dir.path().join("root")).expect("open a new store");
         let ns = Namespace::parse("default").expect("namespace");
         Store { dir, node, ns }
