@@ -7,6 +7,7 @@ mod events;
 mod images;
 mod introspection;
 mod leases;
+mod linking;
 mod namespaces;
 mod snapshots;
 mod version;
@@ -22,6 +23,7 @@ use crate::server::MESSAGE_BYTES_MAX;
 pub struct Service {
     node: Node,
     uuid: std::sync::Arc<str>,
+    linking: std::sync::Arc<linking::Linking>,
 }
 
 /// The public socket's services.
@@ -29,6 +31,7 @@ pub fn public(node: &Node, uuid: &str) -> Routes {
     let service = Service {
         node: node.clone(),
         uuid: uuid.into(),
+        linking: std::sync::Arc::default(),
     };
     macro_rules! routes {
         ($($server:path),* $(,)?) => {{

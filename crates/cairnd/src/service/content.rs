@@ -262,17 +262,21 @@ impl Content for Service {
     ) -> Result<Response<Self::WriteStream>, Status> {
         // As containerd looks: a message without ref is wrong before a missing namespace is.
         let caller = caller::of(&request);
-        let answers = write::answers(self.node.clone(), caller, request.into_inner());
+        let (node, linking) = (self.node.clone(), self.linking.clone());
+        let answers = write::answers(node, linking, caller, request.into_inner());
         Ok(Response::new(answers))
     }
 
     async fn abort(&self, request: Request<AbortRequest>) -> Result<Response<()>, Status> {
         let (node, caller) = (self.node.clone(), caller::of(&request)?);
+        let linking = self.linking.clone();
         let reference = convert::known(IngestRef::parse(&request.into_inner().r#ref))?;
         blocking(move || {
-            node.content()
-                .abort(&caller.ns, &reference)
-                .map_err(|err| of(&err))?;
+            let linked = linking.end(&caller.ns, &reference);
+            match node.content().abort(&caller.ns, &reference) {
+                Err(cairn_content::Error::NoIngest { .. }) if linked => {}
+                aborted => aborted.map_err(|err| of(&err))?,
+            }
             node.let_go(&caller, &Resource::Ingest(reference))
                 .map_err(of_failure)
         })

@@ -1,7 +1,10 @@
 //! `Content.Write`: one stream for one upload. The first message names the ref and takes its lock
 //! until the stream ends; every message gets one answer.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+};
 
 use cairn_content::{Error, Ingest};
 use cairn_meta::Timestamp;
@@ -17,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::Answers;
+use super::{super::linking::Linking, Answers};
 use crate::{
     convert,
     status::{blocking, of, of_failure, with},
@@ -41,6 +44,7 @@ enum Writer {
 /// An open stream.
 struct Upload {
     node: Node,
+    linking: Arc<Linking>,
     caller: Caller,
     reference: IngestRef,
     writer: Writer,
@@ -51,12 +55,13 @@ struct Upload {
 /// The answers to a stream of messages.
 pub(super) fn answers(
     node: Node,
+    linking: Arc<Linking>,
     caller: Result<Caller, Status>,
     mut messages: Streaming<WriteContentRequest>,
 ) -> Answers<WriteContentResponse> {
     let (send, receive) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
-        if let Err(status) = run(node, caller, &mut messages, &send).await {
+        if let Err(status) = run(node, linking, caller, &mut messages, &send).await {
             let _ = send.send(Err(status)).await;
         }
     });
@@ -65,11 +70,12 @@ pub(super) fn answers(
 
 async fn run(
     node: Node,
+    linking: Arc<Linking>,
     caller: Result<Caller, Status>,
     messages: &mut Streaming<WriteContentRequest>,
     send: &mpsc::Sender<Result<WriteContentResponse, Status>>,
 ) -> Result<(), Status> {
-    let Some(first) = messages.message().await? else {
+    let Some(first) = next_of(messages).await? else {
         return Err(Status::unknown("the stream ended before its first message"));
     };
     if first.r#ref.is_empty() {
@@ -80,7 +86,7 @@ async fn run(
     }
     let caller = caller?;
     let (first, mut upload) =
-        blocking(move || Ok((first.clone(), Upload::open(node, caller, &first)?))).await?;
+        blocking(move || Ok((first.clone(), Upload::open(node, linking, caller, &first)?))).await?;
     let mut next = Some(first);
     while let Some(message) = next {
         let step = blocking(move || {
@@ -95,13 +101,29 @@ async fn run(
             return Ok(());
         }
         upload = again;
-        next = messages.message().await?;
+        next = next_of(messages).await?;
     }
     Ok(())
 }
 
+/// The next message. One that is too large is no fault of an offset, which is what `OutOfRange` says
+/// here; containerd calls it exhausted.
+async fn next_of(
+    messages: &mut Streaming<WriteContentRequest>,
+) -> Result<Option<WriteContentRequest>, Status> {
+    messages.message().await.map_err(|status| match status.code() {
+        Code::OutOfRange => with(ErrorKind::ResourceExhausted, status.message()),
+        _ => status,
+    })
+}
+
 impl Upload {
-    fn open(node: Node, caller: Caller, first: &WriteContentRequest) -> Result<Upload, Status> {
+    fn open(
+        node: Node,
+        linking: Arc<Linking>,
+        caller: Caller,
+        first: &WriteContentRequest,
+    ) -> Result<Upload, Status> {
         let shared_node = node.clone();
         let _busy = shared_node.working();
         let reference = convert::name(IngestRef::parse(&first.r#ref))?;
@@ -125,7 +147,10 @@ impl Upload {
             .as_ref()
             .filter(|digest| digest.algorithm() == Algorithm::Sha256);
         let writer = match shared(&node, expected.as_ref(), total)? {
-            Some(writer) => writer,
+            Some(writer) => {
+                linking.begin(&caller.ns, &reference);
+                writer
+            }
             None => Writer::Own(Box::new(
                 node.content()
                     .writer_for(
@@ -141,6 +166,7 @@ impl Upload {
         let expected = first.expected.clone();
         Ok(Upload {
             node,
+            linking,
             caller,
             reference,
             writer,
@@ -189,6 +215,7 @@ impl Upload {
         if !known {
             return Ok(());
         }
+        self.linking.end(&self.caller.ns, &self.reference);
         if let Writer::Own(_) = &self.writer {
             match self.node.content().abort(&self.caller.ns, &self.reference) {
                 Ok(()) | Err(Error::NoIngest { .. }) => {}
@@ -240,6 +267,7 @@ impl Upload {
                 copy(&mut blob, &mut ingest)
                     .map_err(|err| with(ErrorKind::Internal, format!("copy {digest}: {err}")))?;
             }
+            self.linking.end(&self.caller.ns, &self.reference);
             self.writer = Writer::Own(Box::new(ingest));
         }
         match &mut self.writer {
@@ -341,6 +369,7 @@ impl Upload {
             .content()
             .link(&self.caller.ns, digest, labels)
             .map_err(|err| of(&err))?;
+        self.linking.end(&self.caller.ns, reference);
         Ok(digest.clone())
     }
 
