@@ -88,7 +88,10 @@ pub fn clean(path: &[u8]) -> Result<Vec<u8>, PathError> {
         match component {
             b"" | b"." => continue,
             b".." => return Err(PathError::Parent),
-            long if long.len() > COMPONENT_BYTES_MAX => return Err(PathError::ComponentTooLong),
+            // The name that a whiteout hides is as long as any.
+            name if name.strip_prefix(WHITEOUT).unwrap_or(name).len() > COMPONENT_BYTES_MAX => {
+                return Err(PathError::ComponentTooLong);
+            }
             _ => {}
         }
         if !cleaned.is_empty() {

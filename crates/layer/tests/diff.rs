@@ -275,8 +275,13 @@ fn some(bottom: &Path, nearer: &Path) {
 
 #[test]
 fn whatever_happens_in_a_container_comes_back() {
-    let stack = Stack::new(some);
+    let longest = "l".repeat(255);
+    let stack = Stack::new(|bottom, nearer| {
+        some(bottom, nearer);
+        file(bottom, &longest, "");
+    });
     stack.change(|root| {
+        fs::remove_file(root.join(&longest)).unwrap();
         // Content, mode, owner, time.
         fs::write(root.join("d/one"), "changed").unwrap();
         chmod(&root.join("d/two"), 0o4711);

@@ -232,7 +232,9 @@ impl<R: BufRead> Reader<R> {
         self.check_bytes(path, "path")?;
         let mut depth = 0;
         for component in path.split(|b| *b == b'/') {
-            if component.len() > self.limits.component_bytes {
+            // A whiteout's own name may be longer than any: no file has it.
+            let name = component.strip_prefix(b".wh.").unwrap_or(component);
+            if name.len() > self.limits.component_bytes {
                 return Err(Problem::Limit {
                     what: "bytes of a path's component",
                     limit: self.limits.component_bytes as u64,
