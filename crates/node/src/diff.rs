@@ -54,10 +54,7 @@ impl Node {
         for (key, value) in &options.labels {
             validate_label(key, value).map_err(|err| Failure::of(ATTEMPTED, &err))?;
         }
-        let sides = (
-            self.shown_by(caller, lower, "left")?,
-            self.shown_by(caller, upper, "right")?,
-        );
+        let (left, right) = self.shown_by(caller, lower, upper)?;
         let own = options.reference.is_none();
         let reference = match options.reference {
             Some(reference) => reference,
@@ -78,7 +75,7 @@ impl Node {
         };
         let upload = Resource::Ingest(job.reference.clone());
         self.hold(caller, &upload)?;
-        let stored = job.run(&sides.0, &sides.1);
+        let stored = job.run(&left, &right);
         if stored.is_err() && own {
             match self.content().abort(&caller.ns, &job.reference) {
                 Ok(()) | Err(ContentError::NoIngest { .. }) => {}
@@ -92,13 +89,23 @@ impl Node {
         Ok(Descriptor::new(media_type, digest, size))
     }
 
-    fn shown_by(&self, caller: &Caller, mounts: &[Mount], side: &str) -> Result<Vec<Dir>, Failure> {
-        let failed = |err: &dyn Classified| Failure::of(ATTEMPTED, err).namespace(&caller.ns);
-        let shown = self.snapshots().shown(&caller.ns, mounts);
-        shown.map_err(|err| failed(&err))?.ok_or_else(|| {
+    fn shown_by(
+        &self,
+        caller: &Caller,
+        left: &[Mount],
+        right: &[Mount],
+    ) -> Result<(Vec<Dir>, Vec<Dir>), Failure> {
+        let ns = &caller.ns;
+        let shown = self.snapshots().shown(ns, [left, right]);
+        let foreign = |side: &str| {
             let reason = format!("the mounts on the {side} are not those of a snapshot here");
-            Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, reason).namespace(&caller.ns)
-        })
+            Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, reason).namespace(ns)
+        };
+        match shown.map_err(|err| Failure::of(ATTEMPTED, &err).namespace(ns))? {
+            [Some(left), Some(right)] => Ok((left, right)),
+            [None, _] => Err(foreign("left")),
+            [_, None] => Err(foreign("right")),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Uploads that belong to one process: the parts of an import, which nobody can resume.
+//! Uploads that belong to one process: the parts of an import and the
+//! layers of a diff, which nobody can resume.
 //!
 //! A process that dies leaves them, and content keeps every upload for a day, since a client may come
 //! back for its own. Nobody comes back for these: whoever holds the lock on the root knows that the

@@ -3,7 +3,7 @@
 //! Clients hand back the mounts they were given (`Diff`). What they mean is found by the paths in
 //! them, which we spelled ourselves; nothing else in them is believed, and nothing is mounted.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use cairn_sys::{Dir, mount::escape};
 use cairn_types::{Mount, Namespace, SnapshotKind};
@@ -26,48 +26,55 @@ impl Snapshots {
         let Some(ids) = ids_of(&self.inner.path, mounts) else {
             return Ok(None);
         };
-        let Some(trees) = self.trees(ns, &ids)? else {
+        let trees = self.trees(ns, &ids.layers)?;
+        let layers = ids.layers.iter().map(|id| trees.get(id).cloned());
+        let Some(layers) = layers.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let mut trees = trees.into_iter();
-        Ok(match trees.next() {
+        let mut layers = layers.into_iter();
+        Ok(match layers.next() {
             Some((SnapshotKind::Active, upper)) if ids.writable => Some(Writable {
                 upper,
-                lowers: trees.map(|(_, tree)| tree).collect(),
+                lowers: layers.map(|(_, tree)| tree).collect(),
                 is_overlay: ids.is_overlay,
             }),
             _ => None,
         })
     }
 
-    /// The trees that `mounts` of this namespace's snapshots show, nearest first, an active one's own
-    /// among them; none for no mounts. `None` when they are not mounts of ours.
-    pub fn shown(&self, ns: &Namespace, mounts: &[Mount]) -> Result<Option<Vec<Dir>>> {
-        if mounts.is_empty() {
-            return Ok(Some(Vec::new()));
-        }
-        let Some(ids) = ids_of(&self.inner.path, mounts) else {
-            return Ok(None);
-        };
-        let trees = self.trees(ns, &ids)?;
-        Ok(trees.map(|trees| trees.into_iter().map(|(_, tree)| tree).collect()))
+    /// The trees that each of `sides`, mounts of this namespace's snapshots, shows: nearest first, an
+    /// active one's own among them, and none for no mounts. `None` where they are not mounts of ours.
+    ///
+    /// What several sides show is open once: a stack can have as many layers as a process may have
+    /// descriptors, or nearly.
+    pub fn shown<const N: usize>(
+        &self,
+        ns: &Namespace,
+        sides: [&[Mount]; N],
+    ) -> Result<[Option<Vec<Dir>>; N]> {
+        let sides = sides.map(|mounts| match mounts {
+            [] => Some(Vec::new()),
+            mounts => ids_of(&self.inner.path, mounts).map(|ids| ids.layers),
+        });
+        let all: Vec<u64> = sides.iter().flatten().flatten().copied().collect();
+        let trees = self.trees(ns, &all)?;
+        let tree = |id: &u64| trees.get(id).map(|(_, tree)| tree.clone());
+        Ok(sides.map(|ids| ids?.iter().map(tree).collect()))
     }
 
-    /// The trees of snapshots by their ids; `None` when one of them is unknown.
-    fn trees(&self, ns: &Namespace, ids: &Ids) -> Result<Option<Vec<(SnapshotKind, Dir)>>> {
+    /// The trees of snapshots by their ids, those that are known.
+    fn trees(&self, ns: &Namespace, ids: &[u64]) -> Result<HashMap<u64, (SnapshotKind, Dir)>> {
         let records = self.inner.meta.read(|view| {
             use cairn_meta::View;
             Ok::<_, Error>(view.scan(&cairn_meta::schema::SNAPSHOTS, ns)?)
         })?;
-        let mut trees = Vec::with_capacity(ids.layers.len());
-        for id in &ids.layers {
-            let Some(((_, key), record)) = records.iter().find(|(_, record)| record.id == *id)
-            else {
-                return Ok(None);
-            };
-            trees.push((record.kind, self.tree(key, *id)?));
+        let mut trees = HashMap::new();
+        for ((_, key), record) in records {
+            if ids.contains(&record.id) {
+                trees.insert(record.id, (record.kind, self.tree(&key, record.id)?));
+            }
         }
-        Ok(Some(trees))
+        Ok(trees)
     }
 }
 
