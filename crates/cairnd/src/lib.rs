@@ -1,14 +1,26 @@
 //! The daemon: containerd's API over a store, on a unix socket.
 //!
 //! - [`server`] puts the services together, [`listen`] makes the socket, [`run`] is the program;
+//! - [`config`] is what can be chosen, [`options`] the flags, [`man`] what is generated from both;
+//! - [`calls`] surrounds every call, [`methods`] knows them all; [`maintain`] is what happens unasked;
+//! - [`log`], [`metrics`], [`endpoint`] and [`notify`] are for those who run it;
 //! - [`service`] has one file for each service of the API; they parse, call the node and convert;
 //! - [`caller`], [`status`] and [`convert`] are what all of them share.
 //!
 //! A library with a thin main, so that the command line can have the same server in its own process.
 
 pub mod caller;
+pub mod calls;
+pub mod config;
 pub mod convert;
+pub mod endpoint;
 pub mod listen;
+pub mod log;
+pub mod maintain;
+pub mod man;
+pub mod methods;
+pub mod metrics;
+pub mod notify;
 pub mod options;
 pub mod run;
 pub mod server;

@@ -1,29 +1,144 @@
 //! The socket. Whoever may connect is root in all but name, so it is never open to more, not even for
-//! the moment between `bind` and `chmod`: its directory is closed first.
+//! the moment between `bind` and `chmod`: the mode comes with the making.
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
 };
 
-use rustix::{fs::Mode, process::umask};
-use tokio::net::{UnixListener, UnixStream};
+use rustix::{
+    fs::Mode,
+    process::{geteuid, umask},
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time::{Sleep, sleep},
+};
+use tokio_stream::Stream;
+use tracing::{error, warn};
 
-/// Listens at `path`, mode 0600. A socket that nobody listens at any more is replaced; one that
-/// somebody answers at is an error.
+/// What systemd calls the socket of clients (`FileDescriptorName=`).
+const PUBLIC: &str = "public";
+/// How long accepting rests when it fails for want of descriptors or memory.
+const REST: Duration = Duration::from_millis(100);
+
+/// Who may open a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permissions.
+    pub mode: u32,
+}
+
+impl Default for Owner {
+    fn default() -> Owner {
+        Owner {
+            uid: 0,
+            gid: 0,
+            mode: 0o600,
+        }
+    }
+}
+
+/// A socket that is listened at.
+pub struct Listening {
+    /// Accepts.
+    pub listener: UnixListener,
+    /// What has to be removed in the end; nothing when it is the service manager's.
+    pub file: Option<SocketFile>,
+}
+
+/// The file of a socket, removed when dropped, unless another one lies there by then.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<SocketFile> {
+        let stat = fs::symlink_metadata(path)?;
+        Ok(SocketFile {
+            path: path.to_owned(),
+            inode: (stat.dev(), stat.ino()),
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = |stat: fs::Metadata| (stat.dev(), stat.ino()) == self.inode;
+        if fs::symlink_metadata(&self.path).is_ok_and(ours) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The socket that the service manager listens at for us, if it does.
+///
+/// # Errors
+/// When what it passed is not a socket to be listened at.
+pub fn passed() -> io::Result<Option<std::os::unix::net::UnixListener>> {
+    let names: Vec<String> = sd_notify::listen_fds_with_names()?
+        .map(|(_, name)| name)
+        .collect();
+    let mut passed = listenfd::ListenFd::from_env();
+    // One socket is the public one whatever it is called.
+    let index = match names.len() {
+        0 => return Ok(None),
+        1 => 0,
+        _ => names
+            .iter()
+            .position(|name| name == PUBLIC)
+            .ok_or_else(|| {
+                let text = format!("of the sockets passed none is named {PUBLIC}");
+                io::Error::new(io::ErrorKind::InvalidInput, text)
+            })?,
+    };
+    for (_, name) in names
+        .iter()
+        .enumerate()
+        .filter(|(other, _)| *other != index)
+    {
+        warn!("the socket {name:?} was passed, but nothing is served there");
+    }
+    let listener = passed.take_unix_listener(index)?;
+    if let Some(listener) = &listener {
+        listener.set_nonblocking(true)?;
+    }
+    Ok(listener)
+}
+
+/// Listens at `path`, for root alone. A socket that nobody listens at any more is replaced; one that somebody answers
+/// at is an error.
 pub async fn at(path: &Path) -> io::Result<UnixListener> {
+    at_for(path, Owner::default()).await
+}
+
+/// As [`at`], for `owner`, and with the file to be removed in the end.
+pub async fn bind(path: &Path, owner: Owner) -> io::Result<Listening> {
+    Ok(Listening {
+        listener: at_for(path, owner).await?,
+        file: Some(SocketFile::of(path)?),
+    })
+}
+
+async fn at_for(path: &Path, owner: Owner) -> io::Result<UnixListener> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(0o755)
             .create(parent)?;
     }
     match UnixStream::connect(path).await {
-        Ok(_) => {
-            let text = format!("somebody listens at {} already", path.display());
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
-        }
+        Ok(stream) => return Err(taken(&stream)),
         Err(err) if err.kind() == io::ErrorKind::NotFound => {}
         Err(_) => remove_stale(path)?,
     }
@@ -32,16 +147,77 @@ pub async fn at(path: &Path) -> io::Result<UnixListener> {
     let bound = UnixListener::bind(path);
     umask(before);
     let listener = bound?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    if geteuid().is_root() {
+        chown(path, Some(owner.uid), Some(owner.gid))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(owner.mode))?;
     Ok(listener)
 }
 
+fn taken(stream: &UnixStream) -> io::Error {
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    let holder = pid.map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        match name.trim() {
+            "" => format!("pid {pid}"),
+            name => format!("{name} (pid {pid})"),
+        }
+    });
+    let holder = holder.unwrap_or_else(|| "somebody".to_owned());
+    io::Error::new(
+        io::ErrorKind::AddrInUse,
+        format!("{holder} listens there already"),
+    )
+}
+
 fn remove_stale(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    let kind = fs::symlink_metadata(path)?.file_type();
-    if !kind.is_socket() {
-        let text = format!("{} is there and is no socket", path.display());
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        let text = "what is there is no socket";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
     fs::remove_file(path)
+}
+
+/// Connections as they come. Want of descriptors makes it rest, not end.
+pub struct Incoming {
+    listener: UnixListener,
+    resting: Option<Pin<Box<Sleep>>>,
+    complained: bool,
+}
+
+impl Incoming {
+    /// Those that `listener` accepts.
+    pub fn new(listener: UnixListener) -> Incoming {
+        Incoming {
+            listener,
+            resting: None,
+            complained: false,
+        }
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<UnixStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(resting) = &mut self.resting {
+                std::task::ready!(resting.as_mut().poll(cx));
+                self.resting = None;
+            }
+            match std::task::ready!(self.listener.poll_accept(cx)) {
+                Ok((stream, _)) => {
+                    self.complained = false;
+                    return Poll::Ready(Some(Ok(stream)));
+                }
+                Err(err) => {
+                    // Once for each time that it lasts.
+                    if !std::mem::replace(&mut self.complained, true) {
+                        error!("cannot accept a connection: {err}");
+                    }
+                    self.resting = Some(Box::pin(sleep(REST)));
+                }
+            }
+        }
+    }
 }

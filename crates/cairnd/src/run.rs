@@ -1,93 +1,340 @@
 //! The program: open the store, listen, serve, and stop in order.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write},
+    os::unix::net::UnixListener as StdListener,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cairn_node::{EngineKind, Node, NodeOptions};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tracing::{error, info, warn};
 
-use crate::{listen, options::Options, server};
+use crate::{
+    calls::Calls,
+    config::{Config, DEFAULT, Engine, Gc, Log as LogConfig},
+    endpoint::Endpoint,
+    listen::{self, Listening, Owner},
+    log::{self, Log},
+    maintain::{self, Activity},
+    man,
+    metrics::Metrics,
+    notify,
+    options::{Command, ConfigVerb, Flags, Options},
+    server,
+};
 
-/// How long calls that are under way have when the daemon is told to stop.
-const DRAIN: Duration = Duration::from_secs(30);
+/// How often recorded times are folded into histograms.
+const FOLD_EVERY: Duration = Duration::from_secs(5);
 
-/// Runs the daemon until it is told to stop.
+/// How long clients without a call have to take leave.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Runs the program.
 pub fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = tracing_subscriber::EnvFilter::try_new(&options.log_level)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    match start(&options) {
+    match options.command {
+        None => daemon(&options.flags),
+        Some(command) => match aside(&options.flags, &command) {
+            Ok(text) => print(&text),
+            Err(reason) => complain(&reason),
+        },
+    }
+}
+
+/// What is asked of the program besides serving.
+fn aside(flags: &Flags, command: &Command) -> Result<String, String> {
+    let layers = || flags.layers().map_err(|err| err.to_string());
+    match command {
+        Command::Config {
+            verb: ConfigVerb::Default,
+        } => Ok(DEFAULT.to_owned()),
+        Command::Config {
+            verb: ConfigVerb::Dump,
+        } => Ok(layers()?.dump()),
+        Command::Config {
+            verb: ConfigVerb::Check,
+        } => {
+            layers()?.config().map_err(|err| err.to_string())?;
+            Ok("the configuration is good\n".to_owned())
+        }
+        Command::Man { page } => man::page(page),
+        Command::Completion { shell } => Ok(man::completion(*shell)),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(err) => complain(&format!("cannot print: {err}")),
+    }
+}
+
+/// For what goes wrong before there is a log.
+fn complain(reason: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "error: {reason}");
+    ExitCode::FAILURE
+}
+
+fn daemon(flags: &Flags) -> ExitCode {
+    let config = flags.layers().and_then(|layers| layers.config());
+    let config = match config {
+        Ok(config) => config,
+        Err(err) => return complain(&err.to_string()),
+    };
+    let log = match log::start(&config.log) {
+        Ok(log) => log,
+        Err(reason) => return complain(&reason),
+    };
+    match start(flags, &config, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
+            notify::status(&reason);
             error!("{reason}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(options: &Options) -> Result<(), String> {
-    let engine = match &*options.engine {
-        "redb" => EngineKind::Redb,
-        "sled" => EngineKind::Sled,
-        other => return Err(format!("engine {other:?} is neither redb nor sled")),
+fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
+    let began = Instant::now();
+    let passed = listen::passed();
+    let passed = passed.map_err(|err| format!("cannot use the sockets passed: {err}"))?;
+    notify::status("opening the store");
+    let engine = match config.metadata.engine {
+        Engine::Redb => EngineKind::Redb,
+        Engine::Sled => EngineKind::Sled,
     };
     let opened = Node::open(NodeOptions {
-        root: options.root.clone(),
+        root: config.root.clone(),
         engine,
     });
-    let node = opened.map_err(|failure| failure.to_string())?;
+    let node = opened.map_err(|failure| {
+        let mut text = failure.to_string();
+        for cause in &failure.causes {
+            text.push_str(&format!(": {cause}"));
+        }
+        text
+    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|err| format!("cannot start: {err}"))?;
-    let served = runtime.block_on(serve(options, &node));
+    let daemon = Daemon {
+        flags,
+        config,
+        log,
+        node: &node,
+    };
+    let served = runtime.block_on(daemon.serve(passed, began));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-async fn serve(options: &Options, node: &Node) -> Result<(), String> {
-    let address = options.address.display();
-    let listener = listen::at(&options.address).await;
-    let listener = listener.map_err(|err| format!("cannot listen at {address}: {err}"))?;
-    let told = told_to_stop().map_err(|err| format!("cannot catch signals: {err}"))?;
-    info!(root = %options.root.display(), "serving at {address}");
-    let (drained, draining) = tokio::sync::oneshot::channel();
-    let stop = async move {
-        told.await;
-        info!("stopping");
-        let _ = drained.send(());
-    };
-    let late = async {
-        // Not told to stop at all is not late.
-        match draining.await {
-            Ok(()) => tokio::time::sleep(DRAIN).await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let served = tokio::select! {
-        served = server::serve(node, listener, stop) => served,
-        () = late => {
-            info!("calls under way are cut off; what they wrote can be resumed");
-            Ok(())
-        }
-    };
-    // Clients that come now shall not wait for an answer.
-    let _ = std::fs::remove_file(&options.address);
-    served.map_err(|err| format!("cannot serve at {address}: {err}"))
+struct Daemon<'d> {
+    flags: &'d Flags,
+    config: &'d Config,
+    log: &'d Log,
+    node: &'d Node,
 }
 
-fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+impl Daemon<'_> {
+    async fn serve(&self, passed: Option<StdListener>, began: Instant) -> Result<(), String> {
+        let (config, node) = (self.config, self.node);
+        let address = config.grpc_socket().display().to_string();
+        // Before anything is promised, so that no signal is lost.
+        let mut signals = Signals::catch().map_err(|err| format!("cannot catch signals: {err}"))?;
+        let Listening { listener, file } = self
+            .listen(passed)
+            .await
+            .map_err(|err| format!("cannot listen at {address}: {err}"))?;
+        let (drain, draining) = watch::channel(false);
+        let (gc_sender, gc) = watch::channel(config.gc.clone());
+        let metrics = self.endpoint(&draining).await?;
+        let activity = Arc::new(Activity::default());
+        let calls = Calls::new(
+            &config.grpc.allowed_uids,
+            activity.clone(),
+            draining.clone(),
+            metrics.as_deref(),
+        );
+        let routes = server::routes(node).await;
+        let (routes, health) = routes.map_err(|err| format!("cannot serve: {err}"))?;
+        let told = async move {
+            let mut draining = draining;
+            let _ = draining.wait_for(|draining| *draining).await;
+        };
+        let serving = tokio::spawn(server::serve_routes(routes, calls.clone(), listener, told));
+        let background = [
+            tokio::spawn(notify::watchdog(node.clone())),
+            tokio::spawn(maintain::settle(node.clone(), config.unpack.settle_delay)),
+            tokio::spawn(maintain::collect(node.clone(), gc, activity, metrics)),
+        ];
+        let ms = began.elapsed().as_millis();
+        info!(ms, root = %config.root.display(), "serving at {address}");
+        notify::ready(&format!("serving at {address}"));
+
+        let mut serving = serving;
+        let ended = loop {
+            tokio::select! {
+                ended = &mut serving => break Some(ended),
+                () = signals.stop.told() => break None,
+                _ = signals.reload.recv() => self.reload(&gc_sender, &address),
+            }
+        };
+        if let Some(ended) = ended {
+            let ended = ended.unwrap_or_else(|err| Err(io::Error::other(err)));
+            return ended.map_err(|err| format!("cannot serve at {address}: {err}"));
         }
-    })
+        info!("stopping");
+        notify::stopping("waiting for calls under way");
+        health.stopping().await;
+        // Clients that come now shall not wait for an answer.
+        drop(file);
+        let _ = drain.send(true);
+        let limit = Instant::now() + config.drain_timeout;
+        tokio::select! {
+            _ = &mut serving => {}
+            () = quiet(&calls) => {}
+            () = tokio::time::sleep_until(limit.into()) => {
+                warn!("calls under way are cut off; what they wrote can be resumed");
+            }
+            () = signals.stop.told() => warn!("told to stop again; calls under way are cut off"),
+        }
+        serving.abort();
+        for task in background {
+            task.abort();
+        }
+        self.settle(limit).await;
+        info!("stopped");
+        Ok(())
+    }
+
+    async fn listen(&self, passed: Option<StdListener>) -> io::Result<Listening> {
+        if let Some(listener) = passed {
+            return Ok(Listening {
+                listener: UnixListener::from_std(listener)?,
+                file: None,
+            });
+        }
+        let grpc = &self.config.grpc;
+        let owner = Owner {
+            uid: grpc.uid,
+            gid: grpc.gid,
+            mode: grpc.mode,
+        };
+        listen::bind(&self.config.grpc_socket(), owner).await
+    }
+
+    /// Starts to serve figures when they are wanted.
+    async fn endpoint(
+        &self,
+        draining: &watch::Receiver<bool>,
+    ) -> Result<Option<Arc<Metrics>>, String> {
+        let options = &self.config.metrics;
+        if options.address.is_empty() {
+            return Ok(None);
+        }
+        let metrics = Arc::new(Metrics::new(options)?);
+        let endpoint = Endpoint::listen(self.config).await;
+        let endpoint = endpoint
+            .map_err(|err| format!("cannot listen at {} for metrics: {err}", options.address))?;
+        info!("serving metrics at {}", endpoint.address());
+        let folded = metrics.clone();
+        tokio::spawn(async move {
+            let mut beats = tokio::time::interval(FOLD_EVERY);
+            loop {
+                beats.tick().await;
+                folded.fold();
+            }
+        });
+        let serving = endpoint.serve(self.node.clone(), metrics.clone(), draining.clone());
+        tokio::spawn(async move {
+            if let Err(err) = serving.await {
+                error!("metrics are served no more: {err}");
+            }
+        });
+        Ok(Some(metrics))
+    }
+
+    /// Reads `[log]` and `[gc]` again; with anything wrong all stays as it is.
+    fn reload(&self, gc: &watch::Sender<Gc>, address: &str) {
+        notify::reloading();
+        let read = self.flags.layers().and_then(|layers| layers.config());
+        let changed = read.map_err(|err| err.to_string()).and_then(|read| {
+            let log: &LogConfig = &read.log;
+            self.log.change(log)?;
+            gc.send_replace(read.gc);
+            Ok(())
+        });
+        match changed {
+            Ok(()) => info!("read the configuration again"),
+            Err(reason) => error!("the configuration stays as it is: {reason}"),
+        }
+        notify::ready(&format!("serving at {address}"));
+    }
+
+    /// A machine that is about to be switched off shall find on its disk what was unpacked on it.
+    async fn settle(&self, limit: Instant) {
+        notify::status("putting unpacked layers on the disk");
+        let node = self.node.clone();
+        let settling = tokio::task::spawn_blocking(move || node.settle(Duration::ZERO));
+        match tokio::time::timeout_at(limit.into(), settling).await {
+            Ok(Ok(Ok(_))) => {}
+            Ok(Ok(Err(failure))) => error!("{failure}"),
+            Ok(Err(err)) => error!("putting layers on the disk was given up: {err}"),
+            Err(_) => warn!("some layers are not on the disk yet"),
+        }
+    }
+}
+
+/// Connections on which nothing happens: a client that does not answer would hold the daemon up by
+/// not taking notice of its end.
+async fn quiet(calls: &Calls) {
+    loop {
+        calls.none().await;
+        tokio::time::sleep(GOODBYE).await;
+        if calls.are_none() {
+            return;
+        }
+    }
+}
+
+struct Signals {
+    stop: Stop,
+    reload: Signal,
+}
+
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Signals> {
+        Ok(Signals {
+            stop: Stop {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Stop {
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -1,48 +1,83 @@
 //! All services over one store.
 
-use std::{future::Future, io};
+use std::{collections::BTreeSet, future::Future, io};
 
 use cairn_node::Node;
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::service;
+use crate::{calls::Calls, listen::Incoming, methods, service};
 
 /// Most bytes of one message either way (containerd `defaults`).
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// What `grpc.health.v1` answers.
+#[derive(Clone)]
+pub struct Health {
+    reporter: HealthReporter,
+    services: BTreeSet<String>,
+}
+
+impl Health {
+    async fn set(&self, status: ServingStatus) {
+        for service in &self.services {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+
+    /// From now on nobody should come who has elsewhere to go.
+    pub async fn stopping(&self) {
+        self.set(ServingStatus::NotServing).await;
+    }
+}
+
 /// Everything that clients of containerd's public socket may call.
-pub async fn routes(node: &Node) -> io::Result<Routes> {
+pub async fn routes(node: &Node) -> io::Result<(Routes, Health)> {
     let uuid = node.uuid().map_err(io::Error::other)?;
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health
-        .set_service_status("", tonic_health::ServingStatus::Serving)
-        .await;
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let services = methods::all().into_values().map(|method| method.service);
+    let health = Health {
+        reporter,
+        services: services.chain([String::new()]).collect(),
+    };
+    health.set(ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(cairn_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(io::Error::other)?;
-    Ok(service::public(node, &uuid)
+    let routes = service::public(node, &uuid)
         .add_service(health_service)
-        .add_service(reflection))
+        .add_service(reflection);
+    Ok((routes, health))
 }
 
-/// Serves until `stop`, and then lets what is under way come to its end.
+/// Serves whoever can open the socket until `stop`, and then lets what is under way come to its end.
 pub async fn serve(
     node: &Node,
     listener: UnixListener,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let incoming = UnixListenerStream::new(listener);
+    let (routes, _) = routes(node).await?;
+    serve_routes(routes, Calls::default(), listener, stop).await
+}
+
+/// As [`serve`], with what surrounds the calls.
+pub async fn serve_routes(
+    routes: Routes,
+    calls: Calls,
+    listener: UnixListener,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     tonic::transport::Server::builder()
         // Blobs come in large frames; with the defaults of HTTP/2 a sender waits after each 64 KiB.
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .max_frame_size(1 << 20)
-        .add_routes(routes(node).await?)
-        .serve_with_incoming_shutdown(incoming, stop)
+        .layer(calls)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(Incoming::new(listener), stop)
         .await
         .map_err(io::Error::other)
 }

@@ -1,0 +1,299 @@
+//! The configuration: what the keys mean. Where their values come from is [`layers`]' matter.
+//!
+//! `default.toml` is the list of all keys: what is not there is refused everywhere, and its text is
+//! what `cairnd config default` prints.
+
+mod layers;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+pub use self::layers::{ConfigError, Layers, Override, environment};
+
+/// The file that is read unless another is named.
+pub const FILE: &str = "/etc/cairn/config.toml";
+/// Every key with its default and what it does.
+pub const DEFAULT: &str = include_str!("config/default.toml");
+/// The version of the file that this build reads.
+const VERSION: u32 = 1;
+/// More would leave less than half of the time to the calls.
+const PAUSE_THRESHOLD_MAX: f64 = 0.5;
+
+/// Everything that can be chosen.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Config {
+    #[serde(deserialize_with = "version")]
+    pub version: u32,
+    #[serde(deserialize_with = "absolute")]
+    pub root: PathBuf,
+    #[serde(deserialize_with = "absolute")]
+    pub state: PathBuf,
+    #[serde(deserialize_with = "duration")]
+    pub drain_timeout: Duration,
+    pub grpc: Grpc,
+    pub log: Log,
+    pub metrics: Metrics,
+    pub unpack: Unpack,
+    pub gc: Gc,
+    pub metadata: Metadata,
+}
+
+/// The socket of the API.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Grpc {
+    #[serde(deserialize_with = "not_empty")]
+    pub address: String,
+    pub uid: u32,
+    pub gid: u32,
+    #[serde(deserialize_with = "mode")]
+    pub mode: u32,
+    pub allowed_uids: Vec<u32>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Log {
+    #[serde(deserialize_with = "filter")]
+    pub level: String,
+    pub format: Format,
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// [`Format::Journald`] when standard error is the journal's, [`Format::Text`] otherwise.
+    Auto,
+    /// Fields of the journal, named `CAIRN_*`.
+    Journald,
+    /// A line for a person.
+    Text,
+    /// An object on a line.
+    Json,
+}
+
+/// The endpoint of figures.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Metrics {
+    #[serde(deserialize_with = "loopback")]
+    pub address: String,
+    pub grpc_histogram: bool,
+    pub containerd_names: bool,
+}
+
+/// Layers on their way to a snapshot.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Unpack {
+    #[serde(deserialize_with = "duration")]
+    pub settle_delay: Duration,
+}
+
+/// When garbage is collected.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Gc {
+    #[serde(deserialize_with = "duration")]
+    pub schedule_delay: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub startup_delay: Duration,
+    #[serde(deserialize_with = "pause_threshold")]
+    pub pause_threshold: f64,
+    pub deletion_threshold: u64,
+    pub mutation_threshold: u64,
+}
+
+/// The records.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Metadata {
+    pub engine: Engine,
+}
+
+/// What keeps the records.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// redb.
+    Redb,
+    /// sled.
+    Sled,
+}
+
+impl Config {
+    /// The socket of the API.
+    pub fn grpc_socket(&self) -> PathBuf {
+        self.state.join(&self.grpc.address)
+    }
+
+    /// A path of [`Config::metrics`], when it is one.
+    pub fn metrics_socket(&self) -> Option<PathBuf> {
+        let address = &self.metrics.address;
+        let path = !address.is_empty() && address.parse::<std::net::SocketAddr>().is_err();
+        path.then(|| self.state.join(address))
+    }
+}
+
+fn version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        VERSION => Ok(VERSION),
+        other => Err(D::Error::custom(format_args!(
+            "it is {other}, this cairnd reads {VERSION}"
+        ))),
+    }
+}
+
+fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    let path = String::deserialize(from)?;
+    if !Path::new(&path).is_absolute() {
+        return Err(D::Error::custom(format_args!(
+            "{path:?} does not start with /"
+        )));
+    }
+    Ok(path.into())
+}
+
+fn not_empty<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Err(D::Error::custom("it is empty"));
+    }
+    Ok(text)
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    // As containerd has it, a zero needs no unit.
+    let parsed = match &*text {
+        "0" => Ok(jiff::SignedDuration::ZERO),
+        text => text.parse::<jiff::SignedDuration>(),
+    };
+    let parsed = parsed.ok().and_then(|d| Duration::try_from(d).ok());
+    parsed.ok_or_else(|| {
+        D::Error::custom(format_args!(
+            "{text:?} is no duration such as 500ms, 30s or 1m30s"
+        ))
+    })
+}
+
+fn mode<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        mode if mode <= 0o777 => Ok(mode),
+        mode => Err(D::Error::custom(format_args!(
+            "{mode} is no mode of a socket such as 0o660"
+        ))),
+    }
+}
+
+fn pause_threshold<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let fraction = f64::deserialize(from)?;
+    if !(0.0..=PAUSE_THRESHOLD_MAX).contains(&fraction) {
+        return Err(D::Error::custom(format_args!(
+            "{fraction} is not between 0 and {PAUSE_THRESHOLD_MAX}"
+        )));
+    }
+    Ok(fraction)
+}
+
+fn filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    match tracing_subscriber::EnvFilter::try_new(&text) {
+        Ok(_) => Ok(text),
+        Err(err) => Err(D::Error::custom(format_args!(
+            "{text:?} is no level and no filter: {err}"
+        ))),
+    }
+}
+
+/// Figures tell who does what; they are for this machine, and what forwards them is another's work.
+fn loopback<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(address) if !address.ip().is_loopback() => Err(D::Error::custom(format_args!(
+            "{text} is not a loopback address"
+        ))),
+        Ok(_) => Ok(text),
+        Err(_) if !text.contains('/') && text.contains(':') => Err(D::Error::custom(format_args!(
+            "{text:?} is neither IP:PORT nor a path"
+        ))),
+        Err(_) => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(key: &'static str, value: &str) -> Result<Config, ConfigError> {
+        let mut layers = Layers::default();
+        layers.set(Override {
+            key,
+            name: "--test".to_owned(),
+            value: value.to_owned(),
+        })?;
+        layers.config()
+    }
+
+    #[test]
+    fn defaults_are_whole() {
+        let config = Layers::default().config().unwrap();
+        assert_eq!(config.grpc_socket(), Path::new("/run/cairn/cairn.sock"));
+        assert_eq!(config.gc.startup_delay, Duration::from_millis(100));
+        assert_eq!(config.metrics_socket(), None);
+    }
+
+    #[test]
+    fn values_out_of_range() {
+        for (key, value) in [
+            ("version", "2"),
+            ("root", "here"),
+            ("grpc.address", ""),
+            ("grpc.mode", "4096"),
+            ("gc.pause_threshold", "0.6"),
+            ("gc.startup_delay", "soon"),
+            ("gc.startup_delay", "-1s"),
+            ("gc.mutation_threshold", "-1"),
+            ("log.level", "info,=="),
+            ("log.format", "xml"),
+            ("metrics.address", "0.0.0.0:1"),
+            ("metrics.address", "localhost:1"),
+            ("metadata.engine", "bolt"),
+        ] {
+            let err = with(key, value).expect_err(key).to_string();
+            assert!(err.contains(key), "{err}");
+            assert!(err.contains("--test"), "{err}");
+        }
+    }
+
+    #[test]
+    fn values() {
+        let mode = with("grpc.mode", "0o660").unwrap().grpc.mode;
+        assert_eq!(mode, 0o660);
+        let uids = with("grpc.allowed_uids", "[]").unwrap().grpc.allowed_uids;
+        assert!(uids.is_empty());
+        let delay = with("gc.schedule_delay", "1m30s")
+            .unwrap()
+            .gc
+            .schedule_delay;
+        assert_eq!(delay, Duration::from_secs(90));
+        let whole = with("gc.pause_threshold", "0").unwrap();
+        assert!(whole.gc.pause_threshold.abs() < f64::EPSILON);
+        let socket = with("metrics.address", "/run/m.sock").unwrap();
+        assert_eq!(socket.metrics_socket(), Some("/run/m.sock".into()));
+    }
+}

@@ -1,0 +1,92 @@
+//! The log: to the journal with fields of its own, or to standard error as text or JSON.
+
+use std::{
+    io,
+    os::{linux::fs::MetadataExt, unix::ffi::OsStrExt},
+};
+
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt, layer::Layered, layer::SubscriberExt, reload,
+    util::SubscriberInitExt,
+};
+
+use crate::config::{self, Format};
+
+type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Writer = Box<dyn Layer<Filtered> + Send + Sync>;
+
+/// The running log, whose level and form can be changed.
+pub struct Log {
+    filter: reload::Handle<EnvFilter, Registry>,
+    writer: reload::Handle<Writer, Filtered>,
+}
+
+/// Starts logging.
+///
+/// # Errors
+/// When this process logs already, or a filter is malformed.
+pub fn start(config: &config::Log) -> Result<Log, String> {
+    let (filter, filter_handle) = reload::Layer::new(filter(config)?);
+    let (writer, writer_handle) = reload::Layer::new(writer(config.format));
+    let started = Registry::default().with(filter).with(writer).try_init();
+    started.map_err(|err| format!("cannot log: {err}"))?;
+    Ok(Log {
+        filter: filter_handle,
+        writer: writer_handle,
+    })
+}
+
+impl Log {
+    /// Goes on as `config` has it.
+    pub fn change(&self, config: &config::Log) -> Result<(), String> {
+        let filter = filter(config)?;
+        self.writer
+            .reload(writer(config.format))
+            .and_then(|()| self.filter.reload(filter))
+            .map_err(|err| err.to_string())
+    }
+}
+
+fn filter(config: &config::Log) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(&config.level).map_err(|err| format!("log.level: {err}"))
+}
+
+fn writer(format: Format) -> Writer {
+    let text = || -> Writer {
+        let ansi = rustix::termios::isatty(io::stderr());
+        fmt::layer().with_writer(io::stderr).with_ansi(ansi).boxed()
+    };
+    let journald = || {
+        let layer = tracing_journald::layer().ok()?;
+        let layer = layer
+            .with_field_prefix(Some("CAIRN".to_owned()))
+            .with_syslog_identifier("cairnd".to_owned());
+        Some(layer.boxed())
+    };
+    match format {
+        Format::Text => text(),
+        Format::Json => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .with_writer(io::stderr)
+            .boxed(),
+        // Without the journal's socket, whoever reads standard error shall read something.
+        Format::Journald => journald().unwrap_or_else(text),
+        Format::Auto if to_journal() => journald().unwrap_or_else(text),
+        Format::Auto => text(),
+    }
+}
+
+/// Whether standard error is the journal's own stream: a shell that a service started inherits the
+/// variable, but not the descriptor (systemd.exec(5), `$JOURNAL_STREAM`).
+fn to_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok(stat) = std::fs::metadata("/proc/self/fd/2") else {
+        return false;
+    };
+    format!("{}:{}", stat.st_dev(), stat.st_ino()).as_bytes() == stream.as_bytes()
+}

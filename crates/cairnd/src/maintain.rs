@@ -1,0 +1,279 @@
+//! What the daemon does when nobody asks: garbage collection and putting unpacked layers on the disk.
+//!
+//! Collections are scheduled by containerd's rules (its plugin `gc.scheduler`): a removal or enough
+//! changes make one due, and the time between two is such that no more than a chosen part of all time
+//! goes into them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use cairn_node::{GcReport, Node};
+use tokio::sync::{Notify, watch};
+use tracing::{debug, error, info};
+
+use crate::{config::Gc, metrics::Metrics};
+
+/// Shorter collections count as this long, or an empty store would be collected without end.
+const COLLECTION_MIN: Duration = Duration::from_millis(5);
+/// From a collection to the next while the pause threshold is 0.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// However low the pause threshold is.
+const INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What calls changed since the last collection.
+#[derive(Debug, Default)]
+pub struct Activity {
+    removals: AtomicU64,
+    changes: AtomicU64,
+    happened: Notify,
+}
+
+impl Activity {
+    /// A call changed something; `removal` when something may have lost what held it.
+    pub fn changed(&self, removal: bool) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        if removal {
+            self.removals.fetch_add(1, Ordering::Relaxed);
+        }
+        self.happened.notify_one();
+    }
+
+    fn take(&self) -> (u64, u64) {
+        let removals = self.removals.swap(0, Ordering::Relaxed);
+        (removals, self.changes.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// When the next collection is, and what counts towards it.
+#[derive(Debug)]
+struct Schedule {
+    next: Option<Instant>,
+    collected: bool,
+    removals: u64,
+    changes: u64,
+    time: Duration,
+    collections: u32,
+}
+
+impl Schedule {
+    fn start(gc: &Gc, now: Instant) -> Schedule {
+        Schedule {
+            next: (!gc.startup_delay.is_zero()).then(|| now + gc.startup_delay),
+            collected: false,
+            removals: 0,
+            changes: 0,
+            time: Duration::ZERO,
+            collections: 0,
+        }
+    }
+
+    fn due(&self, gc: &Gc) -> bool {
+        let enough = gc.mutation_threshold > 0 && self.changes >= gc.mutation_threshold;
+        !self.collected || self.removals > 0 || enough
+    }
+
+    /// Counts, and brings the next collection forward when that makes it urgent.
+    fn add(&mut self, gc: &Gc, (removals, changes): (u64, u64), now: Instant) {
+        self.removals += removals;
+        self.changes += changes;
+        let many = gc.deletion_threshold > 0 && self.removals >= gc.deletion_threshold;
+        let first = self.next.is_none() && {
+            let removed = gc.deletion_threshold == 0 && self.removals > 0;
+            let changed = gc.mutation_threshold > 0 && self.changes >= gc.mutation_threshold;
+            removed || changed
+        };
+        let soon = now + gc.schedule_delay;
+        if (many || first) && self.next.is_none_or(|next| next > soon) {
+            self.next = Some(soon);
+        }
+    }
+
+    fn collected(&mut self, gc: &Gc, took: Duration, now: Instant) {
+        self.collected = true;
+        self.removals = 0;
+        self.changes = 0;
+        self.time += took.max(COLLECTION_MIN);
+        self.collections += 1;
+        self.next = Some(now + self.interval(gc));
+    }
+
+    /// So long that collections of the usual length take the chosen part of all time.
+    fn interval(&self, gc: &Gc) -> Duration {
+        if gc.pause_threshold <= 0.0 || self.collections == 0 {
+            return INTERVAL;
+        }
+        let usual = (self.time / self.collections).as_secs_f64();
+        Duration::try_from_secs_f64(usual / gc.pause_threshold - usual)
+            .map_or(INTERVAL_MAX, |interval| interval.min(INTERVAL_MAX))
+    }
+}
+
+/// Collects garbage for as long as it is polled.
+pub async fn collect(
+    node: Node,
+    gc: watch::Receiver<Gc>,
+    activity: Arc<Activity>,
+    metrics: Option<Arc<Metrics>>,
+) {
+    let mut schedule = Schedule::start(&gc.borrow(), Instant::now());
+    loop {
+        let wait = async {
+            match schedule.next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let woken = tokio::select! {
+            () = wait => false,
+            () = activity.happened.notified() => true,
+        };
+        let gc = gc.borrow().clone();
+        schedule.add(&gc, activity.take(), Instant::now());
+        if woken {
+            continue;
+        }
+        if !schedule.due(&gc) {
+            schedule.next = Some(Instant::now() + schedule.interval(&gc));
+            continue;
+        }
+        let began = Instant::now();
+        let node = node.clone();
+        let result = tokio::task::spawn_blocking(move || node.gc(false)).await;
+        let report = match result {
+            Ok(Ok(report)) => Some(report),
+            Ok(Err(failure)) => {
+                error!(causes = failure.causes.join(": "), "{failure}");
+                None
+            }
+            Err(err) => {
+                error!("garbage collection was given up: {err}");
+                None
+            }
+        };
+        if let Some(metrics) = &metrics {
+            metrics.collected(report.as_ref(), began.elapsed());
+        }
+        if let Some(report) = report {
+            tell(&report);
+        }
+        schedule.collected(&gc, began.elapsed(), Instant::now());
+    }
+}
+
+/// A collection that found nothing is no news.
+fn tell(report: &GcReport) {
+    let counts = [
+        report.images,
+        report.content,
+        report.snapshots,
+        report.ingests,
+        report.leases,
+    ];
+    let [images, blobs, snapshots, ingests, leases] = counts.map(|count| count.removed);
+    let (bytes, ms) = (report.freed(), report.took.as_millis());
+    if counts.iter().all(|count| count.removed == 0) {
+        debug!(ms, "collected no garbage");
+    } else {
+        info!(
+            images,
+            blobs, snapshots, ingests, leases, bytes, ms, "collected garbage"
+        );
+    }
+}
+
+/// Puts layers that were unpacked `delay` ago on the disk, for as long as it is polled.
+pub async fn settle(node: Node, delay: Duration) {
+    // Twice, and a layer waits for half as long again at most.
+    let mut beats = tokio::time::interval((delay / 2).max(Duration::from_millis(100)));
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        let node = node.clone();
+        match tokio::task::spawn_blocking(move || node.settle(delay)).await {
+            Ok(Ok(true)) => debug!("unpacked layers are on the disk"),
+            Ok(Ok(false)) => {}
+            Ok(Err(failure)) => error!(causes = failure.causes.join(": "), "{failure}"),
+            Err(err) => error!("putting layers on the disk was given up: {err}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+
+    fn gc() -> Gc {
+        Layers::default().config().unwrap().gc
+    }
+
+    #[test]
+    fn the_first_comes_by_itself() {
+        let (gc, now) = (gc(), Instant::now());
+        let mut schedule = Schedule::start(&gc, now);
+        assert_eq!(schedule.next, Some(now + Duration::from_millis(100)));
+        assert!(schedule.due(&gc));
+        schedule.collected(&gc, Duration::ZERO, now);
+        // 5 ms are 2 % of 250 ms.
+        assert_eq!(schedule.next, Some(now + Duration::from_millis(245)));
+        assert!(!schedule.due(&gc));
+    }
+
+    #[test]
+    fn removals_wait_for_the_interval() {
+        let (gc, now) = (gc(), Instant::now());
+        let mut schedule = Schedule::start(&gc, now);
+        schedule.collected(&gc, Duration::from_millis(100), now);
+        schedule.add(&gc, (1, 1), now);
+        assert_eq!(schedule.next, Some(now + Duration::from_millis(4900)));
+        assert!(schedule.due(&gc));
+    }
+
+    #[test]
+    fn enough_removals_do_not_wait() {
+        let gc = Gc {
+            deletion_threshold: 2,
+            schedule_delay: Duration::from_millis(7),
+            ..gc()
+        };
+        let now = Instant::now();
+        let mut schedule = Schedule::start(&gc, now);
+        schedule.collected(&gc, Duration::from_secs(1), now);
+        schedule.add(&gc, (1, 1), now);
+        assert!(schedule.next.unwrap() > now + Duration::from_secs(40));
+        schedule.add(&gc, (1, 1), now);
+        assert_eq!(schedule.next, Some(now + Duration::from_millis(7)));
+    }
+
+    #[test]
+    fn changes_alone_make_one_due() {
+        let (gc, now) = (gc(), Instant::now());
+        let mut schedule = Schedule::start(&gc, now);
+        schedule.collected(&gc, Duration::ZERO, now);
+        schedule.add(&gc, (0, 99), now);
+        assert!(!schedule.due(&gc));
+        schedule.add(&gc, (0, 1), now);
+        assert!(schedule.due(&gc));
+    }
+
+    #[test]
+    fn without_a_first_the_first_removal_starts_it() {
+        let gc = Gc {
+            startup_delay: Duration::ZERO,
+            ..gc()
+        };
+        let now = Instant::now();
+        let mut schedule = Schedule::start(&gc, now);
+        assert_eq!(schedule.next, None);
+        schedule.add(&gc, (0, 1), now);
+        assert_eq!(schedule.next, None);
+        schedule.add(&gc, (1, 1), now);
+        assert_eq!(schedule.next, Some(now));
+    }
+}

@@ -1,0 +1,93 @@
+//! What is stored, counted over all namespaces.
+
+use cairn_meta::{View, schema};
+use cairn_node::Node;
+use cairn_types::SnapshotKind;
+use metrics::{describe_gauge, gauge};
+
+use super::set as set_count;
+
+pub(super) fn describe() {
+    describe_gauge!("cairn_content_blobs", "Blobs.");
+    describe_gauge!("cairn_content_bytes", "Bytes of all blobs.");
+    describe_gauge!("cairn_snapshots", "Snapshots, by kind.");
+    describe_gauge!(
+        "cairn_snapshot_bytes",
+        "Bytes on disk of committed snapshots."
+    );
+    describe_gauge!(
+        "cairn_snapshots_not_durable",
+        "Unpacked layers not yet put on the disk."
+    );
+    describe_gauge!("cairn_images", "Images.");
+    describe_gauge!("cairn_leases", "Leases.");
+    describe_gauge!("cairn_inflight", "Unfinished work, by kind.");
+    describe_gauge!("cairn_disk_free_bytes", "Bytes free where the store is.");
+}
+
+/// What was counted.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    blobs: u64,
+    blob_bytes: u64,
+    active: u64,
+    views: u64,
+    committed: u64,
+    snapshot_bytes: u64,
+    not_durable: u64,
+    images: u64,
+    leases: u64,
+    ingests: u64,
+    free: Option<u64>,
+}
+
+/// Counts; for a thread that may wait.
+pub(super) fn count(node: &Node) -> Result<Found, cairn_meta::Error> {
+    let mut found = Found::default();
+    node.meta().read(|records| {
+        for (_, blob) in records.scan(&schema::BLOBS, &())? {
+            found.blobs += 1;
+            found.blob_bytes += blob.size;
+        }
+        for (_, snapshot) in records.scan(&schema::SNAPSHOTS, &())? {
+            match snapshot.kind {
+                SnapshotKind::Active => found.active += 1,
+                SnapshotKind::View => found.views += 1,
+                SnapshotKind::Committed => {
+                    found.committed += 1;
+                    found.snapshot_bytes += snapshot.usage.bytes;
+                    found.not_durable += u64::from(!snapshot.durable);
+                }
+            }
+        }
+        found.images = records.scan(&schema::IMAGES, &())?.len() as u64;
+        found.leases = records.scan(&schema::LEASES, &())?.len() as u64;
+        found.ingests = records.scan(&schema::INGESTS, &())?.len() as u64;
+        Ok::<(), cairn_meta::Error>(())
+    })?;
+    let stat = rustix::fs::statvfs(node.root()).ok();
+    found.free = stat.map(|stat| stat.f_bavail * stat.f_frsize);
+    Ok(found)
+}
+
+impl Found {
+    pub(super) fn set(&self) {
+        set_count(&gauge!("cairn_content_blobs"), self.blobs);
+        set_count(&gauge!("cairn_content_bytes"), self.blob_bytes);
+        for (kind, count) in [
+            ("active", self.active),
+            ("view", self.views),
+            ("committed", self.committed),
+        ] {
+            set_count(&gauge!("cairn_snapshots", "kind" => kind), count);
+        }
+        set_count(&gauge!("cairn_snapshot_bytes"), self.snapshot_bytes);
+        set_count(&gauge!("cairn_snapshots_not_durable"), self.not_durable);
+        set_count(&gauge!("cairn_images"), self.images);
+        set_count(&gauge!("cairn_leases"), self.leases);
+        set_count(&gauge!("cairn_inflight", "kind" => "ingest"), self.ingests);
+        if let Some(free) = self.free {
+            set_count(&gauge!("cairn_disk_free_bytes"), free);
+        }
+    }
+}

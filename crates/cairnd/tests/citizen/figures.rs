@@ -1,0 +1,117 @@
+//! Figures and health, as Prometheus and probes read them.
+
+use crate::daemon::{Place, get, put, wait_for};
+
+fn value(text: &str, series: &str) -> Option<f64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
+        .map(|value| value.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn figures_of_calls_store_and_process() {
+    let place = Place::with(
+        "[metrics]\naddress = \"metrics.sock\"\ncontainerd_names = true\n\
+         [gc]\nstartup_delay = \"0\"\n",
+    );
+    let daemon = place.start();
+    let channel = place.channel().await;
+    put(&channel, b"seven b").await.unwrap();
+    place.version().await.unwrap();
+    let mut unknown = tonic::client::Grpc::new(channel.clone());
+    unknown.ready().await.unwrap();
+    let path = http::uri::PathAndQuery::from_static("/no.Such/Method");
+    let codec = tonic_health_codec();
+    let err = unknown
+        .unary(tonic::Request::new(()), path, codec)
+        .await
+        .unwrap_err();
+    assert_eq!(err.code(), tonic::Code::Unimplemented);
+
+    let socket = place.path("run/metrics.sock");
+    let (status, text) = wait_for("the figures of the calls", || {
+        let (status, text) = get(&socket, "/metrics");
+        text.contains("grpc_code=\"Unimplemented\"")
+            .then_some((status, text))
+    });
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    let call = "grpc_type=\"bidi_stream\",grpc_service=\"containerd.services.content.v1.Content\",\
+                grpc_method=\"Write\"";
+    for (series, expected) in [
+        (format!("grpc_server_started_total{{{call}}}"), 1.0),
+        (
+            format!("grpc_server_handled_total{{{call},grpc_code=\"OK\"}}"),
+            1.0,
+        ),
+        (format!("grpc_server_msg_received_total{{{call}}}"), 1.0),
+        (format!("grpc_server_handling_seconds_count{{{call}}}"), 1.0),
+        (
+            format!("grpc_server_handling_seconds_bucket{{{call},le=\"+Inf\"}}"),
+            1.0,
+        ),
+        ("cairn_content_blobs".to_owned(), 1.0),
+        ("cairn_content_bytes".to_owned(), 7.0),
+        ("cairn_snapshots{kind=\"committed\"}".to_owned(), 0.0),
+        ("cairn_images".to_owned(), 0.0),
+        ("cairn_leases".to_owned(), 0.0),
+        ("cairn_gc_runs_total{result=\"ok\"}".to_owned(), 0.0),
+        ("cairn_build_info{version=\"0.1.0\"}".to_owned(), 1.0),
+        (
+            "containerd_build_info_total{version=\"0.1.0\",revision=\"\"}".to_owned(),
+            1.0,
+        ),
+    ] {
+        assert_eq!(value(&text, &series), Some(expected), "{series} in\n{text}");
+    }
+    for series in [
+        "process_cpu_seconds_total",
+        "process_open_fds",
+        "process_max_fds",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+        "cairn_disk_free_bytes",
+    ] {
+        assert!(
+            value(&text, series).unwrap_or_default() > 0.0,
+            "{series} in\n{text}"
+        );
+    }
+    // What a client calls by a name of its own is no label.
+    assert!(!text.contains("no.Such"), "{text}");
+    let (_, same) = get(&socket, "/v1/metrics");
+    assert!(same.contains("cairn_build_info"));
+    assert_eq!(
+        get(&socket, "/healthz"),
+        ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned())
+    );
+    assert_eq!(get(&socket, "/").0, "HTTP/1.1 404 Not Found");
+    drop(daemon);
+}
+
+/// A codec of messages without fields.
+fn tonic_health_codec() -> impl tonic::codec::Codec<Encode = (), Decode = ()> {
+    tonic_prost::ProstCodec::<(), ()>::default()
+}
+
+#[test]
+fn a_port_of_this_machine_will_do() {
+    let place = Place::new();
+    let mut command = place.command();
+    command.args(["--metrics-address", "127.0.0.1:0"]);
+    let daemon = place.start_as(command);
+    let line = daemon.logged("serving metrics at ");
+    let (_, address) = line.rsplit_once(' ').unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    use std::io::{Read, Write};
+    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("ok\n"), "{answer}");
+}
+
+#[test]
+fn there_are_none_unless_wanted() {
+    let place = Place::new();
+    let _daemon = place.start();
+    assert!(!place.path("run/metrics.sock").exists());
+}

@@ -1,0 +1,120 @@
+//! What is logged of a call, and where to.
+
+use std::{
+    fs,
+    os::{linux::fs::MetadataExt, unix::net::UnixDatagram},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::daemon::{PATIENCE, Place, quiet};
+
+#[tokio::test]
+async fn a_call_says_who_what_and_how_long() {
+    let place = Place::new();
+    let mut command = place.command();
+    command.args(["--log-format", "json", "--log-level", "info,cairnd=debug"]);
+    let daemon = place.start_as(command);
+    place.version().await.unwrap();
+    let line = daemon.logged("answered");
+    let line: Value = serde_json::from_str(&line).unwrap_or_else(|err| panic!("{err}: {line}"));
+    assert_eq!(line["level"], "DEBUG");
+    assert_eq!(line["code"], "OK");
+    assert!(line["ms"].as_f64().unwrap() > 0.0, "{line}");
+    let call = &line["span"];
+    assert_eq!(
+        call["rpc"],
+        "/containerd.services.version.v1.Version/Version"
+    );
+    assert_eq!(call["namespace"], "citizens");
+    assert_eq!(call["peer_uid"], 0);
+    assert_eq!(call["peer_pid"], std::process::id());
+    assert_eq!(call["request"], 1);
+}
+
+#[tokio::test]
+async fn calls_are_no_news_by_default() {
+    let place = Place::new();
+    let daemon = place.start();
+    place.version().await.unwrap();
+    assert!(!daemon.log().contains("answered"), "{}", daemon.log());
+}
+
+#[test]
+fn the_journal_gets_fields() {
+    let place = Place::new();
+    let journal = place.path("journal");
+    fs::create_dir(&journal).unwrap();
+    let socket = UnixDatagram::bind(journal.join("socket")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let stderr = fs::File::create(place.path("stderr")).unwrap();
+    let stat = stderr.metadata().unwrap();
+    // The journal's socket has one address only, so the daemon sees another /run.
+    let script = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal \
+                  && mount --bind \"$1\" /run/systemd/journal && shift && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(&journal);
+    let plain = place.command();
+    command.arg(plain.get_program()).args(plain.get_args());
+    quiet(&mut command);
+    command.env(
+        "JOURNAL_STREAM",
+        format!("{}:{}", stat.st_dev(), stat.st_ino()),
+    );
+    let mut child = command.stderr(Stdio::from(stderr)).spawn().unwrap();
+    let mut entry = vec![0; 64 << 10];
+    let told = loop {
+        let len = socket.recv(&mut entry).expect("an entry");
+        let text = String::from_utf8_lossy(&entry[..len]).into_owned();
+        if text.contains("serving at") {
+            break text;
+        }
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for field in [
+        "PRIORITY",
+        "SYSLOG_IDENTIFIER",
+        "CAIRN_ROOT",
+        "CAIRN_MS",
+        "MESSAGE",
+    ] {
+        assert!(
+            told.lines().any(|line| line.starts_with(field)),
+            "no {field} in\n{told}"
+        );
+    }
+    assert_eq!(fs::read_to_string(place.path("stderr")).unwrap(), "");
+}
+
+#[test]
+fn a_descriptor_that_is_not_the_journals_gets_text() {
+    let place = Place::new();
+    let mut command = place.command();
+    command.env("JOURNAL_STREAM", "1:1");
+    place.start_as(command);
+}
+
+#[test]
+fn hangup_reads_the_log_and_gc_tables_again() {
+    let place = Place::new();
+    let daemon = place.start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    fs::write(place.path("config.toml"), "[log]\nlevel = \"debug\"\n").unwrap();
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.logged("read the configuration again");
+    runtime.block_on(place.version()).unwrap();
+    daemon.logged("answered");
+    fs::write(place.path("config.toml"), "[log]\nlevle = \"error\"\n").unwrap();
+    daemon.signal(rustix::process::Signal::HUP);
+    let line = daemon.logged("the configuration stays as it is");
+    assert!(line.contains("ERROR"), "{line}");
+    let before = daemon.log().matches("answered").count();
+    runtime.block_on(place.version()).unwrap();
+    crate::daemon::wait_for("a line at debug", || {
+        (daemon.log().matches("answered").count() > before).then_some(())
+    });
+}
