@@ -19,7 +19,7 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::{Notify, watch};
 use tonic::{Code, Status, body::Body, transport::server::UdsConnectInfo};
 use tower::{Layer, Service};
-use tracing::{Instrument, Span, debug, error, field::Empty, warn};
+use tracing::{Instrument, Span, debug, error, warn};
 
 use crate::{
     maintain::Activity,
@@ -162,31 +162,21 @@ impl Calls {
         let path = request.uri().path();
         let known = shared.methods.get(path).unwrap_or(&shared.unknown).clone();
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
+        let header = |name| {
+            let value = request.headers().get(name)?;
+            value.to_str().ok()
+        };
+        let peer = peer(request);
         // At the level of errors, so that whatever is logged inside names its call.
         let span = tracing::error_span!(
             "call",
             request = id,
             rpc = path,
-            namespace = Empty,
-            lease = Empty,
-            peer_pid = Empty,
-            peer_uid = Empty,
+            namespace = header("containerd-namespace"),
+            lease = header("containerd-lease"),
+            peer_pid = peer.and_then(|peer| peer.pid()),
+            peer_uid = peer.map(|peer| peer.uid()),
         );
-        for (field, header) in [
-            ("namespace", "containerd-namespace"),
-            ("lease", "containerd-lease"),
-        ] {
-            let value = request.headers().get(header);
-            if let Some(value) = value.and_then(|value| value.to_str().ok()) {
-                span.record(field, value);
-            }
-        }
-        if let Some(peer) = peer(request) {
-            span.record("peer_uid", peer.uid());
-            if let Some(pid) = peer.pid() {
-                span.record("peer_pid", pid);
-            }
-        }
         if let Some(figures) = &known.figures {
             figures.started.increment(1);
         }
@@ -266,10 +256,10 @@ impl Call {
         match code {
             Code::Ok => debug!(code = name, ms, "answered"),
             Code::Internal | Code::Unknown | Code::DataLoss | Code::ResourceExhausted => {
-                error!(code = name, ms, "{}", message.escape_debug());
+                error!(code = name, ms, "{message}");
             }
-            Code::PermissionDenied => warn!(code = name, ms, "{}", message.escape_debug()),
-            _ => debug!(code = name, ms, "{}", message.escape_debug()),
+            Code::PermissionDenied => warn!(code = name, ms, "{message}"),
+            _ => debug!(code = name, ms, "{message}"),
         }
         if let Some(figures) = &self.known.figures {
             figures.handled(code, took);

@@ -1,4 +1,4 @@
-//! The configuration: what the keys mean. Where their values come from is [`layers`]' matter.
+//! The configuration: what the keys mean. Where their values come from is the matter of `layers`.
 //!
 //! `default.toml` is the list of all keys: what is not there is refused everywhere, and its text is
 //! what `cairnd config default` prints.

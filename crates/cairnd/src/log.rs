@@ -6,8 +6,8 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt, layer::Layered, layer::SubscriberExt, reload,
-    util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::Layered, layer::SubscriberExt,
+    reload, util::SubscriberInitExt,
 };
 
 use crate::config::{self, Format};
@@ -47,8 +47,16 @@ impl Log {
     }
 }
 
+/// A plain level is about this program: the frames of every connection are asked for by name.
 fn filter(config: &config::Log) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(&config.level).map_err(|err| format!("log.level: {err}"))
+    let level = &config.level;
+    let filter = match level.parse::<LevelFilter>() {
+        Ok(plain) if plain >= LevelFilter::DEBUG => {
+            format!("{level},h2=info,hyper=info,hyper_util=info,tonic=info,tower=info")
+        }
+        _ => level.clone(),
+    };
+    EnvFilter::try_new(filter).map_err(|err| format!("log.level: {err}"))
 }
 
 fn writer(format: Format) -> Writer {

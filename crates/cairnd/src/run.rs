@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     calls::Calls,
-    config::{Config, DEFAULT, Engine, Gc, Log as LogConfig},
+    config::{Config, DEFAULT, Engine, Gc},
     endpoint::Endpoint,
     listen::{self, Listening, Owner},
     log::{self, Log},
@@ -270,9 +270,16 @@ impl Daemon<'_> {
         notify::reloading();
         let read = self.flags.layers().and_then(|layers| layers.config());
         let changed = read.map_err(|err| err.to_string()).and_then(|read| {
-            let log: &LogConfig = &read.log;
-            self.log.change(log)?;
-            gc.send_replace(read.gc);
+            self.log.change(&read.log)?;
+            gc.send_replace(read.gc.clone());
+            let same = Config {
+                log: self.config.log.clone(),
+                gc: self.config.gc.clone(),
+                ..read
+            };
+            if same != *self.config {
+                warn!("of what changed, all but [log] and [gc] has to wait for the next start");
+            }
             Ok(())
         });
         match changed {

@@ -103,11 +103,14 @@ fn hangup_reads_the_log_and_gc_tables_again() {
     let place = Place::new();
     let daemon = place.start();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    fs::write(place.path("config.toml"), "[log]\nlevel = \"debug\"\n").unwrap();
+    let debug = "drain_timeout = \"1s\"\n[log]\nlevel = \"debug\"\n";
+    fs::write(place.path("config.toml"), debug).unwrap();
     daemon.signal(rustix::process::Signal::HUP);
     daemon.logged("read the configuration again");
+    daemon.logged("has to wait for the next start");
     runtime.block_on(place.version()).unwrap();
     daemon.logged("answered");
+    assert!(!daemon.log().contains("h2::"), "{}", daemon.log());
     fs::write(place.path("config.toml"), "[log]\nlevle = \"error\"\n").unwrap();
     daemon.signal(rustix::process::Signal::HUP);
     let line = daemon.logged("the configuration stays as it is");

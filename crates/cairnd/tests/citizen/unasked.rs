@@ -1,9 +1,14 @@
 //! What happens without a call.
 
+use std::fs;
+
+use cairn_node::{EngineKind, ImportRequest, Node, NodeOptions, Silent, Source};
 use cairn_proto::containerd::services::content::v1::{InfoRequest, content_client::ContentClient};
+use cairn_types::{Digest, Namespace};
+use serde_json::json;
 use tonic::{Code, transport::Channel};
 
-use crate::daemon::{PATIENCE, Place, put, request};
+use crate::daemon::{PATIENCE, Place, get, put, request};
 
 async fn exists(channel: &Channel, digest: &str) -> bool {
     let info = InfoRequest {
@@ -70,4 +75,88 @@ async fn the_start_brings_the_collector() {
     assert!(daemon.stop().success());
     let _daemon = place.start();
     gone(&place.channel().await, &blob).await;
+}
+
+/// Imports an image as the command line does, and ends before its layer is on the disk.
+fn import(place: &Place) {
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(4);
+    header.set_mode(0o644);
+    layer
+        .append_data(&mut header, "file", &b"text"[..])
+        .unwrap();
+    let layer = layer.into_inner().unwrap();
+    let layout = place.path("layout");
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let blob = |kind: &str, bytes: &[u8]| {
+        let digest = Digest::sha256(bytes);
+        fs::write(blobs.join(digest.hex()), bytes).unwrap();
+        let media_type = format!("application/vnd.oci.image.{kind}");
+        json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()})
+    };
+    let host = cairn_types::Platform::host();
+    let config = json!({
+        "os": host.os,
+        "architecture": host.architecture,
+        "rootfs": {"type": "layers", "diff_ids": [Digest::sha256(&layer).to_string()]},
+    });
+    let manifest = json!({
+        "schemaVersion": 2,
+        "config": blob("config.v1+json", config.to_string().as_bytes()),
+        "layers": [blob("layer.v1.tar", &layer)],
+    });
+    let mut listed = blob("manifest.v1+json", manifest.to_string().as_bytes());
+    listed["annotations"] = json!({"org.opencontainers.image.ref.name": "localhost/t:one"});
+    let index = json!({"schemaVersion": 2, "manifests": [listed]});
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    fs::write(
+        layout.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .unwrap();
+    let options = NodeOptions {
+        root: place.path("root"),
+        engine: EngineKind::Redb,
+    };
+    let node = Node::open(options).unwrap();
+    let ns = Namespace::parse("citizens").unwrap();
+    let request = ImportRequest::new(ns, Source::Path(layout));
+    node.import(request, &Silent).unwrap();
+}
+
+/// Whether there is a snapshot, and whether a power cut would take it.
+fn snapshots(place: &Place) -> (bool, bool) {
+    let (_, text) = get(&place.path("run/metrics.sock"), "/metrics");
+    let one = |series: &str| text.lines().any(|line| line == format!("{series} 1"));
+    (
+        one("cairn_snapshots{kind=\"committed\"}"),
+        one("cairn_snapshots_not_durable"),
+    )
+}
+
+const NO_GC: &str = "[gc]\nstartup_delay = \"0\"\nmutation_threshold = 0\n\
+                     [metrics]\naddress = \"metrics.sock\"\n";
+
+#[test]
+fn layers_are_put_on_the_disk() {
+    let place = Place::with(&format!("{NO_GC}[unpack]\nsettle_delay = \"300ms\"\n"));
+    import(&place);
+    let mut command = place.command();
+    command.args(["--log-level", "debug"]);
+    let daemon = place.start_as(command);
+    daemon.logged("unpacked layers are on the disk");
+    assert_eq!(snapshots(&place), (true, false));
+}
+
+#[test]
+fn layers_are_put_on_the_disk_in_the_end() {
+    let place = Place::with(&format!("{NO_GC}[unpack]\nsettle_delay = \"1h\"\n"));
+    import(&place);
+    let mut daemon = place.start();
+    assert_eq!(snapshots(&place), (true, true));
+    assert!(daemon.stop().success());
+    let _daemon = place.start();
+    assert_eq!(snapshots(&place), (true, false));
 }
