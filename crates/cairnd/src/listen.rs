@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -25,6 +25,8 @@ use tracing::{error, warn};
 const PUBLIC: &str = "public";
 /// How long accepting rests when it fails for want of descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
+/// How often that is said.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Who may open a socket.
 #[derive(Clone, Copy, Debug)]
@@ -182,7 +184,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 pub struct Incoming {
     listener: UnixListener,
     resting: Option<Pin<Box<Sleep>>>,
-    complained: bool,
+    complained: Option<Instant>,
 }
 
 impl Incoming {
@@ -191,7 +193,7 @@ impl Incoming {
         Incoming {
             listener,
             resting: None,
-            complained: false,
+            complained: None,
         }
     }
 }
@@ -207,12 +209,15 @@ impl Stream for Incoming {
             }
             match std::task::ready!(self.listener.poll_accept(cx)) {
                 Ok((stream, _)) => {
-                    self.complained = false;
                     return Poll::Ready(Some(Ok(stream)));
                 }
                 Err(err) => {
-                    // Once for each time that it lasts.
-                    if !std::mem::replace(&mut self.complained, true) {
+                    // It may come and go with every connection that is closed.
+                    if self
+                        .complained
+                        .is_none_or(|at| at.elapsed() > COMPLAIN_EVERY)
+                    {
+                        self.complained = Some(Instant::now());
                         error!("cannot accept a connection: {err}");
                     }
                     self.resting = Some(Box::pin(sleep(REST)));

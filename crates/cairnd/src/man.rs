@@ -11,6 +11,12 @@ use crate::{config::DEFAULT, options::Options};
 /// What the flags do not tell, as name and text of a section.
 const SECTIONS: &[(&str, &str)] = &[
     (
+        "COMMANDS",
+        "config default: print every key with its default.\n\
+         config dump: print every key with its value and where that comes from.\n\
+         config check: say whether the daemon would start with it.",
+    ),
+    (
         "SOCKET",
         "Clients connect to /run/cairn/cairn.sock. Whoever is served there is root in all but name: the \
          socket has mode 0600, and of those who can open it only users in grpc.allowed_uids are \
@@ -72,7 +78,6 @@ fn daemon(out: &mut Vec<u8>) -> std::io::Result<()> {
     man.render_name_section(out)?;
     man.render_synopsis_section(out)?;
     man.render_options_section(out)?;
-    man.render_subcommands_section(out)?;
     let mut roff = Roff::new();
     for (name, text) in SECTIONS {
         roff.control("SH", [*name]);

@@ -2,6 +2,7 @@
 //! sockets, figures, and what it does unasked.
 
 mod config;
+mod crowds;
 mod daemon;
 mod figures;
 mod logs;
