@@ -62,14 +62,16 @@ fn units_are_well_formed() {
     // Where they will be, their programs are there; here the program lies elsewhere.
     let work = TempDir::new().expect("temporary directory");
     let binary = daemon_binary();
-    for name in ["cairnd.service", "cairnd.socket"] {
+    let names = ["cairnd.service", "cairnd.socket", "cairnd-backend.socket"];
+    for name in names {
         let unit = fs::read_to_string(units().join(name)).expect("unit");
         let unit = unit.replace("/usr/bin/cairnd", text(&binary));
         fs::write(work.path().join(name), unit).expect("copy");
     }
-    let path = |name| work.path().join(name);
-    let (service, socket) = (path("cairnd.service"), path("cairnd.socket"));
-    let told = analyze(&["verify", "--man=no", text(&service), text(&socket)]);
+    let paths = names.map(|name| work.path().join(name));
+    let mut arguments = vec!["verify", "--man=no"];
+    arguments.extend(paths.iter().map(|path| text(path)));
+    let told = analyze(&arguments);
     // It warns of what it does not know, and says so with success.
     assert_eq!(succeeds(&told), "");
 }
