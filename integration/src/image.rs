@@ -286,6 +286,16 @@ impl Layer {
         self
     }
 
+    /// A hard link of the mode that [`file`](Layer::file) gives: peers set a link's mode on what it
+    /// links to.
+    pub fn hard_link(mut self, path: &str, target: &str) -> Layer {
+        let mut header = Layer::header(tar::EntryType::Link, 0o644, 0, 0, MTIME);
+        self.builder()
+            .append_link(&mut header, path, target)
+            .expect("link");
+        self
+    }
+
     /// The whole tar.
     pub fn finish(mut self) -> Vec<u8> {
         self.builder

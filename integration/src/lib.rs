@@ -6,7 +6,9 @@
 // Helpers of tests fail by panicking; the panic names what went wrong.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod both;
 pub mod cairn;
+pub mod daemon;
 pub mod fault;
 pub mod fixture;
 pub mod image;

@@ -129,13 +129,18 @@ impl Containerd {
         images
     }
 
-    fn ctr(&self, arguments: &[&str]) -> Output {
+    /// `ctr` with these arguments, not yet started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ctr");
         command
             .arg("--address")
             .arg(self.work.path().join("sock"))
             .args(arguments);
-        command.output().expect("start ctr")
+        command
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("start ctr")
     }
 
     /// Runs `ctr` against it and expects success.

@@ -1,0 +1,168 @@
+//! `cairnd` as a service manager starts it, and Debian's `ctr` as its client.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::cairn::Cairn;
+
+/// How long a daemon may take to start, to stop, or to do what a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A daemon on a root and a socket in a temporary directory.
+pub struct Daemon {
+    work: TempDir,
+    process: Child,
+}
+
+impl Default for Daemon {
+    fn default() -> Daemon {
+        Daemon::start()
+    }
+}
+
+impl Daemon {
+    /// Starts it on an empty root and waits until it answers.
+    pub fn start() -> Daemon {
+        let work = TempDir::new().expect("temporary directory");
+        let process = spawn(work.path());
+        let daemon = Daemon { work, process };
+        daemon.wait();
+        daemon
+    }
+
+    /// Starts another one on the same root; the last must have ended.
+    pub fn restart(&mut self) {
+        self.process = spawn(self.work.path());
+        self.wait();
+    }
+
+    fn wait(&self) {
+        let started = Instant::now();
+        while !self.ctr(&["version"]).status.success() {
+            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+            assert!(started.elapsed() < PATIENCE, "no answer:\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A path beside the root.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.work.path().join(name)
+    }
+
+    /// `ctr` with these arguments, not yet started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ctr");
+        command
+            .arg("--address")
+            .arg(self.path("sock"))
+            .args(arguments)
+            .env_remove("CONTAINERD_NAMESPACE");
+        command
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("start ctr")
+    }
+
+    /// Runs `ctr` and expects success; what it printed.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let done = self.attempt(arguments);
+        done.unwrap_or_else(|said| panic!("ctr {arguments:?}: {said}"))
+    }
+
+    /// Runs `ctr`; what it printed, on stderr when it fails.
+    pub fn attempt(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.ctr(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
+    }
+
+    /// Ends it without a word.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("kill");
+        self.process.wait().expect("wait");
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn stop(&mut self) -> ExitStatus {
+        let id = self.process.id().to_string();
+        let told = Command::new("kill").arg(id).status().expect("kill");
+        assert!(told.success());
+        let asked = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(asked.elapsed() < PATIENCE, "it does not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !so() {
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Mounts below the temporary directory.
+    pub fn mounts(&self) -> Vec<String> {
+        mounts_below(self.work.path())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        for mount in self.mounts().iter().rev() {
+            let _ = Command::new("umount").arg(mount).status();
+        }
+    }
+}
+
+fn spawn(work: &Path) -> Child {
+    let binary = Cairn::binary().with_file_name("cairnd");
+    assert!(
+        binary.exists(),
+        "{} is not built: cargo build -p cairnd",
+        binary.display()
+    );
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(work.join("log"))
+        .expect("log");
+    let mut command = Command::new(binary);
+    command.arg("--root").arg(work.join("root"));
+    command.arg("--state").arg(work.join("state"));
+    command.arg("--address").arg(work.join("sock"));
+    command
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("start cairnd")
+}
+
+fn mounts_below(path: &Path) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    points
+        .filter(|point| Path::new(point).starts_with(path))
+        .map(str::to_owned)
+        .collect()
+}
