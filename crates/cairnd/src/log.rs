@@ -15,10 +15,10 @@ use crate::config::{self, Format};
 type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
 type Writer = Box<dyn Layer<Filtered> + Send + Sync>;
 
-/// The running log, whose level and form can be changed.
+/// The running log, whose level can be changed. Its form cannot: calls under way carry their fields in
+/// the form that they began with, and the writer of another form panics where it finds none.
 pub struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
-    writer: reload::Handle<Writer, Filtered>,
 }
 
 /// Starts logging.
@@ -27,23 +27,19 @@ pub struct Log {
 /// When this process logs already, or a filter is malformed.
 pub fn start(config: &config::Log) -> Result<Log, String> {
     let (filter, filter_handle) = reload::Layer::new(filter(config)?);
-    let (writer, writer_handle) = reload::Layer::new(writer(config.format));
-    let started = Registry::default().with(filter).with(writer).try_init();
+    let registry = Registry::default().with(filter);
+    let started = registry.with(writer(config.format)).try_init();
     started.map_err(|err| format!("cannot log: {err}"))?;
     Ok(Log {
         filter: filter_handle,
-        writer: writer_handle,
     })
 }
 
 impl Log {
-    /// Goes on as `config` has it.
+    /// Goes on at the level that `config` has.
     pub fn change(&self, config: &config::Log) -> Result<(), String> {
         let filter = filter(config)?;
-        self.writer
-            .reload(writer(config.format))
-            .and_then(|()| self.filter.reload(filter))
-            .map_err(|err| err.to_string())
+        self.filter.reload(filter).map_err(|err| err.to_string())
     }
 }
 

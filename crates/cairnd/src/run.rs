@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     calls::Calls,
-    config::{Config, DEFAULT, Engine, Gc},
+    config::{self, Config, DEFAULT, Engine, Gc},
     endpoint::Endpoint,
     listen::{self, Listening, Owner},
     log::{self, Log},
@@ -265,7 +265,7 @@ impl Daemon<'_> {
         Ok(Some(metrics))
     }
 
-    /// Reads `[log]` and `[gc]` again; with anything wrong all stays as it is.
+    /// Reads `log.level` and `[gc]` again; with anything wrong all stays as it is.
     fn reload(&self, gc: &watch::Sender<Gc>, address: &str) {
         notify::reloading();
         let read = self.flags.layers().and_then(|layers| layers.config());
@@ -273,12 +273,15 @@ impl Daemon<'_> {
             self.log.change(&read.log)?;
             gc.send_replace(read.gc.clone());
             let same = Config {
-                log: self.config.log.clone(),
+                log: config::Log {
+                    level: self.config.log.level.clone(),
+                    ..read.log
+                },
                 gc: self.config.gc.clone(),
                 ..read
             };
             if same != *self.config {
-                warn!("of what changed, all but [log] and [gc] has to wait for the next start");
+                warn!("of what changed, all but log.level and [gc] has to wait for the next start");
             }
             Ok(())
         });
