@@ -4,8 +4,8 @@ use cairn_node::Caller;
 use cairn_types::Namespace;
 use tonic::{Request, Status, metadata::MetadataMap};
 
-const NAMESPACE: &str = "containerd-namespace";
-const LEASE: &str = "containerd-lease";
+pub(crate) const NAMESPACE: &str = "containerd-namespace";
+pub(crate) const LEASE: &str = "containerd-lease";
 
 /// The caller of a request that needs a namespace.
 ///

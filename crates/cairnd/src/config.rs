@@ -37,6 +37,7 @@ pub struct Config {
     #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,
     pub grpc: Grpc,
+    pub backend: Backend,
     pub log: Log,
     pub metrics: Metrics,
     pub unpack: Unpack,
@@ -56,6 +57,14 @@ pub struct Grpc {
     #[serde(deserialize_with = "mode")]
     pub mode: u32,
     pub allowed_uids: Vec<u32>,
+}
+
+/// The socket of containerd.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Backend {
+    pub address: String,
 }
 
 /// What is logged, and how.
@@ -139,6 +148,12 @@ impl Config {
     /// The socket of the API.
     pub fn grpc_socket(&self) -> PathBuf {
         self.state.join(&self.grpc.address)
+    }
+
+    /// The socket of containerd, when it is wanted.
+    pub fn backend_socket(&self) -> Option<PathBuf> {
+        let address = &self.backend.address;
+        (!address.is_empty()).then(|| self.state.join(address))
     }
 
     /// A path of [`Config::metrics`], when it is one.
@@ -255,6 +270,7 @@ mod tests {
         assert_eq!(config.grpc_socket(), Path::new("/run/cairn/cairn.sock"));
         assert_eq!(config.gc.startup_delay, Duration::from_millis(100));
         assert_eq!(config.metrics_socket(), None);
+        assert_eq!(config.backend_socket(), None);
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! - [`calls`] surrounds every call, [`methods`] knows them all; [`maintain`] is what happens unasked;
 //! - [`log`], [`metrics`], [`endpoint`] and [`notify`] are for those who run it;
 //! - [`service`] has one file for each service of the API; they parse, call the node and convert;
+//! - [`backend`] serves another socket, for containerd itself, with the same services;
 //! - [`caller`], [`status`] and [`convert`] are what all of them share.
 //!
 //! A library with a thin main, so that the command line can have the same server in its own process.
 
+pub mod backend;
 pub mod caller;
 pub mod calls;
 pub mod config;

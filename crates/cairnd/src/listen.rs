@@ -23,6 +23,8 @@ use tracing::{error, warn};
 
 /// What systemd calls the socket of clients (`FileDescriptorName=`).
 const PUBLIC: &str = "public";
+/// What systemd calls the socket of containerd.
+const BACKEND: &str = "backend";
 /// How long accepting rests when it fails for want of descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
 /// How often that is said.
@@ -83,39 +85,46 @@ impl Drop for SocketFile {
     }
 }
 
-/// The socket that the service manager listens at for us, if it does.
+/// Sockets that the service manager listens at for us.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// That of clients.
+    pub public: Option<std::os::unix::net::UnixListener>,
+    /// That of containerd.
+    pub backend: Option<std::os::unix::net::UnixListener>,
+}
+
+/// The sockets that the service manager listens at for us, if it does.
 ///
 /// # Errors
 /// When what it passed is not a socket to be listened at.
-pub fn passed() -> io::Result<Option<std::os::unix::net::UnixListener>> {
+pub fn passed() -> io::Result<Passed> {
     let names: Vec<String> = sd_notify::listen_fds_with_names()?
         .map(|(_, name)| name)
         .collect();
     let mut passed = listenfd::ListenFd::from_env();
-    // One socket is the public one whatever it is called.
-    let index = match names.len() {
-        0 => return Ok(None),
-        1 => 0,
-        _ => names
-            .iter()
-            .position(|name| name == PUBLIC)
-            .ok_or_else(|| {
-                let text = format!("of the sockets passed none is named {PUBLIC}");
-                io::Error::new(io::ErrorKind::InvalidInput, text)
-            })?,
-    };
-    for (_, name) in names
-        .iter()
-        .enumerate()
-        .filter(|(other, _)| *other != index)
-    {
-        warn!("the socket {name:?} was passed, but nothing is served there");
+    let mut sockets = Passed::default();
+    for (index, name) in names.iter().enumerate() {
+        let socket = match &**name {
+            BACKEND => &mut sockets.backend,
+            // One socket is the public one whatever it is called.
+            name if name == PUBLIC || names.len() == 1 => &mut sockets.public,
+            name => {
+                warn!("the socket {name:?} was passed, but nothing is served there");
+                continue;
+            }
+        };
+        let listener = passed.take_unix_listener(index)?;
+        if let Some(listener) = &listener {
+            listener.set_nonblocking(true)?;
+        }
+        *socket = listener;
     }
-    let listener = passed.take_unix_listener(index)?;
-    if let Some(listener) = &listener {
-        listener.set_nonblocking(true)?;
+    if !names.is_empty() && sockets.public.is_none() && sockets.backend.is_none() {
+        let text = format!("of the sockets passed none is named {PUBLIC} or {BACKEND}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    Ok(listener)
+    Ok(sockets)
 }
 
 /// Listens at `path`, for root alone. A socket that nobody listens at any more is replaced; one that somebody answers

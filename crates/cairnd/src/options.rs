@@ -33,6 +33,9 @@ pub struct Flags {
     /// Where clients connect [key: grpc.address]
     #[arg(short, long, global = true, value_name = "SOCK")]
     pub address: Option<String>,
+    /// Where containerd connects that has this store as a plugin; "" for nowhere [key: backend.address]
+    #[arg(long, global = true, value_name = "SOCK")]
+    pub backend_address: Option<String>,
     /// Where figures are served: IP:PORT of this machine or a path [key: metrics.address]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub metrics_address: Option<String>,
@@ -116,6 +119,12 @@ impl Flags {
             ("root", "--root", &self.root, true),
             ("state", "--state", &self.state, true),
             ("grpc.address", "--address", &self.address, true),
+            (
+                "backend.address",
+                "--backend-address",
+                &self.backend_address,
+                true,
+            ),
             (
                 "metrics.address",
                 "--metrics-address",

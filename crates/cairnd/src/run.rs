@@ -8,20 +8,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_node::{EngineKind, Node, NodeOptions};
+use cairn_node::{EngineKind, Failure, Node, NodeOptions};
 use clap::Parser;
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
 };
 use tracing::{error, info, warn};
 
 use crate::{
+    backend::{self, Serving},
     calls::Calls,
     config::{self, Config, DEFAULT, Engine, Gc},
     endpoint::Endpoint,
-    listen::{self, Listening, Owner},
+    listen::{self, Listening, Owner, Passed},
     log::{self, Log},
     maintain::{self, Activity},
     man,
@@ -113,17 +115,14 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
         Engine::Redb => EngineKind::Redb,
         Engine::Sled => EngineKind::Sled,
     };
-    let opened = Node::open(NodeOptions {
-        root: config.root.clone(),
-        engine,
-    });
-    let node = opened.map_err(|failure| {
-        let mut text = failure.to_string();
-        for cause in &failure.causes {
-            text.push_str(&format!(": {cause}"));
-        }
-        text
-    })?;
+    let open = |root| Node::open(NodeOptions { root, engine }).map_err(reason);
+    let node = open(config.root.clone())?;
+    // A daemon with a socket for containerd has a second store.
+    let wanted = passed.backend.is_some() || config.backend_socket().is_some();
+    let backend = match wanted {
+        true => Some(open(backend::root(&config.root))?),
+        false => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -133,10 +132,20 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
         config,
         log,
         node: &node,
+        backend: backend.as_ref(),
     };
     let served = runtime.block_on(daemon.serve(passed, began));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
+}
+
+/// What a person reads of a failure.
+fn reason(failure: Failure) -> String {
+    let mut text = failure.to_string();
+    for cause in &failure.causes {
+        text.push_str(&format!(": {cause}"));
+    }
+    text
 }
 
 struct Daemon<'d> {
@@ -144,16 +153,17 @@ struct Daemon<'d> {
     config: &'d Config,
     log: &'d Log,
     node: &'d Node,
+    backend: Option<&'d Node>,
 }
 
 impl Daemon<'_> {
-    async fn serve(&self, passed: Option<StdListener>, began: Instant) -> Result<(), String> {
+    async fn serve(&self, passed: Passed, began: Instant) -> Result<(), String> {
         let (config, node) = (self.config, self.node);
         let address = config.grpc_socket().display().to_string();
         // Before anything is promised, so that no signal is lost.
         let mut signals = Signals::catch().map_err(|err| format!("cannot catch signals: {err}"))?;
         let Listening { listener, file } = self
-            .listen(passed)
+            .listen(passed.public)
             .await
             .map_err(|err| format!("cannot listen at {address}: {err}"))?;
         let (drain, draining) = watch::channel(false);
@@ -166,6 +176,10 @@ impl Daemon<'_> {
             draining.clone(),
             metrics.as_deref(),
         );
+        let mut backend = self
+            .backend(passed.backend, &draining, metrics.as_deref())
+            .await
+            .map_err(|err| format!("cannot serve containerd: {err}"))?;
         let routes = server::routes(node).await;
         let (routes, health) = routes.map_err(|err| format!("cannot serve: {err}"))?;
         let told = async move {
@@ -188,6 +202,9 @@ impl Daemon<'_> {
                 ended = &mut serving => break Some(ended),
                 () = signals.stop.told() => break None,
                 _ = signals.reload.recv() => self.reload(&gc_sender, &address),
+                ended = ended(&mut backend) => {
+                    return ended.map_err(|err| format!("cannot serve containerd: {err}"));
+                }
             }
         };
         if let Some(ended) = ended {
@@ -197,19 +214,25 @@ impl Daemon<'_> {
         info!("stopping");
         notify::stopping("waiting for calls under way");
         health.stopping().await;
+        if let Some(backend) = &mut backend {
+            backend.stopping().await;
+        }
         // Clients that come now shall not wait for an answer.
         drop(file);
         let _ = drain.send(true);
         let limit = Instant::now() + config.drain_timeout;
+        let theirs = backend.as_ref().map(|backend| backend.calls().clone());
+        let all: Vec<Calls> = std::iter::once(calls).chain(theirs).collect();
         tokio::select! {
-            _ = &mut serving => {}
-            () = quiet(&calls) => {}
+            () = both(&mut serving, &mut backend) => {}
+            () = quiet(&all) => {}
             () = tokio::time::sleep_until(limit.into()) => {
                 warn!("calls under way are cut off; what they wrote can be resumed");
             }
             () = signals.stop.told() => warn!("told to stop again; calls under way are cut off"),
         }
         serving.abort();
+        drop(backend);
         for task in background {
             task.abort();
         }
@@ -232,6 +255,30 @@ impl Daemon<'_> {
             mode: grpc.mode,
         };
         listen::bind(&self.config.grpc_socket(), owner).await
+    }
+
+    /// Starts to serve containerd when that is wanted. Its calls make nothing of ours to be collected.
+    async fn backend(
+        &self,
+        passed: Option<StdListener>,
+        draining: &watch::Receiver<bool>,
+        metrics: Option<&Metrics>,
+    ) -> io::Result<Option<Serving>> {
+        let Some(node) = self.backend else {
+            return Ok(None);
+        };
+        let listening = match (passed, self.config.backend_socket()) {
+            (Some(listener), _) => Listening {
+                listener: UnixListener::from_std(listener)?,
+                file: None,
+            },
+            (None, Some(path)) => listen::bind(&path, Owner::default()).await?,
+            (None, None) => return Ok(None),
+        };
+        let uids = &self.config.grpc.allowed_uids;
+        let calls = Calls::new(uids, Arc::default(), draining.clone(), metrics);
+        let serving = Serving::start(node, listening, calls, draining.clone());
+        serving.await.map(Some)
     }
 
     /// Starts to serve figures when they are wanted.
@@ -308,13 +355,31 @@ impl Daemon<'_> {
 
 /// Connections on which nothing happens: a client that does not answer would hold the daemon up by
 /// not taking notice of its end.
-async fn quiet(calls: &Calls) {
+async fn quiet(all: &[Calls]) {
     loop {
-        calls.none().await;
+        for calls in all {
+            calls.none().await;
+        }
         tokio::time::sleep(GOODBYE).await;
-        if calls.are_none() {
+        if all.iter().all(Calls::are_none) {
             return;
         }
+    }
+}
+
+/// Waits for the end of the backend, which never comes when there is none.
+async fn ended(backend: &mut Option<Serving>) -> io::Result<()> {
+    match backend {
+        Some(backend) => backend.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the end of both servers.
+async fn both(serving: &mut JoinHandle<io::Result<()>>, backend: &mut Option<Serving>) {
+    let _ = serving.await;
+    if let Some(backend) = backend {
+        let _ = backend.ended().await;
     }
 }
 

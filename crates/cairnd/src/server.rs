@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, future::Future, io};
 use cairn_node::Node;
 use tokio::net::UnixListener;
 use tonic::service::Routes;
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health as HealthService, HealthServer},
+    server::HealthReporter,
+};
 
 use crate::{calls::Calls, listen::Incoming, methods, service};
 
@@ -32,16 +36,22 @@ impl Health {
     }
 }
 
-/// Everything that clients of containerd's public socket may call.
-pub async fn routes(node: &Node) -> io::Result<(Routes, Health)> {
-    let uuid = node.uuid().map_err(io::Error::other)?;
-    let (reporter, health_service) = tonic_health::server::health_reporter();
+/// The service that says how the others are: well.
+pub(crate) async fn health() -> (Health, HealthServer<impl HealthService>) {
+    let (reporter, service) = tonic_health::server::health_reporter();
     let services = methods::all().into_values().map(|method| method.service);
     let health = Health {
         reporter,
         services: services.chain([String::new()]).collect(),
     };
     health.set(ServingStatus::Serving).await;
+    (health, service)
+}
+
+/// Everything that clients of containerd's public socket may call.
+pub async fn routes(node: &Node) -> io::Result<(Routes, Health)> {
+    let uuid = node.uuid().map_err(io::Error::other)?;
+    let (health, health_service) = health().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(cairn_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

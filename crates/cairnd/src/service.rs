@@ -16,6 +16,7 @@ use cairn_node::Node;
 use cairn_proto::containerd::services;
 use tonic::service::Routes;
 
+pub(crate) use self::snapshots::{NAME as SNAPSHOTTER, REF};
 use crate::server::MESSAGE_BYTES_MAX;
 
 /// What every service has.
@@ -26,13 +27,20 @@ pub struct Service {
     linking: std::sync::Arc<linking::Linking>,
 }
 
+impl Service {
+    /// One over a store that has this name for itself.
+    pub(crate) fn new(node: &Node, uuid: &str) -> Service {
+        Service {
+            node: node.clone(),
+            uuid: uuid.into(),
+            linking: std::sync::Arc::default(),
+        }
+    }
+}
+
 /// The public socket's services.
 pub fn public(node: &Node, uuid: &str) -> Routes {
-    let service = Service {
-        node: node.clone(),
-        uuid: uuid.into(),
-        linking: std::sync::Arc::default(),
-    };
+    let service = Service::new(node, uuid);
     macro_rules! routes {
         ($($server:path),* $(,)?) => {{
             let mut routes = Routes::default();

@@ -60,8 +60,12 @@ impl Node {
         let failed = |err: &cairn_layer::Error| Failure::of(ATTEMPTED, err).object("layer", digest);
         let unpacked = cairn_layer::unpack(blob, layer_type, &target.upper, &options, &|_| ())
             .map_err(|err| failed(&err))?;
-        cairn_layer::adopt(&target.upper, &target.lowers, &unpacked.applied, &options)
-            .map_err(|err| failed(&err))?;
+        // An overlay over nothing is put on its parents only when it is committed. Against those its
+        // marks are meant; it keeps them all.
+        if !(target.is_overlay && target.lowers.is_empty()) {
+            cairn_layer::adopt(&target.upper, &target.lowers, &unpacked.applied, &options)
+                .map_err(|err| failed(&err))?;
+        }
         for skipped in &unpacked.applied.skipped {
             tracing::info!(layer = %digest, "left out: {skipped}");
         }

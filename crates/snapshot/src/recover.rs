@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use cairn_meta::{SnapshotRecord, View, schema};
-use cairn_types::{Namespace, SnapshotKey, SnapshotKind};
+use cairn_sys::Dir;
+use cairn_types::{Classified, ErrorKind, Namespace, SnapshotKey, SnapshotKind};
 
 use crate::{
     Error, Result, Snapshots,
@@ -76,22 +77,31 @@ impl Snapshots {
     /// A tree that cannot be removed (somebody mounted something in it) is no reason not to open the
     /// store: the next recovery tries again.
     fn sweep(&self, alive: &HashSet<String>) -> Result<u64> {
-        let mut swept = 0;
-        let nothing = HashSet::new();
-        for (dir, alive) in [(&self.inner.root, alive), (&self.inner.trash, &nothing)] {
-            for entry in dir.entries().map_err(sys("sweep snapshots"))? {
-                let name = entry.name.to_str();
-                if name.is_some_and(|name| name == TRASH || alive.contains(name)) {
-                    continue;
-                }
-                match dir.remove_tree(&entry.name) {
-                    Ok(()) => swept += 1,
-                    Err(err) => tracing::warn!("remove what a crash left: {err}"),
-                }
-            }
-        }
-        Ok(swept)
+        Ok(sweep_in(&self.inner.root, alive)? + self.clean_up()?)
     }
+
+    /// Removes trees whose removal failed, and tells how many. Unlike a recovery it may come at any
+    /// time.
+    pub fn clean_up(&self) -> Result<u64> {
+        sweep_in(&self.inner.trash, &HashSet::new())
+    }
+}
+
+fn sweep_in(dir: &Dir, alive: &HashSet<String>) -> Result<u64> {
+    let mut swept = 0;
+    for entry in dir.entries().map_err(sys("sweep snapshots"))? {
+        let name = entry.name.to_str();
+        if name.is_some_and(|name| name == TRASH || alive.contains(name)) {
+            continue;
+        }
+        match dir.remove_tree(&entry.name) {
+            Ok(()) => swept += 1,
+            // Whoever removed it was also at it.
+            Err(err) if err.kind() == ErrorKind::NotFound => {}
+            Err(err) => tracing::warn!("remove what was left of a snapshot: {err}"),
+        }
+    }
+    Ok(swept)
 }
 
 /// The snapshots to be dropped.

@@ -32,11 +32,11 @@ use crate::{
 };
 
 /// The name by which stock clients ask for it.
-pub(super) const NAME: &str = "overlayfs";
+pub(crate) const NAME: &str = "overlayfs";
 /// Infos in one message of a listing (containerd `snapshots/service`).
 const BATCH: usize = 100;
 /// "Make this one, or tell me that you have it" (containerd `core/snapshots`).
-const REF: &str = "containerd.io/snapshot.ref";
+pub(crate) const REF: &str = "containerd.io/snapshot.ref";
 
 struct Filtered<'s>(&'s SnapshotInfo);
 
