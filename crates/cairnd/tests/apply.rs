@@ -7,7 +7,6 @@ mod common;
 use std::{
     fs,
     io::Write,
-    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -18,7 +17,11 @@ use cairn_proto::containerd::{
     },
     types::{Descriptor, Mount},
 };
-use common::{Client, Server, descriptor, layer::Layer, sha256};
+use common::{
+    Client, Server, descriptor,
+    layer::{Layer, tree},
+    sha256,
+};
 use tonic::Code;
 
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -75,39 +78,6 @@ fn upper(mounts: &[Mount]) -> PathBuf {
         .iter()
         .find_map(|o| o.strip_prefix("upperdir="));
     PathBuf::from(upper.unwrap_or(&mount.source))
-}
-
-/// Every name with its kind and text: `d/`, `f=text`, `l->target`, `w` for overlay's whiteout; `!` for
-/// an opaque directory.
-fn tree(root: &Path) -> String {
-    let mut all = Vec::new();
-    walk(root, "", &mut all);
-    all.sort();
-    all.join(" ")
-}
-
-fn walk(root: &Path, below: &str, all: &mut Vec<String>) {
-    for entry in fs::read_dir(root.join(below)).expect("list") {
-        let entry = entry.expect("entry");
-        let name = format!("{below}{}", entry.file_name().to_str().expect("UTF-8"));
-        let meta = entry.metadata().expect("stat");
-        let kind = meta.file_type();
-        if kind.is_dir() {
-            let mut value = [0; 8];
-            let path = root.join(&name);
-            let opaque = rustix::fs::lgetxattr(&path, "trusted.overlay.opaque", &mut value[..]);
-            all.push(format!("{name}/{}", if opaque.is_ok() { "!" } else { "" }));
-            walk(root, &format!("{name}/"), all);
-        } else if kind.is_symlink() {
-            let target = fs::read_link(root.join(&name)).expect("link");
-            all.push(format!("{name}->{}", target.display()));
-        } else if kind.is_char_device() && meta.rdev() == 0 {
-            all.push(format!("{name} whited"));
-        } else {
-            let text = fs::read_to_string(root.join(&name)).expect("read");
-            all.push(format!("{name}={text}"));
-        }
-    }
 }
 
 fn base() -> Layer {
@@ -339,6 +309,41 @@ async fn on_a_bind_mount_whiteouts_delete() {
         .file("y", "2");
     apply(&client, layer, &mounts).await.expect("apply");
     assert_eq!(tree(&upper(&mounts)), "x=1 y=2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_unpacked_side_by_side_keep_their_marks() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    let mounts = prepare(&client, "lower", "").await;
+    apply(&client, base(), &mounts).await.expect("apply");
+    commit(&client, "base", "lower").await;
+    // containerd's unpacker prepares every layer without a parent, makes an overlay of the bind mount
+    // by itself when the snapshotter has this name, and chooses the parent at the end.
+    let [bind] = &*prepare(&client, "upper", "").await else {
+        panic!("one mount")
+    };
+    let overlay = Mount {
+        r#type: "overlay".to_owned(),
+        source: "overlay".to_owned(),
+        options: vec!["rw".to_owned(), format!("upperdir={}", bind.source)],
+        ..Mount::default()
+    };
+    let layer = Layer::new().file(".wh.f", "").file("d/.wh.one", "");
+    apply(&client, layer, &[overlay]).await.expect("apply");
+    let marks = tree(Path::new(&bind.source));
+    assert_eq!(marks, "d/ d/one whited f whited");
+    let request = CommitSnapshotRequest {
+        snapshotter: "overlayfs".to_owned(),
+        name: "top".to_owned(),
+        key: "upper".to_owned(),
+        parent: "base".to_owned(),
+        ..CommitSnapshotRequest::default()
+    };
+    client.snapshots().commit(request).await.expect("commit");
+    let shown = prepare(&client, "shown", "top").await;
+    let lower = shown[0].options.iter().find(|o| o.starts_with("lowerdir="));
+    assert_eq!(lower.expect("lowers").matches("/fs").count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

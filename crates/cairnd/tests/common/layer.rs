@@ -1,6 +1,11 @@
-//! Layers as tar streams.
+//! Layers as tar streams, and the trees that become of them.
 
-use std::time::Duration;
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::Path,
+    time::Duration,
+};
 
 /// The time of every entry, in seconds.
 pub const MTIME: u64 = 1_577_934_245;
@@ -61,5 +66,38 @@ impl Layer {
 
     pub fn bytes(self) -> Vec<u8> {
         self.0.into_inner().expect("end")
+    }
+}
+
+/// Every name with its kind and text: `d/`, `f=text`, `l->target`, `w` for overlay's whiteout; `!` for
+/// an opaque directory.
+pub fn tree(root: &Path) -> String {
+    let mut all = Vec::new();
+    walk(root, "", &mut all);
+    all.sort();
+    all.join(" ")
+}
+
+fn walk(root: &Path, below: &str, all: &mut Vec<String>) {
+    for entry in fs::read_dir(root.join(below)).expect("list") {
+        let entry = entry.expect("entry");
+        let name = format!("{below}{}", entry.file_name().to_str().expect("UTF-8"));
+        let meta = entry.metadata().expect("stat");
+        let kind = meta.file_type();
+        if kind.is_dir() {
+            let mut value = [0; 8];
+            let path = root.join(&name);
+            let opaque = rustix::fs::lgetxattr(&path, "trusted.overlay.opaque", &mut value[..]);
+            all.push(format!("{name}/{}", if opaque.is_ok() { "!" } else { "" }));
+            walk(root, &format!("{name}/"), all);
+        } else if kind.is_symlink() {
+            let target = fs::read_link(root.join(&name)).expect("link");
+            all.push(format!("{name}->{}", target.display()));
+        } else if kind.is_char_device() && meta.rdev() == 0 {
+            all.push(format!("{name} whited"));
+        } else {
+            let text = fs::read_to_string(root.join(&name)).expect("read");
+            all.push(format!("{name}={text}"));
+        }
     }
 }

@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use cairn_node::{EngineKind, Node, NodeOptions};
 use cairn_proto::containerd::{
     services::{
+        containers::v1::containers_client::ContainersClient,
         content::v1::{
             InfoRequest, WriteAction, WriteContentRequest, WriteContentResponse,
             content_client::ContentClient,
@@ -149,7 +150,7 @@ macro_rules! clients {
     };
 }
 clients! {
-    content: ContentClient, diff: DiffClient, events: EventsClient, images: ImagesClient,
+    containers: ContainersClient, content: ContentClient, diff: DiffClient, events: EventsClient, images: ImagesClient,
     introspection: IntrospectionClient, leases: LeasesClient, namespaces: NamespacesClient,
     snapshots: SnapshotsClient, version: VersionClient,
 }
