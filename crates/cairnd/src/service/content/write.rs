@@ -111,10 +111,13 @@ async fn run(
 async fn next_of(
     messages: &mut Streaming<WriteContentRequest>,
 ) -> Result<Option<WriteContentRequest>, Status> {
-    messages.message().await.map_err(|status| match status.code() {
-        Code::OutOfRange => with(ErrorKind::ResourceExhausted, status.message()),
-        _ => status,
-    })
+    messages
+        .message()
+        .await
+        .map_err(|status| match status.code() {
+            Code::OutOfRange => with(ErrorKind::ResourceExhausted, status.message()),
+            _ => status,
+        })
 }
 
 impl Upload {
