@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Daemon {
     work: TempDir,
     process: Child,
+    backend: bool,
 }
 
 impl Default for Daemon {
@@ -29,16 +30,29 @@ impl Default for Daemon {
 impl Daemon {
     /// Starts it on an empty root and waits until it answers.
     pub fn start() -> Daemon {
+        Daemon::start_with(false)
+    }
+
+    /// As [`Daemon::start`], with a socket for containerd beside the other, at `backend.sock`.
+    pub fn with_backend() -> Daemon {
+        Daemon::start_with(true)
+    }
+
+    fn start_with(backend: bool) -> Daemon {
         let work = TempDir::new().expect("temporary directory");
-        let process = spawn(work.path());
-        let daemon = Daemon { work, process };
+        let process = spawn(work.path(), backend);
+        let daemon = Daemon {
+            work,
+            process,
+            backend,
+        };
         daemon.wait();
         daemon
     }
 
     /// Starts another one on the same root; the last must have ended.
     pub fn restart(&mut self) {
-        self.process = spawn(self.work.path());
+        self.process = spawn(self.work.path(), self.backend);
         self.wait();
     }
 
@@ -135,7 +149,7 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(work: &Path) -> Child {
+fn spawn(work: &Path, backend: bool) -> Child {
     let binary = Cairn::binary().with_file_name("cairnd");
     assert!(
         binary.exists(),
@@ -151,6 +165,11 @@ fn spawn(work: &Path) -> Child {
     command.arg("--root").arg(work.join("root"));
     command.arg("--state").arg(work.join("state"));
     command.arg("--address").arg(work.join("sock"));
+    if backend {
+        command
+            .arg("--backend-address")
+            .arg(work.join("backend.sock"));
+    }
     command
         .stdout(Stdio::null())
         .stderr(log)
