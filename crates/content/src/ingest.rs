@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Write},
+    time::{Duration, SystemTime},
 };
 
 use cairn_meta::{IngestRecord, Timestamp, View, schema};
@@ -54,6 +55,9 @@ pub struct Ingest {
     hasher: Hasher,
     algorithm: Algorithm,
     offset: u64,
+    /// Of the last byte that came, whoever brought it.
+    updated_at: Timestamp,
+    written: bool,
     _writing: Held<(Namespace, IngestRef)>,
 }
 
@@ -111,6 +115,10 @@ impl Content {
         let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
         let (hasher, offset) =
             hash_file(&file, Hasher::new(algorithm)).map_err(io_failed(attempted(), "read"))?;
+        let updated_at = match offset {
+            0 => record.updated_at,
+            _ => modified(&file).unwrap_or(record.updated_at),
+        };
         Ok(Ingest {
             content: self.clone(),
             ns: ns.clone(),
@@ -121,6 +129,8 @@ impl Content {
             hasher,
             algorithm,
             offset,
+            updated_at,
+            written: false,
             _writing: writing,
         })
     }
@@ -279,9 +289,9 @@ impl Ingest {
         self.record.started_at
     }
 
-    /// When it was last opened.
+    /// When it was last written to, or begun.
     pub fn updated_at(&self) -> Timestamp {
-        self.record.updated_at
+        self.updated_at
     }
 
     /// The digest of what came, by the algorithm of the digest that was expected at opening.
@@ -388,6 +398,8 @@ impl Write for Ingest {
             .map_err(|err| io::Error::from(err.errno()))?;
         self.hasher.update(bytes);
         self.offset += bytes.len() as u64;
+        self.updated_at = Timestamp::now();
+        self.written = true;
         Ok(bytes.len())
     }
 
@@ -395,4 +407,25 @@ impl Write for Ingest {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+impl Drop for Ingest {
+    /// Leaves the time of the last byte to whoever resumes: what the kernel set is as coarse as its
+    /// clock's ticks. Nothing hangs on it when that fails.
+    fn drop(&mut self) {
+        let nanos = u64::try_from(self.updated_at.0).unwrap_or(0);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+        if self.written
+            && let Err(err) = self.file.set_modified(at)
+        {
+            tracing::debug!("set the time of ingest {}: {err}", self.reference);
+        }
+    }
+}
+
+/// When bytes last came.
+fn modified(file: &File) -> Option<Timestamp> {
+    let at = file.metadata().ok()?.modified().ok()?;
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_nanos()).ok().map(Timestamp)
 }

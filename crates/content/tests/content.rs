@@ -151,6 +151,7 @@ fn an_upload_is_resumed_where_it_stood() {
     let store = Fixture::new();
     let mut ingest = store.writer("r", 6);
     ingest.write_all(b"foo").expect("write");
+    let written = ingest.updated_at();
     drop(ingest);
     let store = store.reopen();
     store.content.sweep().expect("sweep");
@@ -160,6 +161,7 @@ fn an_upload_is_resumed_where_it_stood() {
     let mut ingest = store.writer("r", 6);
     assert_eq!(ingest.offset(), 3);
     assert_eq!(ingest.digest_so_far(), Digest::sha256(b"foo"));
+    assert_eq!(ingest.updated_at(), written, "opening is no writing");
     ingest.write_all(b"bar").expect("write");
     let digest = ingest.commit(None, None, Labels::new()).expect("commit");
     assert_eq!(digest, Digest::sha256(b"foobar"));
