@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use cairn_content::{Error, Ingest};
@@ -28,6 +29,9 @@ use crate::{
 
 /// Answers that wait for a client who sends without listening.
 const AHEAD: usize = 8;
+
+/// How long a ref that is locked is tried again before its client is told so.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Where the bytes go.
 enum Writer {
@@ -154,17 +158,15 @@ impl Upload {
                 linking.begin(&caller.ns, &reference);
                 writer
             }
-            None => Writer::Own(Box::new(
-                node.content()
-                    .writer_for(
-                        &caller.ns,
-                        &reference,
-                        remembered,
-                        total,
-                        caller.lease.is_some(),
-                    )
-                    .map_err(|err| of(&err))?,
-            )),
+            None => {
+                let leased = caller.lease.is_some();
+                let open = || {
+                    let content = node.content();
+                    content.writer_for(&caller.ns, &reference, remembered, total, leased)
+                };
+                let opened = patiently(open).map_err(|err| of(&err))?;
+                Writer::Own(Box::new(opened))
+            }
         };
         let expected = first.expected.clone();
         Ok(Upload {
@@ -411,6 +413,20 @@ impl Upload {
             offset: convert::signed(self.offset()),
             total: convert::signed(self.total),
             digest: digest.to_string(),
+        }
+    }
+}
+
+/// Opens an upload whose last stream may have been closed a moment ago: its client knows, and we have
+/// still to hear of it. One that is really in use stays so for longer.
+fn patiently(open: impl Fn() -> Result<Ingest, Error>) -> Result<Ingest, Error> {
+    let began = Instant::now();
+    loop {
+        match open() {
+            Err(Error::Locked { .. }) if began.elapsed() < PATIENCE => {
+                std::thread::sleep(PATIENCE / 50);
+            }
+            opened => return opened,
         }
     }
 }
