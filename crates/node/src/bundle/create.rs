@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use cairn_meta::{BundleRecord, Timestamp, Tx, View, schema};
+use cairn_meta::{BundleRecord, ImageRecord, Timestamp, Tx, View, schema};
 use cairn_sys::{Dir, durable, mount};
 use cairn_types::{Classified, Descriptor, ErrorKind, Labels, Platform, SnapshotKey, SnapshotKind};
 
@@ -39,10 +39,9 @@ impl Node {
         request: &BundleRequest,
         progress: &dyn Progress,
     ) -> Result<Bundled, Failure> {
-        let place = self.bundle_place(request)?;
+        let (place, record) = self.bundle_place(request)?;
         let _taken = self.take_place(&place, ATTEMPTED)?;
         let failed = |err: &dyn Classified| failure(&place, request, err);
-        let record = self.image_record(&request.ns, &request.image, ATTEMPTED)?;
         let id = match &request.id {
             Some(id) => id.clone(),
             None => process::id_of(place.dir()),
@@ -104,7 +103,7 @@ impl Node {
     }
 
     /// Checks what can be checked before anything is touched.
-    fn bundle_place(&self, request: &BundleRequest) -> Result<Place, Failure> {
+    fn bundle_place(&self, request: &BundleRequest) -> Result<(Place, ImageRecord), Failure> {
         let refuse = |kind, reason: String| {
             Err(Failure::new(kind, ATTEMPTED, reason).object("bundle", request.dir.display()))
         };
@@ -127,7 +126,7 @@ impl Node {
             return refuse(ErrorKind::InvalidArgument, reason);
         }
         // An image must exist before directories are made for it.
-        self.image_record(&request.ns, &request.image, ATTEMPTED)?;
+        let record = self.image_record(&request.ns, &request.image, ATTEMPTED)?;
         let place = Place::find(&request.dir, true, ATTEMPTED)?;
         // What the store does not know there is swept at its next opening.
         match self.root().canonicalize() {
@@ -135,7 +134,7 @@ impl Node {
                 ErrorKind::InvalidArgument,
                 "it would be inside the store".to_owned(),
             ),
-            _ => Ok(place),
+            _ => Ok((place, record)),
         }
     }
 
