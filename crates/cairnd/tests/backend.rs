@@ -3,7 +3,7 @@
 
 #![allow(missing_docs)]
 
-use std::{collections::BTreeMap, fs, path::Path, time::Instant};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use cairn_node::{EngineKind, Node, NodeOptions};
 use cairn_proto::containerd::{
@@ -490,41 +490,4 @@ async fn cleaning_up_removes_what_removals_left() {
             .count(),
         0
     );
-}
-
-/// Not a limit, but a figure to look at: `cargo test -p cairnd --test backend -- --ignored
-/// --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "prints a figure"]
-#[allow(clippy::print_stderr, reason = "that is its work")]
-async fn how_long_a_prepare_takes() {
-    let backend = Backend::start().await;
-    backend.layer("base", "", &[(REF, "base")]).await;
-    for (what, parent, asked) in [
-        ("on nothing", "", "a"),
-        ("on a parent", "base", "b"),
-        ("that is here", "", "base"),
-    ] {
-        let mut took = Vec::new();
-        for number in 0..400 {
-            let key = format!("{what} {number}");
-            let began = Instant::now();
-            let _ = backend.prepare(&key, parent, &[(REF, asked)]).await;
-            took.push(began.elapsed());
-        }
-        took.sort();
-        eprintln!("prepare {what}: p50 {:?}, p99 {:?}", took[200], took[396]);
-    }
-    let mut took = Vec::new();
-    for number in 0..100 {
-        let (name, key) = (format!("c{number}"), format!("on a parent {number}"));
-        let began = Instant::now();
-        backend
-            .commit((&name, &key), "", &[])
-            .await
-            .expect("commit");
-        took.push(began.elapsed());
-    }
-    took.sort();
-    eprintln!("commit: p50 {:?}, p99 {:?}", took[50], took[98]);
 }
