@@ -25,10 +25,12 @@ apt_need() {
     command -v apt-get >/dev/null ||
         die "cannot install ${missing[*]}: there is no apt-get" "install them by hand"
     say "installing ${missing[*]}"
-    local log
+    local log wait='-o DPkg::Lock::Timeout=300'
     log=$(mktemp)
-    if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
-        apt-get install -q -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    # Another command beside this one may be installing, too.
+    # shellcheck disable=SC2086
+    if ! { apt-get $wait update -q && DEBIAN_FRONTEND=noninteractive \
+        apt-get $wait install -q -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
         cat "$log" >&2
         rm -f "$log"
         die "cannot install ${missing[*]}: apt-get failed" "apt-get install ${missing[*]}"
