@@ -10,19 +10,22 @@ use std::{
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=containerd");
-    println!("cargo:rerun-if-changed=google");
     let mut files = Vec::new();
-    collect(Path::new("containerd"), &mut files)?;
+    for dir in ["cairn", "containerd", "google"] {
+        println!("cargo:rerun-if-changed={dir}");
+        collect(Path::new(dir), &mut files)?;
+    }
     files.sort();
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("containerd.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("api.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .btree_map(".")
         // Blob bytes are handed from socket to file without a copy.
         .bytes(".containerd.services.content.v1")
-        .include_file("containerd.rs")
+        .bytes(".cairn.v1.ImportRequest")
+        .bytes(".cairn.v1.ExportResponse")
+        .include_file("api.rs")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use cairn_node::{Failure, GcReport, Node, NodeOptions};
-use cairn_types::Namespace;
+use cairn_types::{ErrorKind, Namespace};
 use jiff::Timestamp;
 
 pub use cairn_node::{BundleRequest, Event, Net, Phase, Progress, Removed, Silent, Source, Tagged};
@@ -22,10 +22,21 @@ mod bundle;
 mod door;
 mod images;
 mod inspect;
+#[allow(
+    dead_code,
+    unused_macros,
+    unused_imports,
+    reason = "verbs move there one by one"
+)]
+mod link;
 mod objects;
+#[allow(dead_code, reason = "verbs move there one by one")]
+mod status;
 
 pub use images::{ExportOptions, ImportOptions, NewImage};
 pub use inspect::Details;
+
+use link::Link;
 
 type Result<T> = std::result::Result<T, Problem>;
 
@@ -52,6 +63,9 @@ pub fn settle(out: &Out) {
 
 /// An open store, seen from one namespace.
 pub struct Client {
+    // Before the store, which its server uses.
+    #[allow(dead_code, reason = "verbs move there one by one")]
+    link: Link,
     node: Node,
     ns: Namespace,
 }
@@ -90,7 +104,18 @@ impl Client {
             engine,
         })?;
         *opened() = Some(node.clone());
+        let link = Link::inside(&node, global.namespace.clone()).map_err(|err| {
+            let reason = "the server inside this process does not start";
+            Problem::new(
+                ErrorKind::Internal,
+                "open",
+                &global.root.display().to_string(),
+                reason,
+            )
+            .cause(err.to_string())
+        })?;
         Ok(Client {
+            link,
             node,
             ns: global.namespace.clone(),
         })

@@ -6,7 +6,8 @@
 //! - [`log`], [`metrics`], [`endpoint`] and [`notify`] are for those who run it;
 //! - [`service`] has one file for each service of the API; they parse, call the node and convert;
 //! - [`backend`] serves another socket, for containerd itself, with the same services;
-//! - [`caller`], [`status`] and [`convert`] are what all of them share.
+//! - [`caller`], [`status`], [`details`] and [`convert`] are what all of them share;
+//! - [`embedded`] is the server inside another program.
 //!
 //! A library with a thin main, so that the command line can have the same server in its own process.
 
@@ -15,6 +16,8 @@ pub mod caller;
 pub mod calls;
 pub mod config;
 pub mod convert;
+pub mod details;
+pub mod embedded;
 pub mod endpoint;
 pub mod listen;
 pub mod log;

@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, future::Future, io};
 
 use cairn_node::Node;
 use tokio::net::UnixListener;
-use tonic::service::Routes;
+use tonic::{service::Routes, transport::Server};
 use tonic_health::{
     ServingStatus,
     pb::health_server::{Health as HealthService, HealthServer},
     server::HealthReporter,
 };
+use tower::layer::util::{Identity, Stack};
 
 use crate::{calls::Calls, listen::Incoming, methods, service};
 
@@ -80,14 +81,19 @@ pub async fn serve_routes(
     listener: UnixListener,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    tonic::transport::Server::builder()
+    transport(calls)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(Incoming::new(listener), stop)
+        .await
+        .map_err(io::Error::other)
+}
+
+/// HTTP/2 as blobs want it.
+pub(crate) fn transport(calls: Calls) -> Server<Stack<Calls, Identity>> {
+    Server::builder()
         // Blobs come in large frames; with the defaults of HTTP/2 a sender waits after each 64 KiB.
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .max_frame_size(1 << 20)
         .layer(calls)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(Incoming::new(listener), stop)
-        .await
-        .map_err(io::Error::other)
 }

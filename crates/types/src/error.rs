@@ -31,6 +31,26 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All classes.
+    pub const ALL: [ErrorKind; 11] = [
+        ErrorKind::AlreadyExists,
+        ErrorKind::DataLoss,
+        ErrorKind::FailedPrecondition,
+        ErrorKind::Internal,
+        ErrorKind::InvalidArgument,
+        ErrorKind::NotFound,
+        ErrorKind::Unimplemented,
+        ErrorKind::PermissionDenied,
+        ErrorKind::ResourceExhausted,
+        ErrorKind::Unavailable,
+        ErrorKind::Canceled,
+    ];
+
+    /// The class of a name that [`ErrorKind::code`] gave.
+    pub fn from_code(code: &str) -> Option<ErrorKind> {
+        ErrorKind::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
     /// The class in snake case, as gRPC names it, for machine-readable output.
     pub fn code(self) -> &'static str {
         match self {

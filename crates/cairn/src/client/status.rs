@@ -1,0 +1,111 @@
+//! What a status says, for people: the parts that Cairn's own services send along, or what can be
+//! told from the code and the line of any other.
+
+use cairn_proto::{cairn::v1, google::rpc};
+use cairn_types::ErrorKind;
+use prost::Message;
+use tonic::{Code, Status};
+
+use crate::error::Problem;
+
+/// What containerd's services end a message with, so that its clients can take it off again.
+const CLASSES: [(Code, ErrorKind, &str); 11] = [
+    (
+        Code::AlreadyExists,
+        ErrorKind::AlreadyExists,
+        "already exists",
+    ),
+    (Code::DataLoss, ErrorKind::DataLoss, "data loss"),
+    (
+        Code::FailedPrecondition,
+        ErrorKind::FailedPrecondition,
+        "failed precondition",
+    ),
+    (Code::Internal, ErrorKind::Internal, "internal"),
+    (
+        Code::InvalidArgument,
+        ErrorKind::InvalidArgument,
+        "invalid argument",
+    ),
+    (Code::NotFound, ErrorKind::NotFound, "not found"),
+    (
+        Code::Unimplemented,
+        ErrorKind::Unimplemented,
+        "not implemented",
+    ),
+    (
+        Code::PermissionDenied,
+        ErrorKind::PermissionDenied,
+        "permission denied",
+    ),
+    (
+        Code::ResourceExhausted,
+        ErrorKind::ResourceExhausted,
+        "resource exhausted",
+    ),
+    (Code::Unavailable, ErrorKind::Unavailable, "unavailable"),
+    (Code::Cancelled, ErrorKind::Canceled, "context canceled"),
+];
+
+/// A status as a problem. One without Cairn's details has neither verb nor object: the caller knows
+/// them.
+pub(super) fn problem(status: &Status) -> Problem {
+    if let Some(parts) = parts(status) {
+        return of_parts(parts);
+    }
+    let class = CLASSES.iter().find(|(code, ..)| *code == status.code());
+    let (kind, words) = class.map_or((ErrorKind::Internal, ""), |(_, kind, words)| {
+        (*kind, *words)
+    });
+    let message = status.message();
+    let told = message.strip_suffix(words);
+    let told = told.and_then(|rest| rest.strip_suffix(": "));
+    let reason = told.filter(|_| !words.is_empty()).unwrap_or(message);
+    Problem::new(kind, "", "", reason)
+}
+
+fn parts(status: &Status) -> Option<v1::Failure> {
+    let details = rpc::Status::decode(status.details()).ok()?;
+    let ours = |any: &&prost_types::Any| any.type_url.ends_with("/cairn.v1.Failure");
+    let any = details.details.iter().find(ours)?;
+    v1::Failure::decode(&*any.value).ok()
+}
+
+fn of_parts(parts: v1::Failure) -> Problem {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    let kind = ErrorKind::from_code(&parts.kind).unwrap_or(ErrorKind::Internal);
+    let mut problem = Problem::new(kind, &parts.attempted, "", parts.reason);
+    problem.object = some(parts.object).map(|name| (parts.object_kind, name));
+    // `default (2 images; …)`: no namespace has a blank in its name.
+    let note = parts.namespace.strip_suffix(')');
+    let note = note.and_then(|text| text.split_once(" ("));
+    match note {
+        Some((name, note)) => {
+            problem.namespace = Some(name.to_owned());
+            problem.namespace_note = Some(note.to_owned());
+        }
+        None => problem.namespace = some(parts.namespace),
+    }
+    problem.found_in = parts.found_in;
+    problem.causes = parts.causes;
+    problem.location = some(parts.location);
+    problem.next = parts.next;
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_at_the_end_of_a_line_is_said_by_the_code() {
+        let of = |code, text: &str| problem(&Status::new(code, text)).reason.clone();
+        assert_eq!(of(Code::NotFound, "lease \"x\": not found"), "lease \"x\"");
+        assert_eq!(of(Code::NotFound, "not found"), "not found");
+        assert_eq!(
+            of(Code::NotFound, "image was not found"),
+            "image was not found"
+        );
+        assert_eq!(of(Code::Unknown, "odd"), "odd");
+    }
+}
