@@ -260,6 +260,11 @@ impl Content {
         (dir, OsStr::new(digest.hex()))
     }
 
+    /// Why nothing can be written any more: the sync that failed.
+    pub fn broken(&self) -> Option<&str> {
+        self.inner.broken.get().map(String::as_str)
+    }
+
     /// A name below `ingest/` that only this process uses, and only once.
     fn put_name(&self) -> String {
         let number = self.inner.puts.fetch_add(1, Ordering::Relaxed);

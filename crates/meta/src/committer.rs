@@ -8,7 +8,7 @@ use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, OnceLock,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
@@ -86,19 +86,19 @@ impl Job {
     }
 }
 
-/// The thread's body: ends when the last sender is gone.
-pub(crate) fn run(engine: &Arc<dyn Engine>, jobs: &Receiver<Job>) {
-    let mut broken: Option<Error> = None;
+/// The thread's body: ends when the last sender is gone. A commit that fails is left in `broken`
+/// before anybody is told of it.
+pub(crate) fn run(engine: &Arc<dyn Engine>, jobs: &Receiver<Job>, broken: &OnceLock<Error>) {
     // A transaction that asks for another one would wait for the thread it runs on.
     let _inside = Inside::enter();
     while let Ok(first) = jobs.recv() {
         let mut waiting = vec![first];
         waiting.extend(jobs.try_iter().take(GROUP_MAX - 1));
-        commit_group(engine.as_ref(), waiting, &mut broken);
+        commit_group(engine.as_ref(), waiting, broken);
     }
 }
 
-fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, broken: &mut Option<Error>) {
+fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, broken: &OnceLock<Error>) {
     let mut group = Batch::new();
     let mut answers = Vec::with_capacity(jobs.len());
     match engine.snapshot() {
@@ -116,7 +116,7 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, broken: &mut Option<Error>)
                 // Whatever a transaction found, even its own refusal, may rest on changes before it
                 // that are not on the disk yet; only one that saw none of them and made none can be
                 // answered whatever comes of the commit.
-                match (wrote, &*broken) {
+                match (wrote, broken.get()) {
                     (true, Some(err)) => (outcome.answer)(Err(err.clone())),
                     (wrote, _) => {
                         group.extend(outcome.changes);
@@ -141,7 +141,7 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, broken: &mut Option<Error>)
 
 /// A failed commit leaves the disk in an unknown state; trying again could succeed without having
 /// written anything, so no later one is tried: once `broken` is set, no group has changes.
-fn commit(engine: &dyn Engine, group: &Batch, broken: &mut Option<Error>) -> Result<(), Error> {
+fn commit(engine: &dyn Engine, group: &Batch, broken: &OnceLock<Error>) -> Result<(), Error> {
     if group.is_empty() {
         return Ok(());
     }
@@ -151,7 +151,7 @@ fn commit(engine: &dyn Engine, group: &Batch, broken: &mut Option<Error>) -> Res
         .and_then(|()| unpanicked(|| engine.commit(group))?);
     result.map_err(|reason| {
         tracing::error!(%reason, "the store is read-only: writing records failed");
-        broken.insert(Error::ReadOnly(reason)).clone()
+        broken.get_or_init(|| Error::ReadOnly(reason)).clone()
     })
 }
 

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     ffi::OsStr,
-    sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc::sync_channel},
     thread::JoinHandle,
 };
 
@@ -48,6 +48,8 @@ pub struct Store {
 
 struct Inner {
     engine: Arc<dyn Engine>,
+    /// The commit that failed.
+    broken: Arc<OnceLock<Error>>,
     /// Taken on drop, so that the thread ends before the engine goes.
     way: Option<(Sender, Mutex<Option<JoinHandle<()>>>)>,
 }
@@ -83,10 +85,11 @@ impl Store {
             EngineKind::Sled => Arc::new(Sled::open(&inside)?),
         };
         let (sender, jobs) = sync_channel(QUEUE);
-        let theirs = Arc::clone(&engine);
+        let broken = Arc::default();
+        let (theirs, told) = (Arc::clone(&engine), Arc::clone(&broken));
         let thread = std::thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || committer::run(&theirs, &jobs))
+            .spawn(move || committer::run(&theirs, &jobs, &told))
             .map_err(|err| Error::Open {
                 path: dir.path().display().to_string(),
                 engine: kind.name(),
@@ -95,8 +98,22 @@ impl Store {
             })?;
         let way = Some((sender, Mutex::new(Some(thread))));
         Ok(Store {
-            inner: Arc::new(Inner { engine, way }),
+            inner: Arc::new(Inner {
+                engine,
+                broken,
+                way,
+            }),
         })
+    }
+
+    /// `redb` or `sled`.
+    pub fn engine(&self) -> &'static str {
+        self.inner.engine.name()
+    }
+
+    /// Why nothing can be written any more: the commit that failed.
+    pub fn broken(&self) -> Option<&Error> {
+        self.inner.broken.get()
     }
 
     /// Looks at one state of the records. With sled no commit passes meanwhile, so it should be brief;

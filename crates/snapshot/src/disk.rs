@@ -96,6 +96,11 @@ impl Snapshots {
         synced.map_err(|err| self.inner.sync.failed(attempted, err))
     }
 
+    /// Why nothing can be written any more: the sync that failed.
+    pub fn broken(&self) -> Option<&str> {
+        self.inner.sync.broken.get().map(String::as_str)
+    }
+
     /// Refuses changes after a sync has failed.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.inner.sync.check()

@@ -96,11 +96,7 @@ impl Engine for Fake {
 type Change = fn(&mut Tx<'_>) -> Result<u64, Error>;
 
 /// Runs the closures as one group.
-fn group(
-    engine: &Fake,
-    broken: &mut Option<Error>,
-    closures: &[Change],
-) -> Vec<Result<u64, Error>> {
+fn group(engine: &Fake, broken: &OnceLock<Error>, closures: &[Change]) -> Vec<Result<u64, Error>> {
     let jobs: Vec<(Job, Receiver<Answer<u64, Error>>)> =
         closures.iter().map(|c| Job::new(*c)).collect();
     let (jobs, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
@@ -135,7 +131,11 @@ fn kinds(results: &[Result<u64, Error>]) -> Vec<Result<u64, ErrorKind>> {
 #[test]
 fn a_group_is_one_commit_and_failures_in_it_leave_nothing() {
     let engine = Fake::default();
-    let results = group(&engine, &mut None, &[next, fail, blow, next, look, next]);
+    let results = group(
+        &engine,
+        &OnceLock::new(),
+        &[next, fail, blow, next, look, next],
+    );
     let internal = Err(ErrorKind::Internal);
     let expected = [Ok(1), internal, Ok(u64::MAX), Ok(2), Ok(2), Ok(3)];
     assert_eq!(kinds(&results), expected);
@@ -146,11 +146,11 @@ fn a_group_is_one_commit_and_failures_in_it_leave_nothing() {
 fn a_failed_commit_is_everyones_and_no_later_one_is_tried() {
     for fault in [Fault::Commit, Fault::CommitPanics] {
         let engine = Fake::default();
-        let mut broken = None;
-        group(&engine, &mut broken, &[next]);
+        let broken = OnceLock::new();
+        group(&engine, &broken, &[next]);
         engine.set_fault(Some(fault));
         // The first look rests on what is on disk; the second, and the refusal, on what is lost.
-        let results = group(&engine, &mut broken, &[look, next, look, fail]);
+        let results = group(&engine, &broken, &[look, next, look, fail]);
         let lost = Err(ErrorKind::Unavailable);
         assert_eq!(kinds(&results), [Ok(1), lost, lost, lost]);
         let text = results[1].as_ref().expect_err("lost").to_string();
@@ -159,9 +159,11 @@ fn a_failed_commit_is_everyones_and_no_later_one_is_tried() {
             "{text}"
         );
 
+        assert_eq!(broken.get().map(ToString::to_string), Some(text));
+
         engine.set_fault(None);
         let tried = engine.commits.load(SeqCst);
-        let results = group(&engine, &mut broken, &[next, look, next, look]);
+        let results = group(&engine, &broken, &[next, look, next, look]);
         assert_eq!(kinds(&results), [lost, Ok(1), lost, Ok(1)]);
         assert_eq!(engine.commits.load(SeqCst), tried);
     }
@@ -171,12 +173,12 @@ fn a_failed_commit_is_everyones_and_no_later_one_is_tried() {
 fn an_unreadable_state_is_told_and_passes() {
     let engine = Fake::default();
     engine.set_fault(Some(Fault::Snapshot));
-    let mut broken = None;
-    let results = group(&engine, &mut broken, &[next, look]);
+    let broken = OnceLock::new();
+    let results = group(&engine, &broken, &[next, look]);
     let damaged = Err(ErrorKind::DataLoss);
     assert_eq!(kinds(&results), [damaged, damaged]);
     engine.set_fault(None);
-    assert_eq!(kinds(&group(&engine, &mut broken, &[next])), [Ok(1)]);
+    assert_eq!(kinds(&group(&engine, &broken, &[next])), [Ok(1)]);
 }
 
 /// What waits while a commit runs shares the next one.
@@ -193,7 +195,7 @@ fn waiting_transactions_share_a_commit() {
         .collect();
     drop(sender);
     let shared: Arc<dyn Engine> = engine.clone();
-    run(&shared, &jobs);
+    run(&shared, &jobs, &OnceLock::new());
     for (n, answer) in (1..).zip(answers) {
         assert_eq!(
             answer

@@ -1,0 +1,47 @@
+//! How the store itself is: its layout, its engine, its disk, and whether it still takes changes.
+
+use crate::{Failure, Node, node::LAYOUT};
+
+/// What is true of an open store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Version of the tree on disk.
+    pub layout: u32,
+    /// `redb` or `sled`.
+    pub engine: &'static str,
+    /// Bytes that may still be taken on its file system.
+    pub free_bytes: u64,
+    /// Bytes of that file system.
+    pub total_bytes: u64,
+    /// Why nothing can be changed before the store is opened again; `None` when all is well.
+    pub read_only: Option<String>,
+}
+
+impl Node {
+    /// How the store is now.
+    ///
+    /// # Errors
+    /// When its file system does not say how full it is.
+    pub fn state(&self) -> Result<State, Failure> {
+        let space =
+            self.inner.dir.space().map_err(|err| {
+                Failure::of("measure", &err).object("store", self.root().display())
+            })?;
+        Ok(State {
+            layout: LAYOUT,
+            engine: self.meta().engine(),
+            free_bytes: space.free_bytes,
+            total_bytes: space.total_bytes,
+            read_only: self.read_only(),
+        })
+    }
+
+    /// Why nothing can be changed before the store is opened again: a commit or a sync failed, and
+    /// trying again would prove nothing. `None` when all is well.
+    pub fn read_only(&self) -> Option<String> {
+        let records = self.meta().broken().map(ToString::to_string);
+        let content = || self.content().broken().map(str::to_owned);
+        let snapshots = || self.snapshots().broken().map(str::to_owned);
+        records.or_else(content).or_else(snapshots)
+    }
+}
