@@ -42,6 +42,13 @@ const ATTEMPTED: &str = "import";
 pub enum Source {
     /// A file (OCI or docker archive, plain or compressed), or an OCI layout directory.
     Path(PathBuf),
+    /// The same under another name for messages: that by which a client of the daemon knows it.
+    Named {
+        /// For messages.
+        name: String,
+        /// Where it is.
+        path: PathBuf,
+    },
     /// Standard input.
     Stdin,
     /// Any stream.
@@ -56,12 +63,12 @@ pub enum Source {
 const STDIN: &str = "standard input";
 
 impl Source {
-    /// For messages: the path as given, `standard input`, or the stream's name.
+    /// For messages: the path as given, `standard input`, or the name that it was given.
     pub fn name(&self) -> String {
         match self {
             Source::Path(path) => path.display().to_string(),
             Source::Stdin => STDIN.to_owned(),
-            Source::Stream { name, .. } => name.clone(),
+            Source::Named { name, .. } | Source::Stream { name, .. } => name.clone(),
         }
     }
 }
@@ -136,14 +143,15 @@ impl Node {
         progress: &dyn Progress,
     ) -> Result<Vec<Imported>, Failure> {
         let _busy = self.working();
-        // Blobs that are new. What is verified is kept when only space ran out, so that the next
-        // try needs less; otherwise a failed import leaves nothing.
+        // Blobs that are new. What is verified is kept when only space ran out or patience, so that
+        // the next try needs less; otherwise a failed import leaves nothing.
         let mut stored = Vec::new();
         let ns = request.ns.clone();
         let done = self.import_into(request, progress, &mut stored);
         match &done {
             Ok((_, needed)) => stream::discard(self, &ns, &stored, needed),
             Err(failure) if failure.kind == ErrorKind::ResourceExhausted => {}
+            Err(_) if progress.given_up() => {}
             Err(_) => stream::discard(self, &ns, &stored, &HashSet::new()),
         }
         progress.event(Event::Done);
@@ -184,7 +192,9 @@ impl Node {
                 stream::read(self, ns, name, reader, stored)
             }
             Source::Stream { reader, .. } => stream::read(self, ns, name, reader, stored),
-            Source::Path(path) => self.open_path(ns, name, &path, stored),
+            Source::Path(path) | Source::Named { path, .. } => {
+                self.open_path(ns, name, &path, stored)
+            }
         }
     }
 

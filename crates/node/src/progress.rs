@@ -53,6 +53,12 @@ pub enum Event {
 pub trait Progress: Send + Sync {
     /// Takes one event.
     fn event(&self, event: Event);
+
+    /// Whether nobody waits for the work any more. It then ends where it can, as `Canceled`; blobs
+    /// that are whole by then stay, so that another try has less to do.
+    fn given_up(&self) -> bool {
+        false
+    }
 }
 
 /// Listens to nothing.

@@ -4,8 +4,8 @@ mod common;
 
 use std::fs;
 
-use cairn_node::{ImageInfo, MountRequest, Source};
-use cairn_types::{Digest, ImageName};
+use cairn_node::{Event, ImageInfo, ImportRequest, MountRequest, Progress, Source};
+use cairn_types::{Digest, ErrorKind, ImageName};
 use common::*;
 use serde_json::json;
 
@@ -382,4 +382,42 @@ fn a_flat_list_of_platforms_is_chosen_from() {
     let store = Store::new();
     assert_eq!(store.import(layout.path()).expect("import").len(), 1);
     check_image(&store, "docker.io/shop/web:1");
+}
+
+/// One who has gone away.
+struct Gone;
+
+impl Progress for Gone {
+    fn event(&self, _event: Event) {}
+
+    fn given_up(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn an_import_that_nobody_waits_for_ends() {
+    let layout = simple();
+    let store = Store::new();
+    let source = Source::Path(layout.path().to_owned());
+    let request = ImportRequest::new(store.ns.clone(), source);
+    let failure = store.node.import(request, &Gone).expect_err("given up");
+    assert_eq!(failure.kind, ErrorKind::Canceled);
+    assert_eq!(store.node.images(&store.ns).expect("images"), []);
+    let uploads = store.node.content().ingests(&store.ns);
+    assert_eq!(uploads.expect("uploads").len(), 0);
+    store.import(layout.path()).expect("again");
+    check_image(&store, "docker.io/shop/web:1");
+}
+
+#[test]
+fn an_archive_is_called_what_its_sender_calls_it() {
+    let store = Store::new();
+    let source = Source::Named {
+        name: "./web.tar".to_owned(),
+        path: store.dir.path().join("no.tar"),
+    };
+    let failure = store.import_with(source, |_| ()).expect_err("no file");
+    let object = ("archive".to_owned(), "./web.tar".to_owned());
+    assert_eq!(failure.object, Some(object));
 }

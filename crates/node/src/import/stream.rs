@@ -135,6 +135,9 @@ fn broken(name: &str, err: &io::Error) -> Failure {
             Failure::new(ErrorKind::DataLoss, ATTEMPTED, "the archive is damaged")
                 .next("fetch the archive again")
         }
+        io::ErrorKind::ConnectionAborted => {
+            Failure::new(ErrorKind::Canceled, ATTEMPTED, "its sender broke off")
+        }
         _ => Failure::new(ErrorKind::Internal, ATTEMPTED, "it cannot be read"),
     };
     let failure = failure.object("archive", name);

@@ -21,7 +21,7 @@ use cairn_types::{
 };
 
 use super::{Reading, Work};
-use crate::{Failure, Phase, uploads};
+use crate::{Failure, Phase, Progress, uploads};
 
 /// The label that tells a packed layer's diff ID (containerd `core/images/labels.go`).
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -127,6 +127,7 @@ fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result
         limit: job.size,
         failed: None,
         stop,
+        progress: work.progress,
     };
     let phase = match (stores, trees.len()) {
         (true, 0) => Phase::Fetch,
@@ -388,6 +389,7 @@ struct Tee<'a> {
     limit: u64,
     failed: Option<Broken>,
     stop: &'a AtomicBool,
+    progress: &'a dyn Progress,
 }
 
 impl Tee<'_> {
@@ -405,7 +407,7 @@ impl Tee<'_> {
 
 impl Read for Tee<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop.load(Ordering::Relaxed) {
+        if self.stop.load(Ordering::Relaxed) || self.progress.given_up() {
             self.failed.get_or_insert(Broken::Stopped);
             return Err(io::Error::other("stopped"));
         }
