@@ -47,6 +47,7 @@ pub use import::{ImportRequest, Imported, Source};
 pub use inspect::{Inspect, InspectNode, Role};
 pub use leases::LeaseInfo;
 pub use mount_image::MountRequest;
+pub use namespaces::NamespaceInfo;
 pub use node::{EngineKind, Node, NodeOptions};
 pub use objects::{BlobInfo, SnapshotInfo};
 pub use progress::{Event, Phase, Progress, Silent};

@@ -1,6 +1,8 @@
 //! Namespaces: separate views of one store. One exists as soon as anything is in it; a record is
 //! needed for its labels only.
 
+use std::collections::{BTreeMap, HashMap};
+
 use cairn_meta::{NamespaceRecord, Tx, View, schema};
 use cairn_types::{ErrorKind, Labels, Namespace, merge_labels, validate_label};
 
@@ -9,7 +11,65 @@ use crate::{
     events::{Event, What},
 };
 
+/// A namespace, with what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceInfo {
+    /// Its name.
+    pub name: Namespace,
+    /// Of its record; none when it has none.
+    pub labels: Labels,
+    /// Images.
+    pub images: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Bytes of the blobs that it sees, which others may see, too.
+    pub size: u64,
+}
+
 impl Node {
+    /// All namespaces that hold anything or have a record, by name.
+    pub fn namespace_list(&self) -> Result<Vec<NamespaceInfo>, Failure> {
+        let attempted = "list namespaces";
+        let none = |name: Namespace| NamespaceInfo {
+            name,
+            labels: Labels::new(),
+            images: 0,
+            snapshots: 0,
+            size: 0,
+        };
+        let all = self.namespaces()?.into_iter();
+        let mut all: BTreeMap<Namespace, NamespaceInfo> =
+            all.map(|name| (name.clone(), none(name))).collect();
+        let read = self.meta().read(|view| {
+            // What came meanwhile is in the next list.
+            for (ns, record) in view.scan(&schema::NAMESPACES, &())? {
+                if let Some(info) = all.get_mut(&ns) {
+                    info.labels = record.labels;
+                }
+            }
+            for ((ns, _), _) in view.scan(&schema::IMAGES, &())? {
+                if let Some(info) = all.get_mut(&ns) {
+                    info.images += 1;
+                }
+            }
+            for ((ns, _), _) in view.scan(&schema::SNAPSHOTS, &())? {
+                if let Some(info) = all.get_mut(&ns) {
+                    info.snapshots += 1;
+                }
+            }
+            let blobs = view.scan(&schema::BLOBS, &())?.into_iter();
+            let sizes: HashMap<_, _> = blobs.map(|(digest, blob)| (digest, blob.size)).collect();
+            for ((ns, digest), _) in view.scan(&schema::BLOB_LINKS, &())? {
+                if let Some(info) = all.get_mut(&ns) {
+                    info.size += sizes.get(&digest).copied().unwrap_or_default();
+                }
+            }
+            Ok::<_, cairn_meta::Error>(())
+        });
+        read.map_err(|err| Failure::of(attempted, &err))?;
+        Ok(all.into_values().collect())
+    }
+
     /// The labels of a namespace; none of one that does not exist, as containerd answers.
     pub fn namespace_labels(&self, ns: &Namespace) -> Result<Labels, Failure> {
         let read = self.meta().read(|view| view.get(&schema::NAMESPACES, ns));
