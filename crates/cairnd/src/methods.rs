@@ -110,8 +110,25 @@ pub fn all() -> HashMap<String, Method> {
     methods
 }
 
+/// Of Cairn's own services.
+fn own_effect(service: &str, name: &str) -> Effect {
+    match (service, name) {
+        // A name that points elsewhere now lets go of what it pointed to.
+        ("Images", "Import" | "Tag" | "Remove" | "ReleaseMount")
+        | ("Store", "RemoveBlob" | "RemoveSnapshot")
+        | ("Bundles", "Drop") => Effect::Removal,
+        ("Images", "PrepareMount") | ("Bundles", "Begin" | "Complete" | "Withdraw") => {
+            Effect::Change
+        }
+        _ => Effect::None,
+    }
+}
+
 /// As containerd's metadata store counts: what it calls dirty is a removal here.
 fn effect(service: &str, name: &str) -> Effect {
+    if let Some(service) = service.strip_prefix("cairn.v1.") {
+        return own_effect(service, name);
+    }
     let service = service.strip_prefix("containerd.services.").unwrap_or("");
     match (service, name) {
         (
@@ -158,6 +175,11 @@ mod tests {
         assert_eq!((delete.kind, delete.effect), (Kind::Unary, Effect::Removal));
         assert!(method("/containerd.services.events.v1.Events/Subscribe").endless);
         assert!(method("/grpc.health.v1.Health/Watch").endless);
+        let import = method("/cairn.v1.Images/Import");
+        assert_eq!(
+            (import.kind, import.effect),
+            (Kind::BidiStream, Effect::Removal)
+        );
         let list = method("/containerd.services.snapshots.v1.Snapshots/List");
         assert_eq!((list.kind, list.effect), (Kind::ServerStream, Effect::None));
     }

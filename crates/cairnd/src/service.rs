@@ -1,5 +1,6 @@
 //! The services: one file for each, which parses a request, calls the node and converts the answer.
 
+mod cairn;
 mod containers;
 mod content;
 mod diff;
@@ -12,8 +13,9 @@ mod namespaces;
 mod snapshots;
 mod version;
 
+use cairn_meta::Timestamp;
 use cairn_node::Node;
-use cairn_proto::containerd::services;
+use cairn_proto::{cairn::v1, containerd::services};
 use tonic::service::Routes;
 
 pub(crate) use self::snapshots::{NAME as SNAPSHOTTER, REF};
@@ -24,6 +26,7 @@ use crate::server::MESSAGE_BYTES_MAX;
 pub struct Service {
     node: Node,
     uuid: std::sync::Arc<str>,
+    started: Timestamp,
     linking: std::sync::Arc<linking::Linking>,
 }
 
@@ -33,6 +36,7 @@ impl Service {
         Service {
             node: node.clone(),
             uuid: uuid.into(),
+            started: Timestamp::now(),
             linking: std::sync::Arc::default(),
         }
     }
@@ -65,5 +69,7 @@ pub fn public(node: &Node, uuid: &str) -> Routes {
         services::namespaces::v1::namespaces_server::NamespacesServer,
         services::snapshots::v1::snapshots_server::SnapshotsServer,
         services::version::v1::version_server::VersionServer,
+        v1::images_server::ImagesServer,
+        v1::store_server::StoreServer,
     ]
 }

@@ -8,29 +8,34 @@
     reason = "each test file uses a part"
 )]
 
+pub mod archive;
 pub mod layer;
+pub mod own;
 pub mod snapshots;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use cairn_node::{EngineKind, Node, NodeOptions};
-use cairn_proto::containerd::{
-    services::{
-        containers::v1::containers_client::ContainersClient,
-        content::v1::{
-            InfoRequest, WriteAction, WriteContentRequest, WriteContentResponse,
-            content_client::ContentClient,
+use cairn_proto::{
+    cairn::v1::{images_client::ImagesClient as CairnImagesClient, store_client::StoreClient},
+    containerd::{
+        services::{
+            containers::v1::containers_client::ContainersClient,
+            content::v1::{
+                InfoRequest, WriteAction, WriteContentRequest, WriteContentResponse,
+                content_client::ContentClient,
+            },
+            diff::v1::diff_client::DiffClient,
+            events::v1::events_client::EventsClient,
+            images::v1::images_client::ImagesClient,
+            introspection::v1::introspection_client::IntrospectionClient,
+            leases::v1::{CreateRequest, leases_client::LeasesClient},
+            namespaces::v1::namespaces_client::NamespacesClient,
+            snapshots::v1::snapshots_client::SnapshotsClient,
+            version::v1::version_client::VersionClient,
         },
-        diff::v1::diff_client::DiffClient,
-        events::v1::events_client::EventsClient,
-        images::v1::images_client::ImagesClient,
-        introspection::v1::introspection_client::IntrospectionClient,
-        leases::v1::{CreateRequest, leases_client::LeasesClient},
-        namespaces::v1::namespaces_client::NamespacesClient,
-        snapshots::v1::snapshots_client::SnapshotsClient,
-        version::v1::version_client::VersionClient,
+        types::Descriptor,
     },
-    types::Descriptor,
 };
 use cairn_types::Digest;
 use prost_types::FieldMask;
@@ -150,6 +155,7 @@ macro_rules! clients {
     };
 }
 clients! {
+    cairn_images: CairnImagesClient, cairn_store: StoreClient,
     containers: ContainersClient, content: ContentClient, diff: DiffClient, events: EventsClient, images: ImagesClient,
     introspection: IntrospectionClient, leases: LeasesClient, namespaces: NamespacesClient,
     snapshots: SnapshotsClient, version: VersionClient,

@@ -1,0 +1,262 @@
+//! Long work that tells its client how it goes, while the client may read more slowly than there is
+//! something to tell.
+//!
+//! The work never waits for an event to be read. What waits to be read is at most the events that say
+//! something new (a few for each layer); of how far a layer is within its phase only the last one is
+//! kept, and sent a few times a second.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use cairn_node::{Event, Phase, Progress};
+use cairn_proto::cairn::v1;
+use cairn_types::Digest;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tracing::{Instrument, Span};
+
+use super::{Answers, wire};
+use crate::status::blocking;
+
+/// Answers that wait for a slow client, each a megabyte at most.
+const AHEAD: usize = 4;
+
+/// How often it is told how far a layer is within its phase; a terminal is drawn no faster.
+const PACE: Duration = Duration::from_millis(50);
+
+/// Where the answers of a call go.
+pub(super) type Sender<M> = mpsc::Sender<Result<M, Status>>;
+
+/// Answers of a call, and where they come from.
+pub(super) fn answers<M: Send + 'static>() -> (Sender<M>, Answers<M>) {
+    let (send, receive) = mpsc::channel(AHEAD);
+    (send, Box::pin(ReceiverStream::new(receive)))
+}
+
+/// Answers a call with the events of `work`, each as `wrap` puts it, and last with what it returns.
+pub(super) fn start<M, F>(wrap: fn(v1::Progress) -> M, work: F) -> Answers<M>
+where
+    M: Send + 'static,
+    F: FnOnce(&Teller<M>) -> Result<M, Status> + Send + 'static,
+{
+    let (send, answers) = self::answers();
+    tokio::spawn(run(send, wrap, work).in_current_span());
+    answers
+}
+
+/// As [`start`], to where `send` leads.
+pub(super) async fn run<M, F>(send: Sender<M>, wrap: fn(v1::Progress) -> M, work: F)
+where
+    M: Send + 'static,
+    F: FnOnce(&Teller<M>) -> Result<M, Status> + Send + 'static,
+{
+    let news = Arc::new(News::default());
+    let teller = Teller {
+        news: news.clone(),
+        send: send.clone(),
+    };
+    let span = Span::current();
+    // The teller goes with the work, whichever way that ends, and its end is told.
+    let work = blocking(move || span.in_scope(|| work(&teller)));
+    let (result, ()) = tokio::join!(work, forward(&news, &send, wrap));
+    // A client that is gone hears nothing.
+    let _ = send.send(result).await;
+}
+
+/// Sends events on until there are no more, or nobody reads them.
+async fn forward<M>(news: &News, send: &Sender<M>, wrap: fn(v1::Progress) -> M) {
+    loop {
+        // What is not news by itself waits for the next beat.
+        tokio::select! {
+            biased;
+            () = news.urgent.notified() => {}
+            () = tokio::time::sleep(PACE) => {}
+            () = send.closed() => return,
+        }
+        let (events, ended) = news.take();
+        for event in events {
+            if send.send(Ok(wrap(wire::progress(event)))).await.is_err() {
+                return;
+            }
+        }
+        if ended {
+            return;
+        }
+    }
+}
+
+/// What work has to tell its client, without ever waiting for it.
+#[derive(Default)]
+struct News {
+    pending: Mutex<Pending>,
+    urgent: Notify,
+}
+
+#[derive(Default)]
+struct Pending {
+    events: Vec<Event>,
+    /// Where in `events` a layer's phase is.
+    places: HashMap<(Digest, Phase), usize>,
+    /// The phase that each layer was in last.
+    phases: HashMap<Digest, Phase>,
+    ended: bool,
+}
+
+impl News {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> (Vec<Event>, bool) {
+        let mut pending = self.pending();
+        pending.places.clear();
+        (std::mem::take(&mut pending.events), pending.ended)
+    }
+
+    fn add(&self, event: Event) {
+        if self.pending().add(event) {
+            self.urgent.notify_one();
+        }
+    }
+
+    fn end(&self) {
+        self.pending().ended = true;
+        self.urgent.notify_one();
+    }
+}
+
+impl Pending {
+    /// Whether it is news that should not wait.
+    fn add(&mut self, event: Event) -> bool {
+        let Event::Layer { digest, phase, .. } = &event else {
+            // What comes after it is about other work, even of the same layer.
+            self.places.clear();
+            self.events.push(event);
+            return true;
+        };
+        let (digest, phase) = (digest.clone(), *phase);
+        let is_new = self.phases.insert(digest.clone(), phase) != Some(phase);
+        match self.places.get(&(digest.clone(), phase)) {
+            Some(&place) => self.events[place] = event,
+            None => {
+                self.places.insert((digest, phase), self.events.len());
+                self.events.push(event);
+            }
+        }
+        is_new
+    }
+}
+
+/// The client of work, to the work.
+pub(super) struct Teller<M> {
+    news: Arc<News>,
+    send: Sender<M>,
+}
+
+impl<M> Teller<M> {
+    /// Sends an answer, and waits until there is room for it. Not for where others are served.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the client is gone.
+    pub(super) fn answer(&self, answer: M) -> io::Result<()> {
+        let sent = self.send.blocking_send(Ok(answer));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl<M: Send> Progress for Teller<M> {
+    fn event(&self, event: Event) {
+        self.news.add(event);
+    }
+
+    fn given_up(&self) -> bool {
+        self.send.is_closed()
+    }
+}
+
+impl<M> Drop for Teller<M> {
+    fn drop(&mut self) {
+        self.news.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(text: &str, phase: Phase, done: u64) -> Event {
+        Event::Layer {
+            digest: Digest::sha256(text.as_bytes()),
+            phase,
+            done,
+            total: 1 << 40,
+        }
+    }
+
+    fn resolved(name: &str) -> Event {
+        Event::Resolved {
+            name: name.to_owned(),
+            platform: String::new(),
+            layers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_waits_does_not_grow_with_the_bytes() {
+        let news = News::default();
+        news.add(resolved("i"));
+        for done in 0..100_000 {
+            news.add(layer("a", Phase::Fetch, done));
+            news.add(layer("b", Phase::Unpack, done));
+        }
+        news.add(layer("a", Phase::Done, 7));
+        let expected = vec![
+            resolved("i"),
+            layer("a", Phase::Fetch, 99_999),
+            layer("b", Phase::Unpack, 99_999),
+            layer("a", Phase::Done, 7),
+        ];
+        assert_eq!(news.take(), (expected, false));
+        // Nothing is told twice, and nothing is put where it was taken from.
+        news.add(layer("b", Phase::Unpack, 100_000));
+        news.end();
+        let expected = vec![layer("b", Phase::Unpack, 100_000)];
+        assert_eq!(news.take(), (expected, true));
+    }
+
+    #[test]
+    fn only_a_new_phase_is_urgent() {
+        let mut pending = Pending::default();
+        let rows = [
+            (resolved("i"), true),
+            (layer("a", Phase::Fetch, 0), true),
+            (layer("a", Phase::Fetch, 9), false),
+            (layer("b", Phase::Fetch, 0), true),
+            (layer("a", Phase::Done, 9), true),
+            (Event::Done, true),
+        ];
+        for (event, urgent) in rows {
+            assert_eq!(pending.add(event.clone()), urgent, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn the_layers_of_two_images_are_not_mixed_up() {
+        let news = News::default();
+        let events = [
+            resolved("i"),
+            layer("a", Phase::Fetch, 1),
+            resolved("j"),
+            layer("a", Phase::Fetch, 2),
+        ];
+        for event in &events {
+            news.add(event.clone());
+        }
+        assert_eq!(news.take().0, events);
+    }
+}
