@@ -132,8 +132,8 @@ impl Problem {
                     parts.push(part.to_owned());
                     continue;
                 };
-                let command =
-                    before.is_empty() || before.ends_with("&& ") || before.ends_with("; ");
+                let ends = ["&& ", "; ", "$("];
+                let command = before.is_empty() || ends.iter().any(|end| before.ends_with(end));
                 before.push_str("cairn ");
                 if command && !part.starts_with("--root ") {
                     before.pop();
@@ -365,6 +365,11 @@ error: cannot export image docker.io/library/busybx:1.36: not found
             "cairn df -n dev --root /r",
             "cairn a B && cairn b; sudo cairn c",
             "cairn --root /r -n dev a B && cairn --root /r -n dev b; sudo cairn c",
+        );
+        check(
+            "cairn df --root /r",
+            "cairn -n dev images rm $(cairn -n dev images ls -q)",
+            "cairn --root /r -n dev images rm $(cairn --root /r -n dev images ls -q)",
         );
         check(
             "cairn df -n dev",
