@@ -13,16 +13,30 @@ use crate::{error::Problem, out::ColorChoice, size};
 mod bundle;
 mod examples;
 mod images;
+mod labels;
+mod program;
+mod records;
 mod store;
+mod writing;
 
 pub use bundle::{BundleArgs, BundleCreate, BundleRm, BundleVerb, NetChoice};
 pub use images::{
     Check, Export, ImagesArgs, ImagesVerb, Import, Inspect, List, MountImage, Remove, Sort, SortBy,
     Tag, Unmount, Usage,
 };
+pub use labels::{LabelArgs, LabelChange, LabelImage};
+pub use program::{EventsArgs, ManArgs, PluginsArgs};
+pub use records::{
+    LeaseAdd, LeaseCreate, LeasesArgs, LeasesLs, LeasesRm, LeasesVerb, NamespacesArgs,
+    NamespacesVerb, ResourceKind,
+};
 pub use store::{
     ContentArgs, ContentGet, ContentLs, ContentVerb, Range, SnapshotUsage, SnapshotsArgs,
     SnapshotsLs, SnapshotsVerb,
+};
+pub use writing::{
+    ContentIngest, ContentIngests, ContentPut, SnapshotCommit, SnapshotDiff, SnapshotMounts,
+    SnapshotNew,
 };
 
 /// Where the store is unless something says otherwise.
@@ -209,11 +223,17 @@ pub enum Command {
     Images(ImagesArgs),
     /// Bundles: directories that runc can run
     Bundle(BundleArgs),
-    /// Blobs: list, read, remove
+    /// Blobs: list, read, store, label, remove; uploads
     Content(ContentArgs),
-    /// Unpacked layers: list, tree, disk use, remove
+    /// Unpacked layers: list, tree, make, mount, diff, label, remove
     #[command(visible_alias = "snapshot")]
     Snapshots(SnapshotsArgs),
+    /// Leases: what must not be collected yet
+    #[command(visible_alias = "lease")]
+    Leases(LeasesArgs),
+    /// Namespaces: list, make, label, remove
+    #[command(visible_alias = "namespace", alias = "ns")]
+    Namespaces(NamespacesArgs),
     /// Where the space went
     #[command(before_help = examples::DF)]
     Df,
@@ -224,6 +244,17 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Tell what happens, until stopped
+    ///
+    /// One line for each change, of every namespace, from now on: its time, its namespace, its topic
+    /// and what is known of it. There is no history. Topics are /content/create, /content/delete,
+    /// /images/create, /images/update, /images/delete, /namespaces/create, /namespaces/update,
+    /// /namespaces/delete, /snapshot/prepare, /snapshot/commit and /snapshot/remove.
+    #[command(alias = "event", before_help = examples::EVENTS)]
+    Events(EventsArgs),
+    /// What the server is made of
+    #[command(visible_alias = "plugin")]
+    Plugins(PluginsArgs),
     /// The store and what it holds
     #[command(before_help = examples::INFO)]
     Info,
@@ -237,6 +268,9 @@ pub enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Manual pages
+    #[command(before_help = examples::MAN)]
+    Man(ManArgs),
     /// `images import`
     #[command(hide = true, before_help = examples::IMPORT)]
     Load(Import),
@@ -285,8 +319,11 @@ pub enum SystemVerb {
 #[derive(Debug, Subcommand)]
 pub enum Absent {
     /// Runs nothing
-    #[command(hide = true, aliases = ["ps", "exec", "start"])]
+    #[command(hide = true)]
     Run(Rest),
+    /// Has nothing that runs
+    #[command(hide = true, aliases = ["exec", "start"])]
+    Ps(Rest),
     /// Builds nothing
     #[command(hide = true, alias = "commit")]
     Build(Rest),

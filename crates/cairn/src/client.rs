@@ -20,21 +20,25 @@ use crate::{args::Global, error::Problem, model, out::Out};
 
 mod bundle;
 mod door;
+mod events;
 mod images;
 mod inspect;
-#[allow(
-    dead_code,
-    unused_macros,
-    unused_imports,
-    reason = "verbs move there one by one"
-)]
-mod link;
-mod objects;
+mod labels;
+mod layers;
+mod leases;
 #[allow(dead_code, reason = "verbs move there one by one")]
+mod link;
+mod namespaces;
+mod objects;
+mod plain;
+mod plugins;
 mod status;
+mod uploads;
 
 pub use images::{ExportOptions, ImportOptions, NewImage};
 pub use inspect::Details;
+pub use layers::{DiffOptions, kept};
+pub use uploads::{Stored, Upload};
 
 use link::Link;
 

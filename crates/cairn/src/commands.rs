@@ -2,8 +2,8 @@
 
 use crate::{
     args::{
-        Absent, BundleVerb, Cli, Command, ContentVerb, Global, ImagesVerb, ProgressChoice,
-        SnapshotsVerb, SystemVerb,
+        BundleVerb, Cli, Command, ContentVerb, Global, ImagesVerb, LeasesVerb, NamespacesVerb,
+        ProgressChoice, SnapshotsVerb, SystemVerb,
     },
     error::{Problem, quote},
     model::Time,
@@ -13,14 +13,23 @@ use crate::{
     view,
 };
 
+mod absent;
 pub mod bundle;
 pub mod content;
 pub mod images;
+pub mod labels;
+pub mod layers;
+pub mod leases;
+pub mod man;
+pub mod namespaces;
+pub mod program;
 pub mod snapshots;
 pub mod store;
+pub mod uploads;
 
 use std::io::IsTerminal;
 
+use self::absent::absent;
 use cairn_types::ErrorKind;
 use jiff::Timestamp;
 
@@ -209,6 +218,18 @@ fn dispatch(context: &Context, command: Command) -> Result {
                 .verb
                 .unwrap_or_else(|| SnapshotsVerb::Ls(Default::default())),
         ),
+        Command::Leases(group) => leases::run(
+            context,
+            group
+                .verb
+                .unwrap_or_else(|| LeasesVerb::Ls(Default::default())),
+        ),
+        Command::Namespaces(group) => {
+            namespaces::run(context, group.verb.unwrap_or(NamespacesVerb::Ls))
+        }
+        Command::Events(args) => program::events(context, &args),
+        Command::Plugins(args) => program::plugins(context, &args),
+        Command::Man(args) => man::man(context, &args),
         Command::Load(args) => images::run(context, ImagesVerb::Import(args)),
         Command::Save(args) => images::run(context, ImagesVerb::Export(args)),
         Command::Tag(args) => images::run(context, ImagesVerb::Tag(args)),
@@ -227,27 +248,8 @@ fn dispatch(context: &Context, command: Command) -> Result {
         Command::Info => store::info(context),
         Command::Version => store::version(context),
         Command::Completion { shell } => store::completion(context, shell),
-        Command::Absent(absent) => Err(elsewhere(&absent).into()),
+        Command::Absent(verb) => Err(absent::elsewhere(&verb).into()),
     }
-}
-
-/// What was asked for and is another tool's work: the next step, exit code 2.
-fn elsewhere(absent: &Absent) -> Problem {
-    let mut problem = match absent {
-        Absent::Run(_) => Problem::usage("cairn keeps images and runs nothing")
-            .next("cairn bundle create IMAGE DIR && runc run -b DIR ID"),
-        Absent::Build(_) => Problem::usage("cairn keeps images and builds none")
-            .next("buildctl build --output type=oci,dest=FILE … && cairn images import FILE"),
-        Absent::Login(_) => {
-            Problem::usage("cairn keeps no passwords; it reads those of docker and podman")
-                .next("docker login REGISTRY")
-                .next("podman login REGISTRY")
-        }
-        Absent::Search(_) => Problem::usage("cairn searches no registry")
-            .next("curl -s https://REGISTRY/v2/_catalog"),
-    };
-    problem.kind = ErrorKind::Unimplemented;
-    problem
 }
 
 /// How many hex digits stand for a digest; `None` when the text is no part of one.

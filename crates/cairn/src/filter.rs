@@ -12,7 +12,7 @@ use cairn_types::{
 
 use crate::{
     error::Problem,
-    model::{Blob, Image, Snapshot},
+    model::{Blob, Image, Lease, Snapshot},
 };
 
 /// What can be filtered.
@@ -157,6 +157,23 @@ impl Fields for Snapshot {
     /// A part of its key.
     fn is_meant_by(&self, word: &str) -> bool {
         self.key.contains(word)
+    }
+}
+
+impl Fields for Lease {
+    const FIELDS: &'static [&'static str] = &["id"];
+
+    fn field(&self, name: &str) -> Option<Cow<'_, str>> {
+        (name == "id").then(|| (&self.id).into())
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// A part of its id.
+    fn is_meant_by(&self, word: &str) -> bool {
+        self.id.contains(word)
     }
 }
 

@@ -119,6 +119,114 @@ pub struct Bundle {
     pub created_at: Time,
 }
 
+/// One upload that is not complete.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ingest {
+    /// Its name.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// Bytes so far.
+    pub offset: u64,
+    /// Bytes in all.
+    pub total: Option<u64>,
+    /// The digest it must have.
+    pub expected: Option<String>,
+    /// When its first byte came.
+    pub started_at: Time,
+    /// When its last byte came.
+    pub updated_at: Time,
+}
+
+/// One mount to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    /// `overlay` or `bind`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `overlay`, or the directory to bind.
+    pub source: String,
+    /// Where; empty while nobody has said so.
+    pub target: String,
+    /// In order.
+    pub options: Vec<String>,
+}
+
+/// What must not be collected yet.
+#[derive(Clone, Debug, Serialize)]
+pub struct Lease {
+    /// Its name.
+    pub id: String,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it holds no longer; unknown to those that hold for ever.
+    pub expires_at: Option<Time>,
+    /// As set.
+    pub labels: Labels,
+    /// What it holds; unknown where only leases are listed.
+    pub resources: Option<Vec<Resource>>,
+}
+
+/// One thing that a lease holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Resource {
+    /// `content`, `images`, `ingests` or `snapshots/overlayfs`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Digest, full reference, ref or key.
+    pub id: String,
+}
+
+/// A separate view of the store.
+#[derive(Clone, Debug, Serialize)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// As set.
+    pub labels: Labels,
+    /// How many names of images it has.
+    pub images: u64,
+    /// How many snapshots it has.
+    pub snapshots: u64,
+    /// Bytes of the blobs that it sees; others may see them, too.
+    pub size: u64,
+}
+
+/// What a server is made of.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plugin {
+    /// As containerd calls its kind.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its name among its kind.
+    pub id: String,
+    /// What it can unpack; empty where that is no question.
+    pub platforms: Vec<String>,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// `ok`, `skip` or `error`.
+    pub status: &'static str,
+    /// Why it is not `ok`.
+    pub error: Option<String>,
+    /// What else it says of itself.
+    pub exports: Labels,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// When.
+    pub time: Time,
+    /// Where.
+    pub namespace: String,
+    /// What, as `/images/create`.
+    pub topic: String,
+    /// Of its fields: a protobuf message's name.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its fields.
+    pub event: serde_json::Value,
+}
+
 /// One line of `df`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Usage {

@@ -101,6 +101,12 @@ impl Out {
         self.line(text.expect("our documents have text keys and no failing parts"));
     }
 
+    /// One JSON object of a stream: on one line for everybody.
+    pub fn json_line(&self, object: &impl serde::Serialize) {
+        let text = serde_json::to_string(object);
+        self.line(text.expect("our documents have text keys and no failing parts"));
+    }
+
     /// A note on standard error, which `-q` silences.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {

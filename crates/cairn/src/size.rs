@@ -60,6 +60,20 @@ pub fn duration(d: Duration) -> String {
 
 /// Time since `then` in its one largest unit, as `3 days ago`; the future counts as now.
 pub fn age(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second().saturating_sub(then.as_second()).max(0);
+    format!("{} ago", largest_unit(seconds))
+}
+
+/// Time until `then` in its one largest unit, as `in 23 hours`; the past is `expired`.
+pub fn remaining(then: Timestamp, now: Timestamp) -> String {
+    let seconds = then.as_second().saturating_sub(now.as_second());
+    match seconds {
+        ..=0 => "expired".to_owned(),
+        seconds => format!("in {}", largest_unit(seconds)),
+    }
+}
+
+fn largest_unit(seconds: i64) -> String {
     const STEPS: [(i64, &str); 6] = [
         (31_536_000, "year"),
         (2_592_000, "month"),
@@ -68,7 +82,6 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
         (3_600, "hour"),
         (60, "minute"),
     ];
-    let seconds = now.as_second().saturating_sub(then.as_second()).max(0);
     // Two weeks and more are weeks; between one and two, days say more.
     let fits = |&&(step, unit): &&(i64, &str)| seconds >= step * if unit == "week" { 2 } else { 1 };
     let (count, unit) = STEPS
@@ -76,7 +89,7 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
         .find(fits)
         .map_or((seconds, "second"), |(step, unit)| (seconds / step, *unit));
     let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {unit}{plural} ago")
+    format!("{count} {unit}{plural}")
 }
 
 /// RFC 3339 in UTC to the second, for people.

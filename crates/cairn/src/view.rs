@@ -11,6 +11,12 @@ use crate::{
     table::{Cell, Column, Table, printable, short_digest},
 };
 
+mod records;
+
+pub use records::{
+    events, ingests, label_lines, leases, mounts, namespaces, plugin, plugins, resources,
+};
+
 /// Width of `999.9 MiB (100%)`: RECLAIMABLE does not jump between two runs.
 const RECLAIMABLE_WIDTH: usize = 16;
 

@@ -23,3 +23,28 @@ fn documents() {
 fn names_and_aliases() {
     Scene::with_archives().play(include_str!("transcripts/names.txt"));
 }
+
+#[test]
+fn labels() {
+    Scene::with_archives().play(include_str!("transcripts/labels.txt"));
+}
+
+#[test]
+fn uploads() {
+    Scene::with_archives().play(include_str!("transcripts/uploads.txt"));
+}
+
+#[test]
+fn leases() {
+    Scene::with_archives().play(include_str!("transcripts/leases.txt"));
+}
+
+#[test]
+fn layers() {
+    Scene::with_archives().play(include_str!("transcripts/layers.txt"));
+}
+
+#[test]
+fn program() {
+    Scene::with_archives().play(include_str!("transcripts/program.txt"));
+}

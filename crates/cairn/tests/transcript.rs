@@ -68,8 +68,10 @@ fn what_is_another_tools_work_says_whose() {
 error: cairn keeps images and runs nothing
   next:      cairn bundle create IMAGE DIR && runc run -b DIR ID
 ";
-    check(&mut cairn(&["run", "-it", "busybox", "sh"]), 2, "", run);
     check(&mut cairn(&["ps"]), 2, "", run);
+    let words = run.replace("IMAGE DIR", "busybox DIR -- sh -c 'echo hi'");
+    let run = &["run", "-it", "busybox", "sh", "-c", "echo hi"];
+    check(&mut cairn(run), 2, "", &words);
     let login = "\
 error: cairn keeps no passwords; it reads those of docker and podman
   next:      docker login REGISTRY

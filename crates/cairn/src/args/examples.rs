@@ -73,4 +73,54 @@ examples! {
              "version --json | jq -r .client.version";
     COMPLETION: "completion bash > /etc/bash_completion.d/cairn",
                 "completion zsh > /usr/share/zsh/vendor-completions/_cairn";
+    MAN: "man images import | man -l -     read one page",
+         "man --dir /usr/local/share/man/man1      install all of them";
+    EVENTS: "events                           what happens from now on",
+            "events --json /images | jq -r .event.name";
+    PLUGINS: "plugins                          what the server is made of",
+             "plugins -d                       with capabilities and where they keep things";
+    LABEL: "images label busybox:1.36 team=web      set one",
+           "images label busybox:1.36 team-         remove it";
+    CONTENT_PUT: "content put notes.txt            store a file, print its digest",
+                 "content put --label team=web - < layer.tar.gz";
+    CONTENT_LABEL: "content label 791d2af5d3b2 team=web      set one",
+                   "content label 791d2af5d3b2 containerd.io/gc.root-      let `cairn gc` have it";
+    CONTENT_INGESTS: "content ingests                  uploads that are under way or were interrupted",
+                     "content ingests ^layer-          those whose ref begins so";
+    CONTENT_ABORT: "content abort my-upload          throw its bytes away",
+                   "content abort $(cairn content ingests -q)";
+    SNAPSHOTS_PREPARE: "snapshots prepare work 0c5943b2c9a0      then: cairn snapshots mounts /mnt work",
+                       "snapshots prepare -t /mnt work 0c5943b2c9a0 | sh      make and mount it";
+    SNAPSHOTS_VIEW: "snapshots view look 0c5943b2c9a0        then: cairn snapshots mounts /mnt look",
+                    "snapshots view -t /mnt look 0c5943b2c9a0 | sh      make and mount it";
+    SNAPSHOTS_COMMIT: "snapshots commit base work       `work` is gone, `base` cannot change any more",
+                      "snapshots commit sha256:DIGEST work      as `images import` names them";
+    SNAPSHOTS_MOUNTS: "snapshots mounts /mnt work       print the command",
+                      "snapshots mounts /mnt work | sh  run it";
+    SNAPSHOTS_DIFF: "snapshots diff work              what it adds to its parent, as a layer",
+                    "snapshots diff --keep --media-type application/vnd.oci.image.layer.v1.tar a b";
+    SNAPSHOTS_LABEL: "snapshots label work team=web    set one",
+                     "snapshots label work containerd.io/gc.root-      let `cairn gc` have it";
+    LEASES: "leases                           what is held, until when",
+            "leases create -x 1h              hold something for an hour";
+    LEASES_LS: "leases ls                        all of this namespace",
+               "leases ls -q labels.team==web    ids, for the next command";
+    LEASES_CREATE: "leases create --id build -x 2h team=web",
+                   "leases create -x 0               until it is removed";
+    LEASES_RM: "leases rm build                  what it alone held goes at the next `cairn gc`",
+               "leases rm --sync build           free the space now";
+    LEASES_ADD: "leases add build images busybox:1.36",
+                "leases add build content 791d2af5d3b2";
+    LEASES_RESOURCES: "leases resources build           what it holds",
+                      "leases resources -q build        names only";
+    NAMESPACES: "namespaces                       who has what, and how big it is",
+                "namespaces create dev team=web   make one with a label";
+    NAMESPACES_LS: "namespaces ls                    all of them",
+                   "namespaces ls --json | jq .[].images";
+    NAMESPACES_CREATE: "namespaces create dev            `cairn -n dev images import …` makes it, too",
+                       "namespaces create dev team=web   with a label";
+    NAMESPACES_LABEL: "namespaces label dev team=web    set one",
+                      "namespaces label dev team-       remove it";
+    NAMESPACES_RM: "namespaces rm dev                it must be empty",
+                   "namespaces rm dev test           both";
 }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use cairn_types::Platform;
 use clap::{ArgAction, Args, Subcommand};
 
-use super::{Platforms, examples};
+use super::{
+    Platforms, Rest, examples,
+    labels::{LabelImage, label},
+};
 
 /// The group; without a verb it lists.
 #[derive(Debug, Args)]
@@ -38,6 +41,9 @@ pub enum ImagesVerb {
     /// Remove names; `cairn gc` frees the space
     #[command(visible_alias = "remove", aliases = ["del", "delete"], before_help = examples::RM)]
     Rm(Remove),
+    /// Change an image's labels
+    #[command(before_help = examples::LABEL)]
+    Label(LabelImage),
     /// Mount an image's files and print where
     #[command(before_help = examples::MOUNT)]
     Mount(MountImage),
@@ -50,6 +56,9 @@ pub enum ImagesVerb {
     /// Tell which images are complete
     #[command(before_help = examples::CHECK)]
     Check(Check),
+    /// Rewrites nothing
+    #[command(hide = true)]
+    Convert(Rest),
 }
 
 /// `import`
@@ -261,14 +270,4 @@ fn sort_key(text: &str) -> Result<Sort, String> {
         _ => return Err("name, size or added".to_owned()),
     };
     Ok(Sort { by, descending })
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => {
-            cairn_types::validate_label(key, value).map_err(|e| e.to_string())?;
-            Ok((key.to_owned(), value.to_owned()))
-        }
-        _ => Err("a label is KEY=VALUE".to_owned()),
-    }
 }

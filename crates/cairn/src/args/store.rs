@@ -4,7 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::examples;
+use super::{
+    Rest, examples,
+    labels::LabelArgs,
+    writing::{
+        ContentIngest, ContentIngests, ContentPut, SnapshotCommit, SnapshotDiff, SnapshotMounts,
+        SnapshotNew,
+    },
+};
 
 /// The group; without a verb it lists.
 #[derive(Debug, Args)]
@@ -17,6 +24,7 @@ pub struct ContentArgs {
 
 /// What to do with blobs.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // One value lives for the whole run.
 pub enum ContentVerb {
     /// List blobs
     #[command(visible_alias = "list", before_help = examples::CONTENT_LS)]
@@ -39,6 +47,33 @@ pub enum ContentVerb {
         #[arg(value_name = "DIGEST", required = true)]
         digests: Vec<String>,
     },
+    /// Store a file and print its digest
+    ///
+    /// A blob is kept by what refers to it. This one is referred to by nothing yet, so it gets the
+    /// label containerd.io/gc.root, which `cairn content label DIGEST containerd.io/gc.root-` takes
+    /// away again; or it is held by a lease, with --lease. With --ref an upload that was interrupted
+    /// goes on where it ended, after a check that it began with the same bytes.
+    #[command(before_help = examples::CONTENT_PUT)]
+    Put(ContentPut),
+    /// ctr's `put`
+    #[command(hide = true, before_help = examples::CONTENT_PUT)]
+    Ingest(ContentIngest),
+    /// Change a blob's labels
+    #[command(before_help = examples::CONTENT_LABEL)]
+    Label(LabelArgs),
+    /// List uploads that are not complete
+    #[command(alias = "active", before_help = examples::CONTENT_INGESTS)]
+    Ingests(ContentIngests),
+    /// Throw uploads away
+    #[command(before_help = examples::CONTENT_ABORT)]
+    Abort {
+        /// As `ingests` lists them
+        #[arg(value_name = "REF", required = true)]
+        refs: Vec<String>,
+    },
+    /// Changes no blob
+    #[command(hide = true)]
+    Edit(Rest),
 }
 
 /// `ls`
@@ -79,10 +114,15 @@ pub struct SnapshotsArgs {
     /// Which verb
     #[command(subcommand)]
     pub verb: Option<SnapshotsVerb>,
+    /// ctr's; there is only one
+    #[arg(long, global = true, hide = true, env = "CONTAINERD_SNAPSHOTTER", hide_env = true,
+          value_name = "NAME", value_parser = ["overlayfs"])]
+    pub snapshotter: Option<String>,
 }
 
 /// What to do with snapshots.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // One value lives for the whole run.
 pub enum SnapshotsVerb {
     /// List snapshots
     #[command(visible_alias = "list", before_help = examples::SNAPSHOTS_LS)]
@@ -111,6 +151,33 @@ pub enum SnapshotsVerb {
         #[arg(long)]
         recursive: bool,
     },
+    /// Make a writable snapshot
+    ///
+    /// The new snapshot is labelled containerd.io/gc.root, so that `cairn gc` leaves it alone until
+    /// it is removed. Nothing is mounted: what is printed is to be run.
+    #[command(before_help = examples::SNAPSHOTS_PREPARE)]
+    Prepare(SnapshotNew),
+    /// Make a read-only look at a snapshot
+    ///
+    /// The new snapshot is labelled containerd.io/gc.root, so that `cairn gc` leaves it alone until
+    /// it is removed. Nothing is mounted: what is printed is to be run.
+    #[command(before_help = examples::SNAPSHOTS_VIEW)]
+    View(SnapshotNew),
+    /// Freeze a writable snapshot under a name; others can stand on it then
+    #[command(before_help = examples::SNAPSHOTS_COMMIT)]
+    Commit(SnapshotCommit),
+    /// Print the commands that mount a snapshot
+    #[command(aliases = ["mount", "m"], before_help = examples::SNAPSHOTS_MOUNTS)]
+    Mounts(SnapshotMounts),
+    /// Store as a layer what a snapshot adds, and print its digest
+    ///
+    /// With one name: what that snapshot adds to its parent. With two: what has to be applied to A to
+    /// get B. Unless it is labelled with --keep, the next `cairn gc` removes the layer again.
+    #[command(before_help = examples::SNAPSHOTS_DIFF)]
+    Diff(SnapshotDiff),
+    /// Change a snapshot's labels
+    #[command(before_help = examples::SNAPSHOTS_LABEL)]
+    Label(LabelArgs),
 }
 
 /// `ls`

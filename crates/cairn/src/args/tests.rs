@@ -46,6 +46,31 @@ fn aliases_and_global_flags_after_the_verb() {
         "cairn bundle create a /d -e A=B -t --cmd echo -n hi",
         "cairn bundle remove /d /e",
         "cairn logout example.com",
+        "cairn images label a b=c d- e=",
+        "cairn i label -r a",
+        "cairn content put",
+        "cairn content put - --ref a --lease b --expected-size 5 --label c=d",
+        "cairn content ingest key --expected-size 0",
+        "cairn content active ^a",
+        "cairn content edit 791d2af",
+        "cairn images convert --oci a b",
+        "cairn snapshot prepare a b -t /mnt",
+        "cairn snapshots view a --mounts",
+        "cairn snapshots mount /mnt a",
+        "cairn snapshots m /mnt a",
+        "cairn snapshots --snapshotter overlayfs ls",
+        "cairn snapshots diff a b --keep --ref r",
+        "cairn lease",
+        "cairn leases create a=b -x 0",
+        "cairn leases delete a b --sync",
+        "cairn leases add a snapshots/overlayfs b",
+        "cairn ns c a b=c",
+        "cairn namespace remove a b",
+        "cairn event topic==/images/create",
+        "cairn plugin -d",
+        "cairn plugins ls -d",
+        "cairn man images ls",
+        "cairn man --dir d",
     ] {
         let parsed = parse(line);
         assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("refused"));
@@ -69,6 +94,24 @@ fn wrong_usage_says_what_to_type() {
         ("cairn content get 791d2af --range 5-4", "A not after B"),
         ("cairn content rm", "<DIGEST>"),
         ("cairn df --timeout soon", "500ms"),
+        ("cairn images label a", "<K=V>"),
+        ("cairn images label a b", "KEY- removes one"),
+        ("cairn content put --expected-digest x", "algorithm:hex"),
+        (
+            "cairn snapshots ls --snapshotter native",
+            "possible values: overlayfs",
+        ),
+        (
+            "cairn snapshots prepare a --mounts -t b",
+            "cannot be used with",
+        ),
+        (
+            "cairn leases add a blobs b",
+            "content, images, ingests or snapshots",
+        ),
+        ("cairn leases create -x soon", "500ms"),
+        ("cairn namespaces create a..b", "invalid namespace"),
+        ("cairn man ls --dir d", "cannot be used with"),
     ] {
         let err = parse(line).expect_err(line);
         assert_eq!(err.exit_code(), 2, "{line}");
@@ -126,7 +169,9 @@ fn check_help(command: &mut clap::Command, path: &str) {
     }
     for verb in command.get_subcommands_mut() {
         // What is absent answers with a problem; docker's `system` has no words of its own.
-        let absent = ["run", "build", "login", "search", "system"];
+        let absent = [
+            "run", "ps", "build", "login", "search", "system", "convert", "edit",
+        ];
         let name = verb.get_name().to_owned();
         if !absent.contains(&&*name) {
             check_help(verb, &format!("{path} {name}"));

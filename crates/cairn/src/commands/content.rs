@@ -3,7 +3,7 @@
 use cairn_types::ErrorKind;
 use serde_json::json;
 
-use super::{Context, Result, now};
+use super::{Context, Result, absent, labels, now, uploads};
 use crate::{
     args::{ContentGet, ContentLs, ContentVerb},
     client::Client,
@@ -23,6 +23,14 @@ pub fn run(context: &Context, verb: ContentVerb) -> Result {
         ContentVerb::Get(args) => get(context, &args),
         ContentVerb::Info { digest } => info(context, &digest),
         ContentVerb::Rm { digests } => rm(context, &digests),
+        ContentVerb::Put(args) => uploads::put(context, &args),
+        ContentVerb::Ingest(args) => uploads::put(context, &args.into()),
+        ContentVerb::Label(args) => labels::blob(context, &args),
+        ContentVerb::Ingests(args) => uploads::ingests(context, &args),
+        ContentVerb::Abort { refs } => uploads::abort(context, &refs),
+        ContentVerb::Edit(_) => Err(absent("a blob is its digest: it cannot be changed")
+            .next("cairn content get -o FILE DIGEST, and after a change: cairn content put FILE")
+            .into()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use cairn_types::{ErrorKind, ImageName};
 
-use super::{Context, Gone, Result, Stop, newer, now};
+use super::{Context, Gone, Result, Stop, absent, labels, newer, now};
 use crate::{
     args::{
         Check, Export, ImagesVerb, Import, Inspect, List, MountImage, Remove, SortBy, Tag, Unmount,
@@ -38,6 +38,10 @@ pub fn run(context: &Context, verb: ImagesVerb) -> Result {
         ImagesVerb::Unmount(args) => unmount(context, &args),
         ImagesVerb::Usage(args) => usage(context, &args),
         ImagesVerb::Check(args) => check(context, &args),
+        ImagesVerb::Label(args) => labels::image(context, &args),
+        ImagesVerb::Convert(_) => Err(absent("cairn keeps images as they came")
+            .next("skopeo copy --format oci SOURCE oci-archive:FILE && cairn images import FILE")
+            .into()),
     }
 }
 
@@ -106,11 +110,18 @@ fn export(context: &Context, args: &Export) -> Result {
     let (out, texts) = match (&args.output, args.words.as_slice()) {
         (Some(out), texts) => (&**out, texts),
         (None, [out, texts @ ..]) if !texts.is_empty() => (&**out, texts),
-        (None, _) => {
+        (None, words) => {
             let text = "which images? the first word is the file to write";
-            return Err(Problem::usage(text)
-                .next("cairn images export FILE REF")
-                .into());
+            // `docker save IMAGE` writes to standard output.
+            let (file, image) = match words {
+                [word] if word.contains(".tar") || word.starts_with(['/', '.', '-']) => {
+                    (&**word, "REF")
+                }
+                [word] => ("FILE", &**word),
+                _ => ("FILE", "REF"),
+            };
+            let next = format!("cairn images export {} {}", quote(file), quote(image));
+            return Err(Problem::usage(text).next(next).into());
         }
     };
     let standard = out == "-";

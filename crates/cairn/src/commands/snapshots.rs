@@ -1,6 +1,6 @@
 //! `cairn snapshots …`.
 
-use super::{Context, Result, now};
+use super::{Context, Result, labels, layers, now};
 use crate::{
     args::{SnapshotUsage, SnapshotsLs, SnapshotsVerb},
     client::Client,
@@ -18,6 +18,12 @@ pub fn run(context: &Context, verb: SnapshotsVerb) -> Result {
         SnapshotsVerb::Info { key } => info(context, &key),
         SnapshotsVerb::Usage(args) => usage(context, &args),
         SnapshotsVerb::Rm { keys, recursive } => rm(context, &keys, recursive),
+        SnapshotsVerb::Prepare(args) => layers::new(context, &args, false),
+        SnapshotsVerb::View(args) => layers::new(context, &args, true),
+        SnapshotsVerb::Commit(args) => layers::commit(context, &args),
+        SnapshotsVerb::Mounts(args) => layers::mounts(context, &args),
+        SnapshotsVerb::Diff(args) => layers::diff(context, args),
+        SnapshotsVerb::Label(args) => labels::snapshot(context, &args),
     }
 }
 

@@ -1,0 +1,46 @@
+//! `cairn events`, `cairn plugins` and `cairn man`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::examples;
+
+/// `events`
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only these: the beginning of a topic, or topic==X, namespace==X, event.FIELD==X
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+}
+
+/// `plugins`
+#[derive(Debug, Args)]
+#[command(before_help = examples::PLUGINS)]
+pub struct PluginsArgs {
+    /// `ls`
+    #[command(subcommand)]
+    pub verb: Option<PluginsVerb>,
+    /// All that is known of each
+    #[arg(short, long, global = true)]
+    pub detailed: bool,
+}
+
+/// What to do with plugins.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum PluginsVerb {
+    /// List them
+    #[command(visible_alias = "list", before_help = examples::PLUGINS)]
+    Ls,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Of this command [default: of cairn itself]
+    #[arg(value_name = "COMMAND", conflicts_with = "dir")]
+    pub command: Vec<String>,
+    /// Write all pages there
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}

@@ -1,0 +1,45 @@
+//! What the server says that it is made of.
+
+use cairn_proto::containerd::services::introspection::v1::{
+    Plugin, PluginsRequest, introspection_client::IntrospectionClient,
+};
+
+use super::{Client, Result, link::client};
+use crate::model;
+
+/// What the error of a plugin that was left out on purpose has in it (containerd `plugin`).
+const SKIPPED: &str = "skip plugin";
+
+impl Client {
+    /// All plugins, in the server's order, which is that of their types.
+    pub fn plugins(&self) -> Result<Vec<model::Plugin>> {
+        let request = self.link.request(PluginsRequest::default());
+        let mut introspection = client!(self.link, IntrospectionClient<_>);
+        let answer = self.link.wait(introspection.plugins(request));
+        let answer = answer.map_err(|err| self.explain("list plugins", ("", ""), err))?;
+        let plugins = answer.into_inner().plugins;
+        Ok(plugins.into_iter().map(plugin).collect())
+    }
+}
+
+fn plugin(plugin: Plugin) -> model::Plugin {
+    let error = plugin.init_err.map(|status| status.message);
+    let platforms = plugin.platforms.into_iter().map(|p| {
+        let parts = [p.os, p.architecture, p.variant];
+        let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join("/")
+    });
+    model::Plugin {
+        kind: plugin.r#type,
+        id: plugin.id,
+        platforms: platforms.collect(),
+        capabilities: plugin.capabilities,
+        status: match &error {
+            None => "ok",
+            Some(text) if text.contains(SKIPPED) => "skip",
+            Some(_) => "error",
+        },
+        error,
+        exports: plugin.exports.into_iter().collect(),
+    }
+}
