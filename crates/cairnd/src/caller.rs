@@ -17,18 +17,22 @@ pub fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
 
 /// As [`of`], from the headers alone.
 pub fn from(headers: &MetadataMap) -> Result<Caller, Status> {
-    // Of several the first counts.
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    // Of several the first counts. Clients send what they were given, be it ASCII or not: a header that
+    // is no text must not pass for one that is missing, or things would be made under no lease.
+    let header = |name| {
+        let value = headers.get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
     let ns = header(NAMESPACE).unwrap_or_default();
     if ns.is_empty() {
         return Err(Status::failed_precondition(
             "namespace is required: failed precondition",
         ));
     }
-    let ns = Namespace::parse(ns)
+    let ns = Namespace::parse(&ns)
         .map_err(|err| Status::invalid_argument(format!("{err}: invalid argument")))?;
     Ok(Caller {
         ns,
-        lease: header(LEASE).map(str::to_owned),
+        lease: header(LEASE),
     })
 }

@@ -164,7 +164,7 @@ impl Calls {
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
         let header = |name| {
             let value = request.headers().get(name)?;
-            value.to_str().ok()
+            Some(String::from_utf8_lossy(value.as_bytes()))
         };
         let peer = peer(request);
         // At the level of errors, so that whatever is logged inside names its call.
@@ -172,8 +172,8 @@ impl Calls {
             "call",
             request = id,
             rpc = path,
-            namespace = header("containerd-namespace"),
-            lease = header("containerd-lease"),
+            namespace = header("containerd-namespace").as_deref(),
+            lease = header("containerd-lease").as_deref(),
             peer_pid = peer.and_then(|peer| peer.pid()),
             peer_uid = peer.map(|peer| peer.uid()),
         );

@@ -231,7 +231,8 @@ async fn resources_have_types_and_ids() {
 async fn the_header_makes_a_lease_hold_what_is_made() {
     let server = Server::start().await;
     let plain = server.client("n");
-    let client = plain.leased("l").await;
+    // Leases may be called anything, and headers carry that as it is.
+    let client = plain.leased("für l").await;
     let other = plain.leased("other").await;
     let digest = client.put("text", &[]).await;
     client
@@ -248,7 +249,7 @@ async fn the_header_makes_a_lease_hold_what_is_made() {
         "snapshots/overlayfs active",
         "snapshots/overlayfs done",
     ];
-    assert_eq!(held(&client, "l").await, expected);
+    assert_eq!(held(&client, "für l").await, expected);
 
     // Who asks for what is there may keep it, too.
     let exists = expecting(commit("r", 0, b"text"), &digest, 0);

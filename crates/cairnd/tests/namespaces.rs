@@ -119,10 +119,6 @@ async fn the_header_is_required_and_checked() {
         );
     }
     for name in ["a/b", "-a", "a..b", "ä", &"n".repeat(77)] {
-        // A header of letters beyond ASCII is none that this client could send.
-        if !name.is_ascii() {
-            continue;
-        }
         for (call, answer) in with_header(&server.client(name)).await {
             assert_eq!(answer, Code::InvalidArgument, "{call} in {name:?}");
         }

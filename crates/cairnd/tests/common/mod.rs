@@ -126,7 +126,8 @@ impl Interceptor for Headers {
         ];
         for (name, value) in headers {
             if let Some(value) = value {
-                let value = value.parse().expect("header");
+                // As bytes: not every name is ASCII.
+                let value = value.as_bytes().try_into().expect("header");
                 request.metadata_mut().insert(name, value);
             }
         }
