@@ -12,7 +12,7 @@ use cairn_proto::containerd::{
         events::v1::{ForwardRequest, PublishRequest, SubscribeRequest},
         images::v1::{CreateImageRequest, DeleteImageRequest, Image},
         leases::v1::{CreateRequest, DeleteRequest},
-        namespaces::v1::{CreateNamespaceRequest, Namespace},
+        namespaces::v1::{CreateNamespaceRequest, DeleteNamespaceRequest, Namespace},
         snapshots::v1::{CommitSnapshotRequest, PrepareSnapshotRequest, ViewSnapshotRequest},
     },
     types::Envelope,
@@ -209,6 +209,38 @@ async fn filters_choose_by_topic_namespace_and_fields() {
         let refusal = answer.expect_err("refused");
         assert_eq!(refusal.code(), Code::InvalidArgument, "{filter}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parents_and_namespaces_are_fields() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    let by_parent = Subscription::start(&client, &["event.parent==base"]).await;
+    let with_parent = Subscription::start(&client, &["event.parent"]).await;
+    let by_name = Subscription::start(&client, &["event.name==made"]).await;
+    all_kinds(&client).await;
+    let prepare = PrepareSnapshotRequest {
+        snapshotter: "overlayfs".to_owned(),
+        key: "child".to_owned(),
+        parent: "base".to_owned(),
+        ..PrepareSnapshotRequest::default()
+    };
+    client.snapshots().prepare(prepare).await.expect("prepare");
+    let namespace = Some(Namespace {
+        name: "made".to_owned(),
+        labels: map(&[]),
+    });
+    let create = CreateNamespaceRequest { namespace };
+    client.namespaces().create(create).await.expect("create");
+    let delete = DeleteNamespaceRequest {
+        name: "made".to_owned(),
+    };
+    client.namespaces().delete(delete).await.expect("delete");
+    assert_eq!(by_parent.topics().await, ["/snapshot/prepare"]);
+    // One without a parent has no such field.
+    assert_eq!(with_parent.topics().await, ["/snapshot/prepare"]);
+    let expected = ["/namespaces/create", "/namespaces/delete"];
+    assert_eq!(by_name.topics().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,17 +36,17 @@ impl Fields for Filtered<'_> {
         match &*path[0] {
             "namespace" => Some(Cow::Borrowed(self.0.ns.as_str())),
             "topic" => Some(Cow::Borrowed(self.1)),
-            "event" => inside(&self.0.what, &path[1..]),
+            "event" => inside(self.0, &path[1..]),
             _ => None,
         }
     }
 }
 
 /// As containerd's own events have fields; of a client's the fields are not known.
-fn inside<'e>(what: &'e What, path: &[String]) -> Option<Cow<'e, str>> {
+fn inside<'e>(event: &'e Event, path: &[String]) -> Option<Cow<'e, str>> {
     let field = path.first().map(String::as_str)?;
     let text = |text: String| Some(Cow::Owned(text));
-    match (what, field) {
+    match (&event.what, field) {
         (What::ContentCreated { digest, .. } | What::ContentDeleted { digest }, "digest") => {
             text(digest.to_string())
         }
@@ -69,7 +69,12 @@ fn inside<'e>(what: &'e What, path: &[String]) -> Option<Cow<'e, str>> {
             | What::SnapshotRemoved { key },
             "key",
         ) => text(key.to_string()),
+        (What::SnapshotPrepared { parent, .. }, "parent") => text(parent.as_ref()?.to_string()),
         (What::SnapshotCommitted { name, .. }, "name") => text(name.to_string()),
+        (
+            What::NamespaceCreated(_) | What::NamespaceUpdated(_) | What::NamespaceDeleted,
+            "name",
+        ) => Some(Cow::Borrowed(event.ns.as_str())),
         (
             What::SnapshotPrepared { .. }
             | What::SnapshotCommitted { .. }
