@@ -265,7 +265,9 @@ impl Call {
             figures.handled(code, took);
         }
         let effect = self.known.method.effect;
-        if code == Code::Ok && effect != Effect::None {
+        // What was begun goes on without its client, or leaves what it had made by then.
+        let happened = matches!(code, Code::Ok | Code::Cancelled);
+        if happened && effect != Effect::None {
             self.shared.activity.changed(effect == Effect::Removal);
         }
     }
