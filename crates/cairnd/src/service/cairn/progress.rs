@@ -229,6 +229,33 @@ mod tests {
         assert_eq!(news.take(), (expected, true));
     }
 
+    /// The answers are not read before the work has ended.
+    #[tokio::test]
+    async fn work_does_not_wait_for_its_reader() {
+        let (send, mut receive) = mpsc::channel(AHEAD);
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let work = |teller: &Teller<v1::Progress>| {
+            for done in 0..10_000 {
+                for text in ["a", "b", "c", "d", "e", "f"] {
+                    teller.event(layer(text, Phase::Fetch, done));
+                    teller.event(layer(text, Phase::Unpack, done));
+                }
+            }
+            let _ = ended.send(());
+            Ok(v1::Progress::default())
+        };
+        let answers = tokio::spawn(run(send, |progress| progress, work));
+        end.await.expect("the end of the work");
+        let mut all = Vec::new();
+        while let Some(answer) = receive.recv().await {
+            all.push(answer.expect("no failure"));
+        }
+        answers.await.expect("task");
+        // Each layer in either phase, whenever those that waited were taken: once, or a few times.
+        assert!((13..1000).contains(&all.len()), "{}", all.len());
+        assert_eq!(all.last(), Some(&v1::Progress::default()));
+    }
+
     #[test]
     fn only_a_new_phase_is_urgent() {
         let mut pending = Pending::default();
