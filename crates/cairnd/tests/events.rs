@@ -368,3 +368,65 @@ async fn collecting_tells_of_images_and_snapshots() {
     client.leases().delete(delete).await.expect("delete");
     assert_eq!(subscription.topics().await, ["/snapshot/remove"]);
 }
+
+/// What the command line does is heard of as what other clients do.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_our_own_are_told_of() {
+    use cairn_proto::cairn::v1::{
+        RemoveBlobRequest, RemoveImageRequest, RemoveSnapshotRequest, TagRequest,
+    };
+    let server = Server::start().await;
+    let client = server.client("n");
+    let layer = common::layer::Layer::new().file("motd", "hello").bytes();
+    let name = "docker.io/shop/web:1";
+    let archive = common::archive::Archive::new(name, &[layer]);
+    let subscription = Subscription::start(&client, &[""]).await;
+    client.import(&archive).await;
+    client.import(&archive).await;
+    for source in [name, name] {
+        let request = TagRequest {
+            source: source.to_owned(),
+            target: "docker.io/shop/new:1".to_owned(),
+            force: false,
+        };
+        client.cairn_images().tag(request).await.expect("tag");
+    }
+    let request = RemoveImageRequest {
+        name: name.to_owned(),
+        ..RemoveImageRequest::default()
+    };
+    client.cairn_images().remove(request).await.expect("remove");
+    let layer = &archive.layers[0];
+    let request = RemoveSnapshotRequest {
+        key: layer.clone(),
+        recursive: false,
+    };
+    let removed = client.cairn_store().remove_snapshot(request).await;
+    removed.expect("snapshot");
+    let request = RemoveBlobRequest {
+        digest: layer.clone(),
+    };
+    client
+        .cairn_store()
+        .remove_blob(request)
+        .await
+        .expect("blob");
+    let mut topics = subscription.topics().await;
+    // The blobs of an import come in any order, and when their sum is known.
+    topics[..5].sort();
+    assert_eq!(
+        topics,
+        [
+            "/content/create",
+            "/content/create",
+            "/content/create",
+            "/images/create",
+            "/snapshot/commit",
+            "/images/update",
+            "/images/create",
+            "/images/delete",
+            "/snapshot/remove",
+            "/content/delete",
+        ]
+    );
+}

@@ -10,6 +10,7 @@ use cairn_types::{
 
 use crate::{
     Failure, Node,
+    events::{Event, What},
     store::StoreBlobs,
     walk::{Body, Tree},
 };
@@ -188,7 +189,7 @@ impl Node {
             let (tagged, created_at, labels) = match tx.get(&schema::IMAGES, &key)? {
                 None => (Tagged::Created, now, record.labels),
                 Some(known) if known.target.digest == record.target.digest => {
-                    return Ok(Ok(Tagged::Unchanged));
+                    return Ok(Ok((Tagged::Unchanged, known.labels)));
                 }
                 Some(known) if !force => return Ok(Err(known.target.digest)),
                 Some(known) => (Tagged::Moved, known.created_at, known.labels),
@@ -200,10 +201,22 @@ impl Node {
                 updated_at: now,
             };
             tx.put(&schema::IMAGES, &key, &record)?;
-            Ok::<_, cairn_meta::Error>(Ok(tagged))
+            Ok::<_, cairn_meta::Error>(Ok((tagged, record.labels)))
         });
         match written {
-            Ok(Ok(tagged)) => Ok(tagged),
+            Ok(Ok((tagged, labels))) => {
+                let name = target.clone();
+                match tagged {
+                    Tagged::Created => {
+                        self.happened(Event::of(ns, What::ImageCreated { name, labels }));
+                    }
+                    Tagged::Moved => {
+                        self.happened(Event::of(ns, What::ImageUpdated { name, labels }));
+                    }
+                    Tagged::Unchanged => {}
+                }
+                Ok(tagged)
+            }
             Ok(Err(digest)) => {
                 let reason = format!("the name exists and means {digest}");
                 Err(Failure::new(ErrorKind::AlreadyExists, "tag", reason)
@@ -248,7 +261,14 @@ impl Node {
             Ok::<_, cairn_meta::Error>(Some(record.labels))
         });
         match written {
-            Ok(Some(labels)) => Ok(labels),
+            Ok(Some(labels)) => {
+                let what = What::ImageUpdated {
+                    name: name.clone(),
+                    labels: labels.clone(),
+                };
+                self.happened(Event::of(ns, what));
+                Ok(labels)
+            }
             Ok(None) => Err(self.no_such_image(ns, name, attempted)),
             Err(err) => Err(Failure::of(attempted, &err)
                 .object("image", name)
@@ -291,10 +311,13 @@ impl Node {
             Ok::<_, cairn_meta::Error>(known)
         });
         match written {
-            Ok(true) => Ok(Removed {
-                name: name.clone(),
-                bundles,
-            }),
+            Ok(true) => {
+                self.happened(Event::of(ns, What::ImageDeleted { name: name.clone() }));
+                Ok(Removed {
+                    name: name.clone(),
+                    bundles,
+                })
+            }
             Ok(false) => Err(self.no_such_image(ns, name, attempted)),
             Err(err) => Err(Failure::of(attempted, &err)
                 .object("image", name)

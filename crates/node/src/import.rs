@@ -33,7 +33,10 @@ use self::{
     choose::Wanted,
     names::Naming,
 };
-use crate::{Event, Failure, Node, Progress, failure::words, objects::word, unpack::Reading};
+use crate::{
+    Event, Failure, Node, Progress, events, events::What, failure::words, objects::word,
+    unpack::Reading,
+};
 
 /// For messages.
 const ATTEMPTED: &str = "import";
@@ -149,13 +152,26 @@ impl Node {
         let ns = request.ns.clone();
         let done = self.import_into(request, progress, &mut stored);
         match &done {
-            Ok((_, needed)) => stream::discard(self, &ns, &stored, needed),
+            Ok((_, needed)) => {
+                stream::discard(self, &ns, &stored, needed);
+                self.tell_stored(&ns, stored.iter().filter(|digest| needed.contains(digest)));
+            }
             Err(failure) if failure.kind == ErrorKind::ResourceExhausted => {}
             Err(_) if progress.given_up() => {}
             Err(_) => stream::discard(self, &ns, &stored, &HashSet::new()),
         }
         progress.event(Event::Done);
         done.map(|(imported, _)| imported)
+    }
+
+    /// Blobs of a failed import are told of by nobody: most are gone by then.
+    fn tell_stored<'d>(&self, ns: &Namespace, stored: impl Iterator<Item = &'d Digest>) {
+        for digest in stored {
+            if let Ok(info) = self.content().info(ns, digest) {
+                let (digest, size) = (info.digest, info.size);
+                self.happened(events::Event::of(ns, What::ContentCreated { digest, size }));
+            }
+        }
     }
 
     fn import_into(

@@ -12,6 +12,7 @@ use cairn_types::{Classified, Digest, ErrorKind, Namespace, SnapshotKey};
 
 use crate::{
     Failure, Node,
+    events::{Event, What},
     resolve::{ambiguous, digest_prefix},
 };
 
@@ -90,6 +91,7 @@ impl Node {
             self.snapshots()
                 .remove(ns, one)
                 .map_err(|err| failed(&err))?;
+            self.happened(Event::of(ns, What::SnapshotRemoved { key: one.clone() }));
         }
         Ok(doomed)
     }
@@ -136,11 +138,14 @@ impl Node {
     pub fn remove_blob(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
         let _alone = self.alone();
         let removed = self.content().delete(ns, digest);
-        removed.map(|_| ()).map_err(|err| {
+        removed.map_err(|err| {
             Failure::of("remove blob", &err)
                 .object("blob", digest)
                 .namespace(ns)
-        })
+        })?;
+        let digest = digest.clone();
+        self.happened(Event::of(ns, What::ContentDeleted { digest }));
+        Ok(())
     }
 
     /// The failure for a blob that is not in `ns`: where it is.

@@ -20,7 +20,8 @@ use cairn_types::{
 use self::pool::{Job, Made, Tree as Unpacked};
 pub(crate) use self::work::{Reading, Work};
 use crate::{
-    Event, Failure, Node, Phase, Progress,
+    Event, Failure, Node, Phase, Progress, events,
+    events::What,
     store::StoreBlobs,
     walk::{Body, LAYERS_MAX, ManifestBody, Tree},
 };
@@ -269,14 +270,19 @@ impl Ready {
         if self.layers.is_empty() {
             return Ok(());
         }
-        match work.node.snapshots().commit_stack(work.ns, self.layers) {
-            Ok(()) => Ok(()),
-            Err(err) => Err(work.failure(Failure::because(
-                work.attempted,
-                "its snapshots cannot be recorded",
-                &err,
-            ))),
+        let names: Vec<SnapshotKey> = self.layers.iter().map(|layer| layer.key.clone()).collect();
+        let committed = work.node.snapshots().commit_stack(work.ns, self.layers);
+        committed.map_err(|err| {
+            let reason = "its snapshots cannot be recorded";
+            work.failure(Failure::because(work.attempted, reason, &err))
+        })?;
+        for name in names {
+            // No key stood for it before it was whole.
+            let key = name.clone();
+            let what = What::SnapshotCommitted { key, name };
+            work.node.happened(events::Event::of(work.ns, what));
         }
+        Ok(())
     }
 }
 

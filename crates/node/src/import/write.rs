@@ -15,7 +15,8 @@ use super::{
     names::Naming,
 };
 use crate::{
-    Event, Failure, Node, Progress,
+    Event, Failure, Node, Progress, events,
+    events::What,
     store::SNAPSHOT_REF,
     unpack::{Plan, Stack, Work},
     walk::{Body, ManifestBody, Tree, gc_labels},
@@ -256,9 +257,12 @@ fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<I
     let ns = work.ns.clone();
     let labels = options.labels.clone();
     let written = work.node.meta().write(move |tx: &mut Tx| {
+        let mut told = Vec::with_capacity(records.len());
         for (name, target) in records {
-            let key = (ns.clone(), name);
-            let record = match tx.get(&schema::IMAGES, &key)? {
+            let key = (ns.clone(), name.clone());
+            let known = tx.get(&schema::IMAGES, &key)?;
+            let is_new = known.is_none();
+            let record = match known {
                 Some(mut known) => {
                     known.target = target;
                     known.updated_at = now;
@@ -275,10 +279,17 @@ fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<I
                 },
             };
             tx.put(&schema::IMAGES, &key, &record)?;
+            let labels = record.labels;
+            told.push(match is_new {
+                true => What::ImageCreated { name, labels },
+                false => What::ImageUpdated { name, labels },
+            });
         }
-        Ok::<(), cairn_meta::Error>(())
+        Ok::<_, cairn_meta::Error>(told)
     });
-    written.map_err(|err| work.unwritten("the image's record", &err))?;
+    for what in written.map_err(|err| work.unwritten("the image's record", &err))? {
+        work.node.happened(events::Event::of(work.ns, what));
+    }
     Ok(imported)
 }
 
