@@ -48,3 +48,7 @@ fn layers() {
 fn program() {
     Scene::with_archives().play(include_str!("transcripts/program.txt"));
 }
+#[test]
+fn namespaces() {
+    Scene::with_archives().play(include_str!("transcripts/namespaces.txt"));
+}
