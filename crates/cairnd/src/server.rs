@@ -49,6 +49,9 @@ pub(crate) async fn health() -> (Health, HealthServer<impl HealthService>) {
     (health, service)
 }
 
+/// The API that is served, and the version whose behaviour is that of these services.
+pub const API: &str = "containerd 2.3";
+
 /// Everything that clients of containerd's public socket may call.
 pub async fn routes(node: &Node) -> io::Result<(Routes, Health)> {
     let uuid = node.uuid().map_err(io::Error::other)?;

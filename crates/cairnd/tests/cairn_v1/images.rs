@@ -1,6 +1,6 @@
 //! `cairn.v1.Images`: what the command line asks of images.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 
 use crate::common::{
     Client, Server,
@@ -12,9 +12,9 @@ use crate::common::{
 };
 use cairn_proto::{
     cairn::v1::{
-        ExportRequest, ImportOptions, ImportRequest, InspectRequest, ListImagesRequest, Phase,
-        RemoveImageRequest, ResolveImageRequest, TagRequest, export_response, inspect_node::Role,
-        progress::Event, tag_response::Outcome,
+        ExportRequest, FileId, ImportOptions, ImportRequest, InspectRequest, ListImagesRequest,
+        Phase, RemoveImageRequest, ResolveImageRequest, TagRequest, Unseen, export_response,
+        import_response, inspect_node::Role, progress::Event, tag_response::Outcome,
     },
     containerd::services::content::v1::ListContentRequest,
 };
@@ -165,6 +165,39 @@ async fn a_refused_import_says_why_and_leaves_nothing() {
     assert_eq!(code, Code::NotFound);
     assert_eq!(object, server.path("nowhere").display().to_string());
     assert_eq!(reason, "no such file");
+}
+
+/// A daemon may have other files than its client below `/tmp`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_server_does_not_see_is_asked_for() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    let (file, other) = (server.path("web.tar"), server.path("other.tar"));
+    fs::write(&file, web().bytes).expect("file");
+    fs::write(&other, web().bytes).expect("file");
+    let id = |path: &Path| {
+        let meta = fs::metadata(path).expect("metadata");
+        Some(FileId {
+            device: meta.dev(),
+            inode: meta.ino(),
+        })
+    };
+    let with = |path: &Path, path_is| ImportOptions {
+        path_is,
+        ..by_path(path)
+    };
+    for path in [&file, &server.path("nowhere")] {
+        let import = client.begin_import(with(path, id(&other))).await;
+        drop(import.send);
+        let mut answers = import.answers;
+        let first = answers.message().await.expect("answer").expect("a message");
+        let unseen = import_response::Part::Unseen(Unseen {});
+        assert_eq!(first.part, Some(unseen), "{}", path.display());
+        assert_eq!(answers.message().await.expect("answer"), None);
+    }
+    assert_eq!(blobs(&client).await, [""; 0]);
+    let imported = client.import_path(with(&file, id(&file))).await;
+    assert_eq!(imported.expect("seen").1.len(), 1);
 }
 
 /// None of these may be waited for by anybody.

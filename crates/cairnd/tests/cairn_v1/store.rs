@@ -77,7 +77,7 @@ async fn the_server_says_what_it_serves() {
     assert_eq!(uuid.trim_end(), info.uuid);
     assert!((1..=info.total_bytes).contains(&info.free_bytes));
     assert!(info.started_at.is_some() && !info.version.is_empty());
-    assert_eq!(info.read_only, "");
+    assert_eq!((&*info.read_only, &*info.api), ("", "containerd 2.3"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -150,6 +150,7 @@ pub async fn end(
         match answer.part.expect("a part") {
             import_response::Part::Progress(event) => events.extend(event.event),
             import_response::Part::Imported(Imported { images: all }) => images = Some(all),
+            import_response::Part::Unseen(_) => panic!("it was not said which file is meant"),
         }
     }
     Ok((events, images.expect("images")))

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -59,6 +60,14 @@ async fn run(
     let Some(Part::Options(options)) = first else {
         return Err(refused(ATTEMPTED, "the first message must have options"));
     };
+    if let (Some(import_options::Source::Path(path)), Some(file)) =
+        (&options.source, &options.path_is)
+        && !is_there(path, file)
+    {
+        let unseen = import_response::Part::Unseen(v1::Unseen {});
+        let _ = send.send(Ok(ImportResponse { part: Some(unseen) })).await;
+        return Ok(());
+    }
     let source = match &options.source {
         Some(import_options::Source::Path(path)) => file(path, &options.path_as)?,
         Some(import_options::Source::Stream(name)) => {
@@ -84,6 +93,11 @@ async fn run(
     };
     progress::run(send.clone(), wrap, work).await;
     Ok(())
+}
+
+/// Whether this process sees at `path` what the client sees there.
+fn is_there(path: &str, file: &v1::FileId) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == (file.device, file.inode))
 }
 
 /// A file or layout directory of this machine.

@@ -12,7 +12,7 @@ use cairn_types::{Digest, Namespace, SnapshotKey, SnapshotKind};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, namespace, parsed, wire};
-use crate::{convert, details, service::Service, status::blocking};
+use crate::{convert, details, server::API, service::Service, status::blocking};
 
 /// Snapshots in one message of a listing.
 const BATCH: usize = 100;
@@ -67,6 +67,7 @@ impl Store for Service {
             free_bytes: state.free_bytes,
             total_bytes: state.total_bytes,
             read_only: state.read_only.unwrap_or_default(),
+            api: API.to_owned(),
         }))
     }
 
