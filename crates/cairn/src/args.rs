@@ -3,12 +3,19 @@
 //! Parsing decides everything that can be decided without a store, so that a wrong command line is
 //! exit code 2 before anything was attempted.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use cairn_types::{Namespace, Platform};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{error::Problem, out::ColorChoice, size};
+use crate::{
+    error::{Problem, quote},
+    out::ColorChoice,
+    size,
+};
 
 mod bundle;
 mod examples;
@@ -41,6 +48,27 @@ pub use writing::{
 
 /// Where the store is unless something says otherwise.
 pub const ROOT: &str = "/var/lib/cairn";
+
+/// Where a daemon listens unless something says otherwise.
+pub const SOCKET: &str = "/run/cairn/cairn.sock";
+
+/// In place of `--root`.
+pub const ROOT_VARIABLE: &str = "CAIRN_ROOT";
+
+/// In place of `--address`. That of containerd is not read: where both are installed it names the
+/// other daemon.
+pub const ADDRESS_VARIABLE: &str = "CAIRN_ADDRESS";
+
+/// Which store is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// That of the daemon at this socket.
+    Daemon(PathBuf),
+    /// The one in this directory, without a daemon.
+    Store(PathBuf),
+    /// That of the usual daemon, or the usual directory where none listens.
+    Usual,
+}
 
 /// The namespace unless something says otherwise.
 pub const NAMESPACE: &str = "default";
@@ -85,19 +113,13 @@ pub enum ProgressChoice {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Talk to the daemon at this socket
+    /// Talk to the daemon at this socket [default: /run/cairn/cairn.sock, when one answers]
     #[arg(short, long, global = true, value_name = "SOCK")]
     pub address: Option<PathBuf>,
-    /// Directory of the store
-    #[arg(
-        long,
-        global = true,
-        env = "CAIRN_ROOT",
-        hide_env = true,
-        value_name = "DIR",
-        default_value = ROOT
-    )]
-    pub root: PathBuf,
+    /// Work without a daemon, on the store in this directory [default: /var/lib/cairn, when no
+    /// daemon answers]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Namespace to work in
     #[arg(short, long, global = true, env = "CONTAINERD_NAMESPACE", hide_env = true,
           value_name = "NS", default_value = NAMESPACE,
@@ -136,14 +158,54 @@ pub struct Global {
 }
 
 impl Global {
+    /// Which store is meant. A flag is nearer than the environment; of two variables the one that
+    /// names a daemon counts, as the daemon has its own root.
+    pub fn place(&self) -> Place {
+        self.place_with(|name| std::env::var_os(name))
+    }
+
+    fn place_with(&self, variable: impl Fn(&str) -> Option<OsString>) -> Place {
+        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        if let Some(socket) = &self.address {
+            return Place::Daemon(socket.clone());
+        }
+        if let Some(root) = &self.root {
+            return Place::Store(root.clone());
+        }
+        let daemon = variable(ADDRESS_VARIABLE).map(|socket| Place::Daemon(socket.into()));
+        let store = || variable(ROOT_VARIABLE).map(|root| Place::Store(root.into()));
+        daemon.or_else(store).unwrap_or(Place::Usual)
+    }
+
     /// Refuses flags that would do nothing.
     pub fn checked(&self) -> Result<(), Problem> {
-        if self.connect_timeout.is_some() && self.address.is_none() {
+        if self.address.is_some() && self.root.is_some() {
+            let text = "--root goes without --address: a daemon has its own root";
+            return Err(Problem::usage(text).next("leave out one of them"));
+        }
+        if self.connect_timeout.is_some() && matches!(self.place(), Place::Store(_)) {
             let text = "--connect-timeout goes with --address: without a daemon there is nothing to \
                         connect to";
             return Err(Problem::usage(text).next("--timeout D limits the whole command"));
         }
         Ok(())
+    }
+
+    /// The flag that leads to the same store, with a blank before it; `None` where every other command
+    /// goes there, too.
+    pub fn pointers(&self) -> Option<String> {
+        let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
+        let same = |name, path: &Path| std::env::var_os(name).is_some_and(|value| value == *path);
+        let (name, path) = match (&self.address, &self.root) {
+            (Some(socket), _) if same(ADDRESS_VARIABLE, socket) => return None,
+            (Some(socket), _) => ("address", socket),
+            (None, Some(root)) if unset(ADDRESS_VARIABLE) && same(ROOT_VARIABLE, root) => {
+                return None;
+            }
+            (None, Some(root)) => ("root", root),
+            (None, None) => return None,
+        };
+        Some(format!(" --{name} {}", quote(&path.to_string_lossy())))
     }
 
     /// `--json` in either spelling.

@@ -6,14 +6,13 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    path::Path,
 };
 
 use cairn_types::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Global, NAMESPACE, ROOT},
+    args::{Global, NAMESPACE},
     out::{Out, Style, paint},
 };
 
@@ -116,13 +115,7 @@ impl Problem {
     #[must_use]
     pub fn pointed_at(mut self, global: &Global) -> Problem {
         let env = |name| std::env::var_os(name).unwrap_or_default();
-        let mut flags = String::new();
-        if global.root != Path::new(ROOT) && *global.root != *env("CAIRN_ROOT") {
-            flags.push_str(&format!(
-                " --root {}",
-                quote(&global.root.to_string_lossy())
-            ));
-        }
+        let flags = global.pointers().unwrap_or_default();
         let namespace = global.namespace.as_str();
         let known = namespace == NAMESPACE || *namespace == *env("CONTAINERD_NAMESPACE");
         for next in &mut self.next {
@@ -135,7 +128,7 @@ impl Problem {
                 let ends = ["&& ", "; ", "$("];
                 let command = before.is_empty() || ends.iter().any(|end| before.ends_with(end));
                 before.push_str("cairn ");
-                if command && !part.starts_with("--root ") {
+                if command && !part.starts_with("--root ") && !part.starts_with("--address ") {
                     before.pop();
                     before.push_str(&flags);
                     if !known && !part.starts_with("-n ") {
@@ -380,6 +373,11 @@ error: cannot export image docker.io/library/busybx:1.36: not found
             "cairn df -n dev",
             "leave out --address",
             "leave out --address",
+        );
+        check(
+            "cairn df -a /run/x.sock",
+            "cairn gc; cairn df",
+            "cairn --address /run/x.sock gc; cairn --address /run/x.sock df",
         );
     }
 

@@ -227,6 +227,23 @@ pub struct Event {
     pub event: serde_json::Value,
 }
 
+/// Who serves a store.
+#[derive(Clone, Debug, Serialize)]
+pub struct Server {
+    /// Of the server.
+    pub version: String,
+    /// `daemon`, or `embedded` in this process.
+    pub mode: &'static str,
+    /// The daemon's socket.
+    pub address: Option<String>,
+    /// Directory of the store.
+    pub root: String,
+    /// The API of another's that it serves, and the version of that, as `containerd 2.3`.
+    pub api: String,
+    /// Version of the store on disk.
+    pub layout: u32,
+}
+
 /// One line of `df`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Usage {

@@ -33,7 +33,12 @@ impl Subscriber for Notes {
             1 => Level::INFO,
             _ => Level::DEBUG,
         };
-        metadata.is_event() && metadata.target().starts_with("cairn") && *metadata.level() <= shown
+        let (target, level) = (metadata.target(), *metadata.level());
+        // What a server inside this process would write to its log is no answer; and how a call
+        // failed is told by whoever made it.
+        let logged = target.starts_with("cairnd")
+            && (level > Level::WARN || target.starts_with("cairnd::calls"));
+        metadata.is_event() && target.starts_with("cairn") && !logged && level <= shown
     }
 
     fn event(&self, event: &Event<'_>) {

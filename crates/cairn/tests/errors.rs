@@ -56,8 +56,7 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// A store that has `web` and nothing else, with the archives of other mistakes beside it.
-fn mistakes() -> Scene {
-    let scene = Scene::with_archives();
+fn mistakes(scene: Scene) -> Scene {
     let image = Image::busybox();
     let whole = image.oci(BUSYBOX);
     let mut members = image.members(BUSYBOX);
@@ -87,10 +86,16 @@ fn mistakes() -> Scene {
 /// Rows 5, 6, 19, 24, and what else can be wrong with an archive.
 #[test]
 fn archives() {
-    let scene = mistakes();
+    for scene in [Scene::with_archives(), Scene::with_archives().served()] {
+        refused_archives(&mistakes(scene));
+    }
+}
+
+#[track_caller]
+fn refused_archives(scene: &Scene) {
     let mut wrong = String::new();
     for part in include_str!("transcripts/archives.txt").split("\n$ ") {
-        wrong.push_str(&refused(&scene, part));
+        wrong.push_str(&refused(scene, part));
     }
     assert!(wrong.is_empty(), "seen instead:{wrong}");
     assert_eq!(
@@ -102,7 +107,11 @@ fn archives() {
 /// Rows 1, 2, 3, 7, 8, 18, 22, 23, 25, 27.
 #[test]
 fn names() {
-    let scene = mistakes();
+    mistaken_names(&mistakes(Scene::with_archives()));
+}
+
+#[track_caller]
+fn mistaken_names(scene: &Scene) {
     // Both manifests begin with the same seven digits.
     for (name, author) in AMBIGUOUS {
         let archive = format!("{name}.tar");

@@ -1,8 +1,17 @@
 //! Transcripts on a real store: `$ ` lines run in a shell, the rest is what must be seen.
+//!
+//! Each is played twice: by a program that opens the store itself, and by one that talks to a daemon.
+//! What is seen must be the same.
 
 mod support;
 
 use support::Scene;
+
+#[track_caller]
+fn both(transcript: &str) {
+    Scene::with_archives().play(transcript);
+    Scene::with_archives().served().play(transcript);
+}
 
 #[test]
 fn images() {
@@ -16,7 +25,7 @@ fn objects() {
 
 #[test]
 fn documents() {
-    Scene::with_archives().play(include_str!("transcripts/documents.txt"));
+    both(include_str!("transcripts/documents.txt"));
 }
 
 #[test]
@@ -24,29 +33,38 @@ fn names_and_aliases() {
     Scene::with_archives().play(include_str!("transcripts/names.txt"));
 }
 
+/// The only outputs that tell where the server is.
+#[test]
+fn where_the_server_is() {
+    Scene::with_archives().play(include_str!("transcripts/embedded.txt"));
+    Scene::with_archives()
+        .served()
+        .play(include_str!("transcripts/daemon.txt"));
+}
+
 #[test]
 fn labels() {
-    Scene::with_archives().play(include_str!("transcripts/labels.txt"));
+    both(include_str!("transcripts/labels.txt"));
 }
 
 #[test]
 fn uploads() {
-    Scene::with_archives().play(include_str!("transcripts/uploads.txt"));
+    both(include_str!("transcripts/uploads.txt"));
 }
 
 #[test]
 fn leases() {
-    Scene::with_archives().play(include_str!("transcripts/leases.txt"));
+    both(include_str!("transcripts/leases.txt"));
 }
 
 #[test]
 fn layers() {
-    Scene::with_archives().play(include_str!("transcripts/layers.txt"));
+    both(include_str!("transcripts/layers.txt"));
 }
 
 #[test]
 fn program() {
-    Scene::with_archives().play(include_str!("transcripts/program.txt"));
+    both(include_str!("transcripts/program.txt"));
 }
 #[test]
 fn namespaces() {

@@ -5,9 +5,10 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
     os::unix::{
         fs::PermissionsExt,
+        net::UnixListener,
         process::{CommandExt, ExitStatusExt},
     },
     path::Path,
@@ -44,8 +45,9 @@ fn check(command: &mut Command, code: i32, stdout: &str, stderr: &str) {
 #[test]
 fn version_needs_no_store() {
     let host = cairn_types::Platform::host();
-    let text =
-        format!("client  cairn 0.1.0 ({host})\nserver  inside this process, root /no/such/place\n");
+    let text = format!(
+        "client  cairn 0.1.0 ({host})\nserver  inside this process, root /no/such/place, API containerd 2.3, store layout 1\n"
+    );
     check(
         &mut cairn(&["version", "--root", "/no/such/place"]),
         0,
@@ -101,6 +103,98 @@ error: cannot reach cairnd at {socket}: nobody listens there
     check(&mut cairn(&["--address", socket, "df"]), 1, "", &text);
 }
 
+/// What a variable says is said as that.
+#[test]
+fn a_variable_names_the_daemon() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let socket = dir.path().join("cairn.sock");
+    let text = format!(
+        "\
+error: cannot reach cairnd at {}: nobody listens there
+  next:      systemctl start cairnd
+  next:      unset CAIRN_ADDRESS to work without a daemon
+",
+        socket.display()
+    );
+    let mut by_variable = cairn(&["df"]);
+    by_variable.env("CAIRN_ADDRESS", &socket);
+    check(
+        by_variable.env("CAIRN_ROOT", "/no/such/place"),
+        1,
+        "",
+        &text,
+    );
+    // A flag is nearer.
+    let mut by_flag = cairn(&["version", "-q", "--root", "/no/such/place"]);
+    let output = by_flag.env("CAIRN_ADDRESS", &socket).output();
+    assert!(output.expect("start").status.success());
+}
+
+/// A full queue, or a daemon that hangs: the kernel takes the connection, and then nothing comes.
+#[test]
+fn a_daemon_that_does_not_answer() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let socket = dir.path().join("cairn.sock");
+    let _silent = UnixListener::bind(&socket).expect("bind");
+    let socket = socket.to_str().expect("text");
+    let text = format!(
+        "\
+error: cannot reach cairnd at {socket}: no answer within 100 ms
+  next:      systemctl status cairnd
+  next:      leave out --address to work without a daemon
+"
+    );
+    let words = ["images", "ls", "-a", socket, "--connect-timeout", "100ms"];
+    check(&mut cairn(&words), 1, "", &text);
+}
+
+/// A socket that refuses does not lead to a store without a daemon.
+#[test]
+fn a_socket_of_somebody_else() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let program = dir.path().join("cairn");
+    fs::copy(env!("CARGO_BIN_EXE_cairn"), &program).expect("copy");
+    let socket = dir.path().join("cairn.sock");
+    let _closed = UnixListener::bind(&socket).expect("bind");
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).expect("chmod");
+    let socket = socket.to_str().expect("text");
+    let mut command = command(&program, &["images", "ls", "--address", socket]);
+    command.uid(65534).gid(65534).current_dir("/");
+    let text = format!(
+        "\
+error: cannot reach cairnd at {socket}: permission denied (socket is root:root 0600, you are nobody)
+  next:      sudo cairn images ls --address {socket}
+  next:      to open it for a group: man cairnd, SOCKET
+"
+    );
+    check(&mut command, 1, "", &text);
+}
+
+/// Another program's socket: its answer is none of ours.
+#[test]
+fn a_socket_of_another_program() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let socket = dir.path().join("cairn.sock");
+    let listener = UnixListener::bind(&socket).expect("bind");
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        let mut begun = [0; 1];
+        stream.read_exact(&mut begun).expect("read");
+        stream.write_all(b"220 mail.example.com ESMTP\r\n")
+    });
+    let output = cairn(&["df", "-a", socket.to_str().expect("text")]);
+    let output = { output }.output().expect("start");
+    other.join().expect("join").expect("write");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let first = format!(
+        "error: cannot reach cairnd at {}: what listens there is no cairnd\n",
+        socket.display()
+    );
+    assert!(stderr.starts_with(&first), "{stderr}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
 /// The program is copied to where an unprivileged user may run it.
 #[test]
 fn not_root() {
@@ -141,6 +235,7 @@ fn wrong_usage_is_two_and_attempts_nothing() {
         &["content", "get", "791d2af", "--json"],
         &["content", "rm", "791d2af"],
         &["df", "--connect-timeout", "5s"],
+        &["df", "--address", "a.sock", "--root", "b"],
     ] {
         let output = cairn(words)
             .env("CAIRN_ROOT", root)

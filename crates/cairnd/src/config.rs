@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use cairn_node::EngineKind;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use self::layers::{ConfigError, Layers, Override, environment};
@@ -142,6 +143,22 @@ pub enum Engine {
     Redb,
     /// sled.
     Sled,
+}
+
+impl Engine {
+    /// As it is written in a configuration.
+    pub fn name(self) -> &'static str {
+        EngineKind::from(self).name()
+    }
+}
+
+impl From<Engine> for EngineKind {
+    fn from(engine: Engine) -> EngineKind {
+        match engine {
+            Engine::Redb => EngineKind::Redb,
+            Engine::Sled => EngineKind::Sled,
+        }
+    }
 }
 
 impl Config {

@@ -1,31 +1,74 @@
 //! The same server inside another program: one connection to it, and no file that leads there.
 
-use std::io;
+use std::{io, path::Path, time::Duration};
 
-use cairn_node::Node;
+use cairn_node::{EngineKind, Node, NodeOptions};
 use tokio::net::UnixStream;
 use tokio_stream::StreamExt;
+use tonic::Status;
 
-use crate::{calls::Calls, server};
+use crate::{calls::Calls, config::Engine, details, server, service};
 
-/// Starts a server over `node` on the runtime that this runs in, and gives the other end of the only
-/// connection that it will have. It ends with the runtime.
-///
-/// # Errors
-/// When the store cannot say its name, or there is no descriptor left.
-pub async fn connect(node: &Node) -> io::Result<UnixStream> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let (routes, _) = server::routes(node).await?;
-    // The stream never ends, since the server would: for it no connection means no more work.
-    let incoming = tokio_stream::once(Ok::<_, io::Error>(theirs)).chain(tokio_stream::pending());
-    tokio::spawn(async move {
-        let served = server::transport(Calls::default())
-            .add_routes(routes)
-            .serve_with_incoming(incoming)
-            .await;
-        if let Err(err) = served {
-            tracing::error!("the server inside this process ended: {err}");
-        }
-    });
-    Ok(ours)
+pub use cairn_node::node::LAYOUT;
+
+/// An open store and what serves it. Clones share it; the store is closed with the last of them and
+/// its connections.
+#[derive(Clone)]
+pub struct Embedded {
+    node: Node,
+}
+
+impl Embedded {
+    /// Opens the store at `root`, making it when absent.
+    ///
+    /// # Errors
+    /// The failure with all its parts, as a call would have it.
+    pub fn open(root: &Path, engine: Engine) -> Result<Embedded, Status> {
+        let node = Node::open(NodeOptions {
+            root: root.to_owned(),
+            engine: EngineKind::from(engine),
+        });
+        Ok(Embedded {
+            node: node.map_err(details::of)?,
+        })
+    }
+
+    /// Starts a server on the runtime that this runs in, and gives the other end of the only
+    /// connection that it will have. It ends with the runtime.
+    ///
+    /// # Errors
+    /// When the store cannot say its name, or there is no descriptor left.
+    pub async fn connect(&self) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let uuid = self.node.uuid().map_err(io::Error::other)?;
+        // Without health and reflection, which nobody asks for here and every start would pay for.
+        let routes = service::public(&self.node, &uuid);
+        // The stream never ends, since the server would: for it no connection means no more work.
+        let incoming =
+            tokio_stream::once(Ok::<_, io::Error>(theirs)).chain(tokio_stream::pending());
+        tokio::spawn(async move {
+            let served = server::transport(Calls::default())
+                .add_routes(routes)
+                .serve_with_incoming(incoming)
+                .await;
+            if let Err(err) = served {
+                tracing::error!("the server inside this process ended: {err}");
+            }
+        });
+        Ok(ours)
+    }
+
+    /// Puts unpacked layers on the disk that have waited for `min_age` or longer, if there are any.
+    /// Whether it did. For the time after the last answer.
+    ///
+    /// # Errors
+    /// The failure, as a call would have it.
+    pub fn settle(&self, min_age: Duration) -> Result<bool, Status> {
+        self.node.settle(min_age).map_err(details::of)
+    }
+
+    /// The store itself.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
 }

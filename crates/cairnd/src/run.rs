@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use crate::{
     backend::{self, Serving},
     calls::Calls,
-    config::{self, Config, DEFAULT, Engine, Gc},
+    config::{self, Config, DEFAULT, Gc},
     endpoint::Endpoint,
     listen::{self, Listening, Owner, Passed},
     log::{self, Log},
@@ -111,10 +111,7 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
     let passed = listen::passed();
     let passed = passed.map_err(|err| format!("cannot use the sockets passed: {err}"))?;
     notify::status("opening the store");
-    let engine = match config.metadata.engine {
-        Engine::Redb => EngineKind::Redb,
-        Engine::Sled => EngineKind::Sled,
-    };
+    let engine = EngineKind::from(config.metadata.engine);
     let open = |root| Node::open(NodeOptions { root, engine }).map_err(reason);
     let node = open(config.root.clone())?;
     // A daemon with a socket for containerd has a second store.

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Failure, failure::words};
 
 /// The version of the tree that this build writes; older ones it could read, newer ones it refuses.
-pub(crate) const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 1;
 /// A layout file is one line.
 const LAYOUT_BYTES_MAX: u64 = 4096;
 const ATTEMPTED: &str = "open";

@@ -120,6 +120,37 @@ fn wrong_usage_says_what_to_type() {
 }
 
 #[test]
+fn which_store_is_meant() {
+    let check = |line: &str, variables: &[(&str, &str)], place: Place| {
+        let cli = parse(line).expect(line);
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.into())
+        };
+        assert_eq!(
+            cli.global.place_with(variable),
+            place,
+            "{line} {variables:?}"
+        );
+    };
+    let daemon = |path: &str| Place::Daemon(path.into());
+    let store = |path: &str| Place::Store(path.into());
+    let (address, root) = (("CAIRN_ADDRESS", "/a"), ("CAIRN_ROOT", "/r"));
+    check("cairn df", &[], Place::Usual);
+    check("cairn df", &[("CAIRN_ROOT", "")], Place::Usual);
+    check("cairn df", &[("CONTAINERD_ADDRESS", "/c")], Place::Usual);
+    check("cairn df", &[root], store("/r"));
+    check("cairn df", &[address, root], daemon("/a"));
+    check("cairn df --root x", &[address], store("x"));
+    check("cairn df -a x", &[root], daemon("x"));
+    check(
+        "cairn --root /var/lib/cairn df",
+        &[],
+        store("/var/lib/cairn"),
+    );
+}
+
+#[test]
 fn podmans_platform_flags_print_ours() {
     let line = "cairn images import f --arch arm64 --variant v8";
     let Command::Images(ImagesArgs {

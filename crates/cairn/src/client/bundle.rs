@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use cairn_node::{BundleInfo, BundleRequest, Bundled};
 
-use super::{Client, Progress, Result, moment};
+use super::{
+    Client, Progress, Result,
+    before::{Heard, nanos},
+};
 use crate::model;
 
 impl Client {
@@ -14,18 +17,18 @@ impl Client {
         request: &BundleRequest,
         progress: &dyn Progress,
     ) -> Result<Bundled> {
-        Ok(self.node.bundle_create(request, progress)?)
+        Ok(self.node()?.bundle_create(request, &Heard(progress))?)
     }
 
     /// Unmounts and deletes one; its directory as it was listed.
     pub fn bundle_remove(&self, dir: &Path) -> Result<PathBuf> {
-        Ok(self.node.bundle_remove(dir)?)
+        Ok(self.node()?.bundle_remove(dir)?)
     }
 
     /// Those of this namespace, by directory.
     pub fn bundles(&self) -> Result<Vec<model::Bundle>> {
         Ok(self
-            .node
+            .node()?
             .bundles(&self.ns)?
             .into_iter()
             .map(bundle)
@@ -43,6 +46,6 @@ fn bundle(info: BundleInfo) -> model::Bundle {
         namespace: info.namespace.to_string(),
         mounted: info.mounted,
         size: Some(info.size),
-        created_at: model::Time(moment(info.created_at)),
+        created_at: nanos(info.created_at),
     }
 }

@@ -1,131 +1,66 @@
-//! Names and archives: listing, import, export, tags, mounts.
+//! Names: listing, resolving, tags, removal.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use cairn_node::{ExportRequest, ImageInfo, ImportRequest, Imported, MountRequest};
-use cairn_types::{Digest, ImageName, Labels, Platform};
+use cairn_node::MountRequest;
+use cairn_proto::cairn::v1::{self, images_client::ImagesClient};
+use cairn_types::{ImageName, Platform};
 
-use super::{Client, Progress, Removed, Result, Source, Tagged, moment};
+use super::{Client, Progress, Result, before::Heard, link::client, plain};
 use crate::model;
-
-/// What to import besides the archive itself.
-pub struct ImportOptions {
-    /// As the flag.
-    pub base_name: Option<String>,
-    /// As the flag.
-    pub index_name: Option<String>,
-    /// As the flag.
-    pub digests: bool,
-    /// As the flag.
-    pub platforms: Vec<Platform>,
-    /// As the flag.
-    pub all_platforms: bool,
-    /// Makes the snapshots, too.
-    pub unpack: bool,
-    /// For the image records.
-    pub labels: Labels,
-}
-
-/// One image that came in.
-pub struct NewImage {
-    /// The document.
-    pub image: model::Image,
-    /// The variant that was taken, or `-`.
-    pub platform: String,
-}
-
-/// What to export.
-pub struct ExportOptions {
-    /// Full names.
-    pub names: Vec<ImageName>,
-    /// As the flag.
-    pub platforms: Vec<Platform>,
-    /// As the flag.
-    pub all_platforms: bool,
-    /// As the flag.
-    pub skip_manifest_json: bool,
-    /// As the flag.
-    pub skip_non_distributable: bool,
-}
 
 impl Client {
     /// All images by name.
     pub fn images(&self) -> Result<Vec<model::Image>> {
-        Ok(self.node.images(&self.ns)?.into_iter().map(image).collect())
+        let mut images = client!(self.link, ImagesClient<_>);
+        let answer = images.list(self.link.request(v1::ListImagesRequest {}));
+        let listed = self.link.all(answer)?.into_iter();
+        Ok(listed.flat_map(|part| part.images).map(image).collect())
     }
 
     /// One image by its full name.
     pub fn image(&self, name: &ImageName) -> Result<model::Image> {
-        Ok(image(self.node.image(&self.ns, name)?))
+        let mut images = client!(self.link, ImagesClient<_>);
+        let name = name.to_string();
+        let answer = images.get(self.link.request(v1::GetImageRequest { name }));
+        let found = self.link.wait(answer)?.into_inner();
+        Ok(image(found.image.unwrap_or_default()))
     }
 
     /// The full name a person means.
     pub fn resolve(&self, text: &str, attempted: &str) -> Result<ImageName> {
-        let name = self.node.resolve(&self.ns, text, attempted)?;
-        if name.as_str() != text {
+        let mut images = client!(self.link, ImagesClient<_>);
+        let answer = images.resolve(self.link.request(v1::ResolveImageRequest {
+            text: text.to_owned(),
+            attempted: attempted.to_owned(),
+        }));
+        let name = self.link.wait(answer)?.into_inner().name;
+        if name != text {
             tracing::info!("{text} means {name}");
         }
-        Ok(name)
-    }
-
-    /// Takes in every image of an archive.
-    pub fn import(
-        &self,
-        source: Source,
-        options: ImportOptions,
-        progress: &dyn Progress,
-    ) -> Result<Vec<NewImage>> {
-        tracing::info!("read {} into namespace {}", source.name(), self.ns);
-        let mut request = ImportRequest::new(self.ns.clone(), source);
-        request.base_name = options.base_name;
-        request.index_name = options.index_name;
-        request.digests = options.digests;
-        request.platforms = options.platforms;
-        request.all_platforms = options.all_platforms;
-        request.unpack = options.unpack;
-        request.labels = options.labels;
-        let imported = self.node.import(request, progress)?;
-        imported.iter().map(|i| self.new_image(i)).collect()
-    }
-
-    fn new_image(&self, imported: &Imported) -> Result<NewImage> {
-        let platform = imported.platform.as_ref();
-        Ok(NewImage {
-            image: self.image(&imported.name)?,
-            platform: platform.map_or_else(|| "-".to_owned(), ToString::to_string),
-        })
-    }
-
-    /// Writes an archive; its length in bytes comes back.
-    pub fn export(
-        &self,
-        out: &mut dyn io::Write,
-        options: ExportOptions,
-        progress: &dyn Progress,
-    ) -> Result<u64> {
-        let request = ExportRequest {
-            ns: self.ns.clone(),
-            out,
-            names: options.names,
-            platforms: options.platforms,
-            all_platforms: options.all_platforms,
-            skip_manifest_json: options.skip_manifest_json,
-            skip_non_distributable: options.skip_non_distributable,
-        };
-        Ok(self.node.export(request, progress)?)
+        Ok(ImageName::parse(&name)?)
     }
 
     /// One more name.
-    pub fn tag(&self, source: &ImageName, target: &ImageName, force: bool) -> Result<Tagged> {
-        Ok(self.node.tag(&self.ns, source, target, force)?)
+    pub fn tag(&self, source: &ImageName, target: &ImageName, force: bool) -> Result<()> {
+        let mut images = client!(self.link, ImagesClient<_>);
+        let answer = images.tag(self.link.request(v1::TagRequest {
+            source: source.to_string(),
+            target: target.to_string(),
+            force,
+        }));
+        self.link.wait(answer).map(|_| ())
     }
 
-    /// One name less.
-    pub fn remove_image(&self, name: &ImageName, force: bool) -> Result<Removed> {
-        Ok(self.node.remove_image(&self.ns, name, force)?)
+    /// One name less. The directories of bundles that were made from it, and keep their files.
+    pub fn remove_image(&self, name: &ImageName, force: bool) -> Result<Vec<String>> {
+        let mut images = client!(self.link, ImagesClient<_>);
+        let answer = images.remove(self.link.request(v1::RemoveImageRequest {
+            name: name.to_string(),
+            force,
+            sync: false,
+        }));
+        Ok(self.link.wait(answer)?.into_inner().bundles)
     }
 
     /// The files at a directory.
@@ -145,31 +80,34 @@ impl Client {
             rw,
             platform,
         };
-        Ok(self.node.mount_image_showing(&request, progress)?)
+        Ok(self
+            .node()?
+            .mount_image_showing(&request, &Heard(progress))?)
     }
 
     /// Undoes [`Client::mount_image`].
     pub fn unmount_image(&self, target: &Path, remove: bool) -> Result<()> {
-        Ok(self.node.unmount_image(&self.ns, target, remove)?)
+        Ok(self.node()?.unmount_image(&self.ns, target, remove)?)
     }
 }
 
-pub(super) fn image(info: ImageInfo) -> model::Image {
+pub(super) fn image(image: v1::Image) -> model::Image {
+    let target = image.target.unwrap_or_default();
     model::Image {
-        name: info.name.to_string(),
-        namespace: info.namespace.to_string(),
+        name: image.name,
+        namespace: image.namespace,
         target: model::Target {
-            media_type: info.target.media_type,
-            digest: info.target.digest.to_string(),
-            size: info.target.size,
+            media_type: target.media_type,
+            digest: target.digest,
+            size: plain::count(target.size),
         },
-        platforms: info.platforms,
-        content_size: info.content_size,
-        unpacked_size: info.unpacked_size,
-        complete: info.complete,
-        missing: info.missing.iter().map(Digest::to_string).collect(),
-        labels: info.labels,
-        created_at: model::Time(moment(info.created_at)),
-        updated_at: model::Time(moment(info.updated_at)),
+        platforms: image.platforms,
+        content_size: image.content_size,
+        unpacked_size: image.unpacked_size,
+        complete: image.complete,
+        missing: image.missing,
+        labels: image.labels,
+        created_at: plain::time(image.created_at),
+        updated_at: plain::time(image.updated_at),
     }
 }

@@ -1,10 +1,12 @@
 //! What an image is made of, in words.
 
-use cairn_node::{Inspect, InspectNode, Role};
+use cairn_proto::cairn::v1::{
+    InspectNode, InspectRequest, InspectResponse, images_client::ImagesClient, inspect_node::Role,
+};
 use cairn_types::{Digest, ImageName, Platform};
 use jiff::Timestamp;
 
-use super::{Client, Result, images::image, moment};
+use super::{Client, Result, images::image, link::client, plain::count, some};
 use crate::{model, size};
 
 /// What is known about one image.
@@ -24,32 +26,50 @@ pub struct Details {
 impl Client {
     /// Everything about one image.
     pub fn inspect(&self, name: &ImageName, platform: Option<&Platform>) -> Result<Details> {
-        Ok(details(self.node.inspect(&self.ns, name, platform)?))
+        let mut images = client!(self.link, ImagesClient<_>);
+        let answer = images.inspect(self.link.request(InspectRequest {
+            name: name.to_string(),
+            platform: platform.map(Platform::to_string).unwrap_or_default(),
+        }));
+        Ok(details(self.link.wait(answer)?.into_inner()))
     }
 }
 
-fn details(inspect: Inspect) -> Details {
+fn details(inspect: InspectResponse) -> Details {
+    let root = inspect.tree.unwrap_or_default();
     let mut usage = Vec::new();
     // The chosen manifest only: an index's variants would mix up their layers.
-    let wanted = inspect.manifest.as_ref().map(|m| &m.digest);
-    let chosen = find(&inspect.tree, &|n| Some(&n.descriptor.digest) == wanted);
+    let wanted =
+        |node: &InspectNode| !inspect.manifest.is_empty() && digest(node) == inspect.manifest;
+    let chosen = find(&root, &wanted);
     for layer in chosen.map(|m| &*m.children).unwrap_or_default() {
-        if let (Some(chain), Some(on_disk)) = (&layer.chain_id, layer.unpacked) {
-            usage.push((chain.to_string(), on_disk.bytes, on_disk.inodes));
+        if let (false, Some(on_disk)) = (layer.chain_id.is_empty(), layer.unpacked) {
+            usage.push((layer.chain_id.clone(), on_disk.bytes, on_disk.inodes));
         }
     }
+    let image = image(inspect.image.unwrap_or_default());
     Details {
         tree: model::Tree {
-            name: inspect.image.name.to_string(),
-            namespace: inspect.image.namespace.to_string(),
-            added: moment(inspect.image.created_at),
-            root: tree(&inspect.tree, &inspect.config_bytes, false),
+            name: image.name.clone(),
+            namespace: image.namespace.clone(),
+            added: image.created_at.0,
+            root: tree(&root, &inspect.config_bytes, false),
         },
-        image: image(inspect.image),
+        image,
         manifest: inspect.manifest_bytes,
         config: inspect.config_bytes,
         usage,
     }
+}
+
+fn digest(node: &InspectNode) -> &str {
+    let descriptor = node.descriptor.as_ref();
+    descriptor.map_or("", |descriptor| &*descriptor.digest)
+}
+
+fn media_type(node: &InspectNode) -> &str {
+    let descriptor = node.descriptor.as_ref();
+    descriptor.map_or("", |descriptor| &*descriptor.media_type)
 }
 
 fn find<'n>(
@@ -64,29 +84,32 @@ fn find<'n>(
 
 /// The platform of a manifest is worth saying where there is a choice; its configuration says it.
 fn tree(node: &InspectNode, config: &[u8], listed: bool) -> model::Node {
-    let role = match node.role {
+    let role = match node.role() {
         Role::Index => "index".to_owned(),
         Role::Manifest => "manifest".to_owned(),
         Role::Attestation => "attestation".to_owned(),
         Role::Config => "config".to_owned(),
-        Role::Layer(n) => format!("layer {n}"),
+        Role::Layer => format!("layer {}", node.layer),
         Role::Other => "blob".to_owned(),
     };
-    let mut notes = match node.role {
+    let mut notes = match node.role() {
         Role::Config => config_notes(node, config),
-        Role::Layer(_) => layer_notes(node),
-        _ => vec![node.descriptor.media_type.clone()],
+        Role::Layer => layer_notes(node),
+        _ => vec![media_type(node).to_owned()],
     };
-    if let (Role::Manifest, true, Some(platform)) = (node.role, listed, &node.platform) {
-        notes.push(platform.to_string());
+    if node.role() == Role::Manifest && listed && !node.platform.is_empty() {
+        notes.push(node.platform.clone());
     }
     if !node.present {
         notes.push("not here".to_owned());
     }
     model::Node {
         role,
-        digest: node.descriptor.digest.to_string(),
-        size: node.descriptor.size,
+        digest: digest(node).to_owned(),
+        size: node
+            .descriptor
+            .as_ref()
+            .map_or(0, |descriptor| count(descriptor.size)),
         note: notes.join(", "),
         children: node
             .children
@@ -97,14 +120,14 @@ fn tree(node: &InspectNode, config: &[u8], listed: bool) -> model::Node {
 }
 
 fn layer_notes(node: &InspectNode) -> Vec<String> {
-    let media_type = &node.descriptor.media_type;
+    let media_type = media_type(node);
     let form = match media_type.rsplit_once(['+', '.']) {
         Some((_, form @ ("gzip" | "zstd" | "tar"))) => form,
         _ => media_type,
     };
     let mut notes = vec![form.to_owned()];
-    if let Some(diff) = &node.diff_id {
-        notes.push(format!("diff {diff}"));
+    if !node.diff_id.is_empty() {
+        notes.push(format!("diff {}", node.diff_id));
     }
     if let Some(usage) = node.unpacked {
         notes.push(format!("unpacked {}", size::bytes(usage.bytes)));
@@ -115,8 +138,9 @@ fn layer_notes(node: &InspectNode) -> Vec<String> {
 /// What a person asks of a configuration: where it runs, what it starts, as whom, how old it is.
 /// Only that of the chosen manifest is at hand; another's line has its platform alone.
 fn config_notes(node: &InspectNode, bytes: &[u8]) -> Vec<String> {
-    let mut notes: Vec<String> = node.platform.iter().map(ToString::to_string).collect();
-    if Digest::of(node.descriptor.digest.algorithm(), bytes) != node.descriptor.digest {
+    let mut notes: Vec<String> = some(node.platform.clone()).into_iter().collect();
+    let is_it = |digest: Digest| Digest::of(digest.algorithm(), bytes) == digest;
+    if !Digest::parse(digest(node)).is_ok_and(is_it) {
         return notes;
     }
     let Ok(document) = serde_json::from_slice::<serde_json::Value>(bytes) else {

@@ -2,44 +2,65 @@
 
 use std::io;
 
-use cairn_node::{BlobInfo, Failure, SnapshotInfo};
-use cairn_types::{Classified, Digest, ErrorKind, SnapshotKey, SnapshotKind};
+use cairn_proto::{
+    cairn::v1::{
+        self, GetSnapshotRequest, ListSnapshotsRequest, RemoveBlobRequest, RemoveSnapshotRequest,
+        ResolveRequest, snapshot::Kind, store_client::StoreClient,
+    },
+    containerd::services::content::v1::{
+        Info, InfoRequest, ListContentRequest, ReadContentRequest, content_client::ContentClient,
+    },
+};
+use cairn_types::{Digest, ErrorKind, Hasher, SnapshotKey, SnapshotKind};
 
-use super::{Client, Result, moment};
-use crate::{error::Problem, model};
+use super::{Client, Result, link::client, plain, some};
+use crate::{
+    error::{Problem, io_reason},
+    model,
+};
 
 /// The diff ID of a layer (containerd `core/unpack`).
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
-/// Bytes of a blob that are read at a time.
-const CHUNK: usize = 1 << 18;
+/// For messages.
+const READ: &str = "read blob";
 
 impl Client {
-    fn about(&self, attempted: &str, kind: &str, name: &str, err: &dyn Classified) -> Problem {
-        let failure = Failure::of(attempted, err).object(kind, name);
-        failure.namespace(&self.ns).into()
-    }
-
     /// All blobs by digest.
     pub fn blobs(&self) -> Result<Vec<model::Blob>> {
-        let listed = self.node.content().list(&self.ns);
-        let listed = listed.map_err(|err| Failure::of("list blobs", &err).namespace(&self.ns))?;
-        Ok(listed.into_iter().map(blob).collect())
+        let mut content = client!(self.link, ContentClient<_>);
+        let answer = content.list(self.link.request(ListContentRequest::default()));
+        let listed = self.link.all(answer);
+        let listed = listed.map_err(|problem| self.explain("list blobs", ("blob", ""), problem))?;
+        let infos = listed.into_iter().flat_map(|part| part.info);
+        let mut blobs: Vec<model::Blob> = infos.map(blob).collect();
+        blobs.sort_by(|a, b| a.digest.cmp(&b.digest));
+        Ok(blobs)
     }
 
     /// The whole digest that a person means.
     pub fn resolve_blob(&self, text: &str, attempted: &str) -> Result<Digest> {
-        let digest = self.node.resolve_digest(&self.ns, text, attempted)?;
+        let mut store = client!(self.link, StoreClient<_>);
+        let answer = store.resolve_blob(self.link.request(resolving(text, attempted)));
+        let digest = self.link.wait(answer)?.into_inner().name;
         tracing::info!("{text} means {digest}");
-        Ok(digest)
+        Digest::parse(&digest).map_err(|err| unparsed(attempted, text, &err))
     }
 
     /// One blob.
     pub fn blob(&self, digest: &Digest) -> Result<model::Blob> {
-        let found = self.node.content().info(&self.ns, digest);
-        found
-            .map(blob)
-            .map_err(|err| self.about("inspect blob", "blob", &digest.to_string(), &err))
+        self.blob_for(digest, "inspect blob")
+    }
+
+    fn blob_for(&self, digest: &Digest, attempted: &str) -> Result<model::Blob> {
+        let digest = digest.to_string();
+        let mut content = client!(self.link, ContentClient<_>);
+        let answer = content.info(self.link.request(InfoRequest {
+            digest: digest.clone(),
+        }));
+        let found = self.link.wait(answer);
+        let found = found.map_err(|problem| self.explain(attempted, ("blob", &digest), problem))?;
+        Ok(blob(found.into_inner().info.unwrap_or_default()))
     }
 
     /// All of its bytes are text that a terminal can show.
@@ -61,117 +82,182 @@ impl Client {
         last: Option<u64>,
         out: &mut dyn io::Write,
     ) -> Result<u64> {
-        let attempted = "read blob";
-        let name = digest.to_string();
-        let mut source = self
-            .node
-            .content()
-            .open_blob(&self.ns, digest)
-            .map_err(|err| self.about(attempted, "blob", &name, &err))?;
-        let problem = |kind, reason: &str| Problem::new(kind, attempted, &name, reason);
-        if first > 0 && first >= source.size() {
-            let reason = format!("it has only {} bytes", source.size());
-            return Err(problem(ErrorKind::InvalidArgument, &reason)
-                .next(format!("cairn content info {name}")));
+        let size = self.blob_for(digest, READ)?.size;
+        if first > 0 && first >= size {
+            let reason = format!("it has only {size} bytes");
+            let name = digest.to_string();
+            return Err(
+                Problem::new(ErrorKind::InvalidArgument, READ, &name, reason)
+                    .next(format!("cairn content info {name}")),
+            );
         }
-        let size = source.size();
         let end = last.map_or(size, |last| last.saturating_add(1).min(size));
-        let whole = first == 0 && end == source.size();
-        let mut buffer = vec![0; CHUNK];
-        let mut at = first;
-        loop {
-            let room = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
-            let got = match whole {
-                // Even at the end: the last read proves an empty blob, too.
-                true => io::Read::read(&mut source, &mut buffer),
-                false => source.read_at(&mut buffer[..room], at),
-            };
-            let got = match got {
-                Ok(0) => return Ok(at - first),
-                Ok(got) => got,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
-                Err(err) if err.kind() == io::ErrorKind::InvalidData => {
-                    let next = "import its image again";
-                    return Err(problem(ErrorKind::DataLoss, "it is damaged")
-                        .cause(err.to_string())
-                        .next(next));
-                }
-                Err(err) => return Err(problem(ErrorKind::Internal, &err.to_string())),
-            };
-            if let Err(err) = out.write_all(&buffer[..got]) {
-                let kind = match err.kind() {
-                    io::ErrorKind::StorageFull => ErrorKind::ResourceExhausted,
-                    _ => ErrorKind::Internal,
-                };
-                return Err(problem(kind, "its copy cannot be written").cause(err.to_string()));
-            }
-            at += got as u64;
+        if end > first {
+            self.copy(digest, first..end, first == 0 && end == size, out)?;
+        } else if *digest != Digest::of(digest.algorithm(), b"") {
+            return Err(damaged(digest, "it is empty"));
         }
+        Ok(end - first)
+    }
+
+    /// Copies what is there of a range; `whole` when that must be what the digest names.
+    fn copy(
+        &self,
+        digest: &Digest,
+        range: std::ops::Range<u64>,
+        whole: bool,
+        out: &mut dyn io::Write,
+    ) -> Result<()> {
+        let name = digest.to_string();
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let request = self.link.request(ReadContentRequest {
+            digest: name.clone(),
+            offset: signed(range.start),
+            size: signed(range.end - range.start),
+        });
+        let said = |status: tonic::Status| {
+            let problem = self.explain(READ, ("blob", &name), self.link.problem(&status));
+            match problem.kind {
+                ErrorKind::DataLoss => damaged(digest, &problem.reason),
+                _ => problem,
+            }
+        };
+        self.link.run(async {
+            let mut content = client!(self.link, ContentClient<_>);
+            let mut answers = content.read(request).await.map_err(said)?.into_inner();
+            let mut proof = whole.then(|| Hasher::new(digest.algorithm()));
+            let mut left = range.end - range.start;
+            while let Some(answer) = answers.message().await.map_err(said)? {
+                let room = usize::try_from(left).unwrap_or(usize::MAX);
+                let data = &answer.data[..answer.data.len().min(room)];
+                left -= data.len() as u64;
+                if let Some(hasher) = &mut proof {
+                    hasher.update(data);
+                }
+                // The bytes that would complete a damaged blob are kept back, as everywhere.
+                if left == 0
+                    && let Some(actual) = proof.take().map(Hasher::finish)
+                    && actual != *digest
+                {
+                    return Err(damaged(digest, &format!("its bytes hash to {actual}")));
+                }
+                out.write_all(data).map_err(|err| unwritten(&name, &err))?;
+            }
+            match left {
+                0 => Ok(()),
+                left => Err(damaged(
+                    digest,
+                    &format!("its last {left} bytes are missing"),
+                )),
+            }
+        })
     }
 
     /// One blob less, whoever refers to it.
     pub fn remove_blob(&self, digest: &Digest) -> Result<()> {
-        Ok(self.node.remove_blob(&self.ns, digest)?)
+        let mut store = client!(self.link, StoreClient<_>);
+        let digest = digest.to_string();
+        let answer = store.remove_blob(self.link.request(RemoveBlobRequest { digest }));
+        self.link.wait(answer).map(|_| ())
     }
 
     /// All snapshots by key.
     pub fn snapshots(&self) -> Result<Vec<model::Snapshot>> {
-        let listed = self.node.snapshots().list(&self.ns);
-        let listed =
-            listed.map_err(|err| Failure::of("list snapshots", &err).namespace(&self.ns))?;
-        Ok(listed.into_iter().map(|info| self.measured(info)).collect())
+        let mut store = client!(self.link, StoreClient<_>);
+        let answer = store.list_snapshots(self.link.request(ListSnapshotsRequest {}));
+        let listed = self.link.all(answer)?.into_iter();
+        Ok(listed
+            .flat_map(|part| part.snapshots)
+            .map(snapshot)
+            .collect())
     }
 
     /// The snapshot that a person means.
     pub fn resolve_snapshot(&self, text: &str, attempted: &str) -> Result<SnapshotKey> {
-        let key = self.node.resolve_snapshot(&self.ns, text, attempted)?;
+        let mut store = client!(self.link, StoreClient<_>);
+        let answer = store.resolve_snapshot(self.link.request(resolving(text, attempted)));
+        let key = self.link.wait(answer)?.into_inner().name;
         tracing::info!("{text} means {key}");
-        Ok(key)
+        SnapshotKey::parse(&key).map_err(|err| unparsed(attempted, text, &err))
     }
 
     /// One snapshot.
     pub fn snapshot(&self, key: &SnapshotKey) -> Result<model::Snapshot> {
-        let found = self.node.snapshots().stat(&self.ns, key);
-        found
-            .map(|info| self.measured(info))
-            .map_err(|err| self.about("inspect snapshot", "snapshot", key.as_str(), &err))
+        let mut store = client!(self.link, StoreClient<_>);
+        let key = key.to_string();
+        let answer = store.get_snapshot(self.link.request(GetSnapshotRequest { key }));
+        let found = self.link.wait(answer)?.into_inner().snapshot;
+        Ok(snapshot(found.unwrap_or_default()))
     }
 
     /// One snapshot less, with what stands on it when `recursive`. Returns all that went.
     pub fn remove_snapshot(&self, key: &SnapshotKey, recursive: bool) -> Result<Vec<String>> {
-        let gone = self.node.remove_snapshot(&self.ns, key, recursive)?;
-        Ok(gone.iter().map(ToString::to_string).collect())
-    }
-
-    /// An active snapshot is measured now; when that fails its size is unknown, and the listing
-    /// goes on.
-    fn measured(&self, info: SnapshotInfo) -> model::Snapshot {
-        let usage = match info.kind {
-            SnapshotKind::Committed => Some(info.usage),
-            _ => self.node.snapshots().usage(&self.ns, &info.key).ok(),
-        };
-        model::Snapshot {
-            key: info.key.to_string(),
-            parent: info.parent.map(|parent| parent.to_string()),
-            kind: info.kind,
-            size: usage.map(|usage| usage.bytes),
-            inodes: usage.map(|usage| usage.inodes),
-            durable: info.durable,
-            labels: info.labels,
-            created_at: model::Time(moment(info.created_at.0)),
-            updated_at: model::Time(moment(info.updated_at.0)),
-        }
+        let mut store = client!(self.link, StoreClient<_>);
+        let answer = store.remove_snapshot(self.link.request(RemoveSnapshotRequest {
+            key: key.to_string(),
+            recursive,
+        }));
+        Ok(self.link.wait(answer)?.into_inner().keys)
     }
 }
 
-fn blob(info: BlobInfo) -> model::Blob {
+fn resolving(text: &str, attempted: &str) -> ResolveRequest {
+    ResolveRequest {
+        text: text.to_owned(),
+        attempted: attempted.to_owned(),
+    }
+}
+
+fn unparsed(attempted: &str, text: &str, err: &dyn std::error::Error) -> Problem {
+    let reason = "the server's answer makes no sense";
+    Problem::new(ErrorKind::Internal, attempted, text, reason).cause(err.to_string())
+}
+
+fn damaged(digest: &Digest, cause: &str) -> Problem {
+    Problem::new(
+        ErrorKind::DataLoss,
+        READ,
+        &digest.to_string(),
+        "it is damaged",
+    )
+    .cause(format!("blob {digest} is damaged: {cause}"))
+    .next("import its image again")
+}
+
+fn unwritten(name: &str, err: &io::Error) -> Problem {
+    let kind = match err.kind() {
+        io::ErrorKind::StorageFull => ErrorKind::ResourceExhausted,
+        _ => ErrorKind::Internal,
+    };
+    Problem::new(kind, READ, name, "its copy cannot be written").cause(io_reason(err))
+}
+
+fn blob(info: Info) -> model::Blob {
     model::Blob {
-        digest: info.digest.to_string(),
-        size: info.size,
+        digest: info.digest,
+        size: plain::count(info.size),
         uncompressed: info.labels.get(UNCOMPRESSED).cloned(),
         labels: info.labels,
-        created_at: model::Time(moment(info.created_at.0)),
-        updated_at: model::Time(moment(info.updated_at.0)),
+        created_at: plain::time(info.created_at),
+        updated_at: plain::time(info.updated_at),
+    }
+}
+
+fn snapshot(wire: v1::Snapshot) -> model::Snapshot {
+    model::Snapshot {
+        kind: match wire.kind() {
+            Kind::View => SnapshotKind::View,
+            Kind::Active => SnapshotKind::Active,
+            Kind::Committed | Kind::Unspecified => SnapshotKind::Committed,
+        },
+        key: wire.key,
+        parent: some(wire.parent),
+        size: wire.bytes,
+        inodes: wire.inodes,
+        durable: wire.durable,
+        labels: wire.labels,
+        created_at: plain::time(wire.created_at),
+        updated_at: plain::time(wire.updated_at),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a status says, for people: the parts that Cairn's own services send along, or what can be
 //! told from the code and the line of any other.
 
+use std::path::Path;
+
 use cairn_proto::{cairn::v1, google::rpc};
 use cairn_types::ErrorKind;
 use prost::Message;
@@ -53,6 +55,11 @@ pub(super) fn problem(status: &Status) -> Problem {
     if let Some(parts) = parts(status) {
         return of_parts(parts);
     }
+    if is_unknown(status) {
+        let reason = "the server there does not know this call";
+        return Problem::new(ErrorKind::Unimplemented, "", "", reason)
+            .next("compare its version with this one's: cairn version");
+    }
     let class = CLASSES.iter().find(|(code, ..)| *code == status.code());
     let (kind, words) = class.map_or((ErrorKind::Internal, ""), |(_, kind, words)| {
         (*kind, *words)
@@ -62,6 +69,19 @@ pub(super) fn problem(status: &Status) -> Problem {
     let told = told.and_then(|rest| rest.strip_suffix(": "));
     let reason = told.filter(|_| !words.is_empty()).unwrap_or(message);
     Problem::new(kind, "", "", reason)
+}
+
+/// What frameworks say for a service or method that is not there; ours says nothing, Go's a line.
+fn is_unknown(status: &Status) -> bool {
+    let message = status.message();
+    status.code() == Code::Unimplemented && (message.is_empty() || message.starts_with("unknown "))
+}
+
+/// A daemon that was meant and does not answer.
+pub(super) fn unreachable(socket: &Path, kind: ErrorKind, reason: &str) -> Problem {
+    let mut problem = Problem::new(kind, "reach cairnd at", "", reason);
+    problem.object = Some(("daemon".to_owned(), socket.display().to_string()));
+    problem
 }
 
 fn parts(status: &Status) -> Option<v1::Failure> {
@@ -107,5 +127,8 @@ mod tests {
             "image was not found"
         );
         assert_eq!(of(Code::Unknown, "odd"), "odd");
+        assert_eq!(of(Code::Unimplemented, "no: not implemented"), "no");
+        let unknown = of(Code::Unimplemented, "unknown service cairn.v1.Store");
+        assert_eq!(unknown, "the server there does not know this call");
     }
 }

@@ -59,6 +59,7 @@ fn import(context: &Context, args: Import) -> Result {
         Source::Path(path)
     };
     let progress = context.progress("import")?;
+    signal::resumable(true);
     let client = Client::open(&context.global)?;
     let options = ImportOptions {
         base_name: args.base_name,
@@ -69,7 +70,6 @@ fn import(context: &Context, args: Import) -> Result {
         unpack: !args.no_unpack,
         labels: args.label.into_iter().collect(),
     };
-    signal::resumable(true);
     let images = client.import(source, options, &progress)?;
     signal::resumable(false);
     drop(progress);
@@ -297,11 +297,7 @@ fn rm(context: &Context, args: &Remove) -> Result {
             name => name?,
         };
         let removed = client.remove_image(&name, args.force)?;
-        let dirs: Vec<String> = removed
-            .bundles
-            .iter()
-            .map(|dir| quote(&dir.display().to_string()))
-            .collect();
+        let dirs: Vec<String> = removed.iter().map(|dir| quote(dir)).collect();
         let note = match dirs.as_slice() {
             [] => String::new(),
             [dir] => format!(" (bundle {dir} keeps its files)"),

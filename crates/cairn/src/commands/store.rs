@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use serde_json::json;
 
 use super::{Context, Result};
-use crate::{args::Cli, client::Client, view};
+use crate::{args::Cli, client::Client, error::quote, model::Server, view};
 
 /// The version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -28,11 +28,9 @@ pub fn gc(context: &Context, dry_run: bool) -> Result {
 
 /// `version` needs no store: it must answer when the store does not open.
 pub fn version(context: &Context) -> Result {
-    Client::check_address(&context.global)?;
+    let server = Client::server_of(&context.global)?;
     let platform = cairn_types::Platform::host();
-    let root = context.global.root.display();
     if context.global.wants_json() {
-        let server = json!({"version": VERSION, "mode": "embedded", "root": root.to_string()});
         let client = json!({"version": VERSION, "platform": platform.to_string()});
         context
             .out
@@ -42,10 +40,20 @@ pub fn version(context: &Context) -> Result {
     context
         .out
         .line(format!("client  cairn {VERSION} ({platform})"));
-    context
-        .out
-        .line(format!("server  inside this process, root {root}"));
+    let (api, layout) = (&server.api, server.layout);
+    context.out.line(format!(
+        "server  {}, API {api}, store layout {layout}",
+        place(&server)
+    ));
     Ok(())
+}
+
+/// The two words that tell a daemon from a server inside this process.
+fn place(server: &Server) -> String {
+    match &server.address {
+        Some(socket) => format!("cairnd {} at {}", server.version, quote(socket)),
+        None => format!("inside this process, root {}", quote(&server.root)),
+    }
 }
 
 /// `info`
@@ -53,24 +61,27 @@ pub fn info(context: &Context) -> Result {
     let client = Client::open(&context.global)?;
     let namespaces = client.namespaces()?;
     let rows = client.df()?;
-    let root = client.root().display().to_string();
-    let names: Vec<&str> = namespaces.iter().map(|n| n.as_str()).collect();
+    let server = client.server()?;
     if context.global.wants_json() {
-        context.out.json(&json!({
-            "version": VERSION, "mode": "embedded", "root": root,
-            "namespaces": names, "usage": rows,
-        }));
+        let mut document = json!(server);
+        document["namespaces"] = json!(namespaces);
+        document["usage"] = json!(rows);
+        context.out.json(&document);
         return Ok(());
     }
-    context.out.line(format!(
-        "server      inside this process, root {root}, cairn {VERSION}"
-    ));
+    context.out.line(match &server.address {
+        Some(_) => format!(
+            "server      {}, root {}",
+            place(&server),
+            quote(&server.root)
+        ),
+        None => format!("server      {}, cairn {}", place(&server), server.version),
+    });
     context.out.line(format!(
         "namespaces  {}",
-        if names.is_empty() {
-            "-".into()
-        } else {
-            names.join(", ")
+        match namespaces.is_empty() {
+            true => "-".to_owned(),
+            false => namespaces.join(", "),
         }
     ));
     for row in rows {

@@ -222,18 +222,13 @@ impl Progress for Show {
                 name,
                 platform,
                 layers,
-            } => {
-                let layers = layers.into_iter().map(|(d, size)| (d.to_string(), size));
-                self.resolved(name, &platform, layers.collect());
-            }
+            } => self.resolved(name, &platform, layers),
             Event::Layer {
                 digest,
                 phase,
                 done,
                 total,
-            } => {
-                self.layer(&digest.to_string(), phase, done, total);
-            }
+            } => self.layer(&digest, phase, done, total),
             Event::Done => self.done(),
         }
     }

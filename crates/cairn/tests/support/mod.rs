@@ -14,8 +14,10 @@ use std::{
 };
 
 mod archive;
+mod daemon;
 
 pub use archive::*;
+pub use daemon::Daemon;
 
 /// What a command left.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,12 +29,15 @@ pub struct Seen {
 
 /// A directory with a store in it, and the program in the PATH.
 pub struct Scene {
+    // Before its directory.
+    daemon: Option<Daemon>,
     dir: tempfile::TempDir,
 }
 
 impl Scene {
     pub fn new() -> Scene {
         let scene = Scene {
+            daemon: None,
             dir: tempfile::tempdir().expect("temporary directory"),
         };
         fs::create_dir(scene.path("work")).expect("directory");
@@ -51,6 +56,20 @@ impl Scene {
         let web = Image::new(layers, &plain);
         scene.put("web.tar", &web.docker("registry.example.com/shop/web:2.1"));
         scene
+    }
+
+    /// Has a daemon serve the store: every command then talks to it instead of opening the store.
+    #[must_use]
+    pub fn served(self) -> Scene {
+        self.served_at("cairn.sock")
+    }
+
+    /// As [`Scene::served`], at a socket of that name.
+    #[must_use]
+    pub fn served_at(mut self, socket: &str) -> Scene {
+        let socket = self.path(socket);
+        self.daemon = Some(Daemon::start(self.root(), socket));
+        self
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -77,10 +96,13 @@ impl Scene {
                 "PATH",
                 format!("{}:{path}", bin.parent().expect("directory").display()),
             )
-            .env("CAIRN_ROOT", self.root())
             .env("CAIRN_FORCE_TTY", "100")
             .current_dir(self.path("work"))
             .stdin(Stdio::null());
+        match &self.daemon {
+            Some(daemon) => command.env("CAIRN_ADDRESS", daemon.socket()),
+            None => command.env("CAIRN_ROOT", self.root()),
+        };
         command
     }
 

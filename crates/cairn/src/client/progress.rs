@@ -1,0 +1,97 @@
+//! What long work tells while it runs.
+
+use cairn_proto::cairn::v1;
+
+/// How far a layer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Not begun.
+    Waiting,
+    /// Its bytes are stored.
+    Fetch,
+    /// Its bytes are stored and unpacked in one pass.
+    FetchUnpack,
+    /// It is unpacked from its stored bytes.
+    Unpack,
+    /// It is made durable.
+    Sync,
+    /// Complete.
+    Done,
+    /// There was nothing to do.
+    HereAlready,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is known what will be done.
+    Resolved {
+        /// The image, or the archive when it has no name.
+        name: String,
+        /// As `linux/amd64`; empty when the manifest names none.
+        platform: String,
+        /// Digest and size in bytes, lowest first.
+        layers: Vec<(String, u64)>,
+    },
+    /// A layer went on.
+    Layer {
+        /// As in [`Event::Resolved`].
+        digest: String,
+        /// Where it is.
+        phase: Phase,
+        /// Bytes of the stored form so far.
+        done: u64,
+        /// Bytes of the stored form.
+        total: u64,
+    },
+    /// Everything that was resolved is complete.
+    Done,
+}
+
+/// Receives events. Must return quickly: the answer waits for it.
+pub trait Progress: Send + Sync {
+    /// Takes one event.
+    fn event(&self, event: Event);
+}
+
+/// Hands an event on. One that only a later server knows is none for us.
+pub(super) fn tell(progress: &dyn Progress, told: v1::Progress) {
+    if let Some(event) = event(told) {
+        progress.event(event);
+    }
+}
+
+fn event(told: v1::Progress) -> Option<Event> {
+    use v1::progress::Event as Wire;
+    Some(match told.event? {
+        Wire::Resolved(resolved) => Event::Resolved {
+            name: resolved.name,
+            platform: resolved.platform,
+            layers: resolved
+                .layers
+                .into_iter()
+                .map(|layer| (layer.digest, layer.size))
+                .collect(),
+        },
+        Wire::Layer(layer) => Event::Layer {
+            phase: phase(layer.phase())?,
+            digest: layer.digest,
+            done: layer.done,
+            total: layer.total,
+        },
+        Wire::Done(_) => Event::Done,
+    })
+}
+
+fn phase(wire: v1::Phase) -> Option<Phase> {
+    Some(match wire {
+        v1::Phase::Unspecified => return None,
+        v1::Phase::Waiting => Phase::Waiting,
+        v1::Phase::Fetch => Phase::Fetch,
+        v1::Phase::FetchUnpack => Phase::FetchUnpack,
+        v1::Phase::Unpack => Phase::Unpack,
+        v1::Phase::Sync => Phase::Sync,
+        v1::Phase::Done => Phase::Done,
+        v1::Phase::HereAlready => Phase::HereAlready,
+    })
+}

@@ -1,0 +1,103 @@
+//! The store as a whole, and who serves it.
+
+use cairn_proto::cairn::v1::{self, store_client::StoreClient};
+use cairnd::{embedded, server};
+
+use super::{
+    Client, Result,
+    door::{self, Door},
+    link::{Link, client},
+};
+use crate::{args::Global, model};
+
+/// The version of this program, and of the server inside it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Client {
+    /// Where the space went.
+    pub fn df(&self) -> Result<Vec<model::Usage>> {
+        let mut store = client!(self.link, StoreClient<_>);
+        let answer = store.usage(self.link.request(v1::UsageRequest {}));
+        let row = |row: v1::UsageRow| model::Usage {
+            kind: row.kind,
+            total: row.total,
+            active: row.active,
+            size: row.size,
+            reclaimable: row.reclaimable,
+        };
+        let rows = self.link.wait(answer)?.into_inner().rows;
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// Removes what nothing leads to.
+    pub fn gc(&self, dry_run: bool) -> Result<model::Gc> {
+        let mut store = client!(self.link, StoreClient<_>);
+        let answer = store.collect(self.link.request(v1::CollectRequest { dry_run }));
+        Ok(gc(&self.link.wait(answer)?.into_inner()))
+    }
+
+    /// All namespaces that hold anything.
+    pub fn namespaces(&self) -> Result<Vec<String>> {
+        let mut store = client!(self.link, StoreClient<_>);
+        let answer = store.list_namespaces(self.link.request(v1::ListNamespacesRequest {}));
+        let listed = self.link.wait(answer)?.into_inner().namespaces;
+        Ok(listed.into_iter().map(|namespace| namespace.name).collect())
+    }
+
+    /// Who serves this store.
+    pub fn server(&self) -> Result<model::Server> {
+        served(&self.link)
+    }
+
+    /// Who would serve the store that the global flags point at. Says so also of one that does not
+    /// open: a server inside this process is asked nothing.
+    pub fn server_of(global: &Global) -> Result<model::Server> {
+        match door::find(global)? {
+            Door::Daemon(link) => served(&link),
+            Door::Store(root) => Ok(model::Server {
+                version: VERSION.to_owned(),
+                mode: "embedded",
+                address: None,
+                root: root.display().to_string(),
+                api: server::API.to_owned(),
+                layout: embedded::LAYOUT,
+            }),
+        }
+    }
+}
+
+fn served(link: &Link) -> Result<model::Server> {
+    let mut store = client!(link, StoreClient<_>);
+    let answer = store.info(link.request(v1::InfoRequest {}));
+    let info = link.wait(answer)?.into_inner();
+    let address = link.address().map(|socket| socket.display().to_string());
+    Ok(model::Server {
+        version: info.version,
+        mode: address.as_ref().map_or("embedded", |_| "daemon"),
+        address,
+        root: info.root,
+        api: info.api,
+        layout: info.layout,
+    })
+}
+
+fn gc(report: &v1::CollectResponse) -> model::Gc {
+    let pick = |part: fn(&v1::Collected) -> u64| {
+        let of = |kind: &Option<v1::Collected>| kind.as_ref().map(part).unwrap_or_default();
+        model::Removed {
+            images: of(&report.images),
+            content: of(&report.content),
+            snapshots: of(&report.snapshots),
+            ingests: of(&report.ingests),
+            leases: of(&report.leases),
+        }
+    };
+    let freed = pick(|count| count.freed);
+    model::Gc {
+        dry_run: report.dry_run,
+        removed: pick(|count| count.removed),
+        freed_bytes: freed.content + freed.snapshots + freed.ingests + freed.leases,
+        wall_ms: report.took_ms,
+        freed,
+    }
+}

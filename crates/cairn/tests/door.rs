@@ -1,0 +1,114 @@
+//! Which store is meant when nothing is said: that of the usual daemon, or the usual directory.
+//!
+//! Each case has a mount namespace of its own, in which the usual places are the test's.
+
+mod support;
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+};
+
+use support::*;
+
+const WEB: &str = "registry.example.com/shop/web:2.1";
+
+/// Runs a line where `/run/cairn` is the scene's directory `run`, and `/var/lib` is empty.
+fn usual(scene: &Scene, line: &str) -> Seen {
+    let run = scene.path("run");
+    let places = format!(
+        "mount -t tmpfs tmpfs /var/lib && mount -t tmpfs tmpfs /run && mkdir /run/cairn && \
+         mount --bind {} /run/cairn && {line}",
+        run.display()
+    );
+    let mut command = scene.command(Path::new("unshare"));
+    command.args(["--mount", "sh", "-c", &places]);
+    command.env_remove("CAIRN_ROOT").env_remove("CAIRN_ADDRESS");
+    let output = command.output().expect("unshare");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Seen {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// With a directory for the usual socket.
+fn scene() -> Scene {
+    let scene = Scene::with_archives();
+    fs::create_dir(scene.path("run")).expect("directory");
+    scene
+}
+
+#[test]
+fn a_daemon_that_answers_is_talked_to() {
+    let scene = scene().served_at("run/cairn.sock");
+    scene.ok("cairn load -q -i web.tar");
+    let seen = usual(&scene, "cairn images ls -q && cairn version && ls /var/lib");
+    let host = cairn_types::Platform::host();
+    let expected = format!(
+        "{WEB}\nclient  cairn 0.1.0 ({host})\nserver  cairnd 0.1.0 at /run/cairn/cairn.sock, API \
+         containerd 2.3, store layout 1\n"
+    );
+    assert_eq!((seen.stdout, seen.stderr), (expected, String::new()));
+    // Who says a directory means it.
+    let seen = usual(
+        &scene,
+        "cairn --root /var/lib/cairn images ls -q && ls /var/lib",
+    );
+    assert_eq!((&*seen.stdout, &*seen.stderr), ("cairn\n", ""));
+}
+
+#[test]
+fn without_a_daemon_the_usual_directory_is_opened() {
+    let scene = scene();
+    let seen = usual(&scene, "cairn load -q -i web.tar && ls /var/lib");
+    let expected = format!("{WEB}\ncairn\n");
+    assert_eq!((&seen.stdout, &*seen.stderr), (&expected, ""));
+    // A socket that a daemon left behind is nobody's.
+    drop(UnixListener::bind(scene.path("run/cairn.sock")).expect("bind"));
+    let seen = usual(&scene, "cairn load -q -i web.tar && ls /var/lib");
+    assert_eq!((seen.stdout, &*seen.stderr), (expected, ""));
+}
+
+/// Row 4: who may not talk to the daemon does not get another store instead.
+#[test]
+fn a_daemon_that_refuses_stays_the_one_that_is_meant() {
+    let scene = scene();
+    for (dir, mode) in [("", 0o755), ("work", 0o755), ("run", 0o755)] {
+        let open = fs::Permissions::from_mode(mode);
+        fs::set_permissions(scene.path(dir), open).expect("chmod");
+    }
+    fs::copy(env!("CARGO_BIN_EXE_cairn"), scene.path("work/cairn")).expect("copy");
+    let socket = scene.path("run/cairn.sock");
+    let _listener = UnixListener::bind(&socket).expect("bind");
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).expect("chmod");
+    let line = "setpriv --reuid 65534 --regid 65534 --clear-groups ./cairn images ls; \
+                echo $?; ls /var/lib";
+    let seen = usual(&scene, line);
+    let expected = "\
+error: cannot reach cairnd at /run/cairn/cairn.sock: permission denied (socket is root:root 0600, you are nobody)
+  next:      sudo cairn images ls
+  next:      to open it for a group: man cairnd, SOCKET
+";
+    assert_eq!(seen.stderr, expected);
+    assert_eq!(seen.stdout, "1\n");
+}
+
+/// A daemon that hangs is not nobody.
+#[test]
+fn a_daemon_that_hangs_stays_the_one_that_is_meant() {
+    let scene = scene();
+    let _listener = UnixListener::bind(scene.path("run/cairn.sock")).expect("bind");
+    let seen = usual(
+        &scene,
+        "cairn images ls --connect-timeout 100ms; ls /var/lib",
+    );
+    let expected = "\
+error: cannot reach cairnd at /run/cairn/cairn.sock: no answer within 100 ms
+  next:      systemctl status cairnd
+  next:      name the store to work without a daemon: --root DIR
+";
+    assert_eq!((&*seen.stdout, &*seen.stderr), ("", expected));
+}
