@@ -11,6 +11,7 @@ pub mod cairn;
 pub mod daemon;
 pub mod fault;
 pub mod fixture;
+pub mod go;
 pub mod image;
 pub mod peers;
 pub mod raw;
