@@ -15,4 +15,5 @@ pub mod go;
 pub mod image;
 pub mod peers;
 pub mod raw;
+pub mod registry;
 pub mod tree;
