@@ -16,4 +16,5 @@ pub mod image;
 pub mod peers;
 pub mod raw;
 pub mod registry;
+pub mod script;
 pub mod tree;
