@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use cairn_node::{EngineKind, Node, NodeOptions};
+use cairn_proto::cairn::v1::{InfoRequest as StoreInfoRequest, store_client::StoreClient};
 use cairn_proto::containerd::{
     services::{
         content::v1::{
@@ -248,6 +249,9 @@ async fn only_what_containerd_calls_is_served() {
     let mut images = ImagesClient::new(backend.channel.clone());
     let listed = images.list(ListImagesRequest::default()).await;
     assert_eq!(code(listed), Code::Unimplemented);
+    let mut store = StoreClient::new(backend.channel.clone());
+    let told = store.info(StoreInfoRequest {}).await;
+    assert_eq!(code(told), Code::Unimplemented);
 }
 
 #[tokio::test(flavor = "multi_thread")]

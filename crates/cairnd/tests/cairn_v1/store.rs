@@ -12,7 +12,14 @@ use cairn_proto::cairn::v1::{
     CollectRequest, GetSnapshotRequest, InfoRequest, ListNamespacesRequest, RemoveBlobRequest,
     RemoveImageRequest, RemoveSnapshotRequest, ResolveRequest, UsageRequest, snapshot::Kind,
 };
-use tonic::Code;
+use tonic::{Code, transport::Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
 
 const NAME: &str = "docker.io/shop/web:1";
 
@@ -246,4 +253,34 @@ async fn snapshots_are_removed_with_what_stands_on_them() {
     assert_eq!(gone, ["active", "middle", "base"]);
     assert_eq!(client.measured().await, []);
     assert_eq!(refusal(remove("base", true).await).0, Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_services_are_told_of() {
+    let server = Server::start().await;
+    let uri = format!("unix://{}", server.path("sock").display());
+    let endpoint = Endpoint::from_shared(uri).expect("address");
+    let channel = endpoint.connect().await.expect("connection");
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel.clone());
+    let answers = reflection
+        .server_reflection_info(tokio_stream::once(request))
+        .await;
+    let answer = answers.expect("answers").into_inner().message().await;
+    let answer = answer.expect("answer").expect("one").message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else {
+        panic!("{answer:?}")
+    };
+    let mut health = HealthClient::new(channel);
+    for name in ["cairn.v1.Images", "cairn.v1.Store"] {
+        assert!(list.service.iter().any(|service| service.name == name));
+        let request = HealthCheckRequest {
+            service: name.to_owned(),
+        };
+        let checked = health.check(request).await.expect("health").into_inner();
+        assert_eq!(checked.status(), ServingStatus::Serving, "{name}");
+    }
 }
