@@ -249,13 +249,39 @@ func TestLeaseTakesSnapshotsThatAreThere(t *testing.T) {
 
 func TestLeaseExpires(t *testing.T) {
 	s := begin(t)
-	for _, lease := range []struct{ id, at string }{
-		{"past", past}, {"future", future}, {"nonsense", "tomorrow"},
-	} {
-		s.lease(lease.id, leases.WithLabels(map[string]string{expire: lease.at}))
-		s.blobBy(s.under(lease.id), lease.id)
-		s.ingest(s.under(lease.id), "upload-"+lease.id)
-		s.snapshotBy(s.under(lease.id), "snapshot-"+lease.id, "")
+	manager := s.client.LeasesService()
+	// held makes one of each kind, and has a lease hold them.
+	held := func(lease leases.Lease, name string) error {
+		for _, r := range []leases.Resource{
+			{Type: "content", ID: describe("", []byte(s.ns+" "+name)).Digest.String()},
+			{Type: "ingests", ID: "upload-" + name},
+			{Type: "snapshots/" + snapshotter, ID: "snapshot-" + name},
+		} {
+			if err := manager.AddResource(s.bare, lease, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, name := range []string{"soon", "future", "nonsense"} {
+		s.blob(name)
+		s.ingest(s.ctx, "upload-"+name)
+		s.snapshot("snapshot-"+name, "")
+	}
+	labelled := func(name, at string) leases.Lease {
+		return s.lease(name, leases.WithLabels(map[string]string{expire: at}))
+	}
+	s.must(held(labelled("future", future), "future"))
+	s.must(held(labelled("nonsense", "tomorrow"), "nonsense"))
+	// One that has expired may be gone before it is used, since other tests have garbage collected.
+	for wait := 2 * time.Second; ; wait *= 2 {
+		at := time.Now().Add(wait)
+		err := held(labelled("soon", at.Format(time.RFC3339Nano)), "soon")
+		if err == nil {
+			time.Sleep(time.Until(at))
+			break
+		}
+		s.fails("a lease that expired too soon", err, errdefs.ErrNotFound)
 	}
 	s.drop(hold)
 	s.equal("what is left", s.left(), words("blob:future blob:nonsense "+
