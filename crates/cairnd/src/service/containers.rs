@@ -69,6 +69,48 @@ fn record(container: Container) -> ContainerRecord {
     }
 }
 
+/// What a record must have, though nothing here runs it: other programs rely on what containerd keeps
+/// (`core/metadata/containers.go`).
+fn check(container: &Container) -> Result<(), Status> {
+    let runtime = container.runtime.as_ref();
+    let lacks = if runtime.is_none_or(|runtime| runtime.name.is_empty()) {
+        "a runtime"
+    } else if container.spec.is_none() {
+        "a spec"
+    } else if !container.snapshot_key.is_empty() && container.snapshotter.is_empty() {
+        "the snapshotter of its snapshot"
+    } else if container.extensions.contains_key("") {
+        "the name of an extension"
+    } else {
+        return Ok(());
+    };
+    let id = &container.id;
+    Err(with(
+        ErrorKind::InvalidArgument,
+        format!("container {id} lacks {lacks}"),
+    ))
+}
+
+/// Who replaces everything may not replace what is for good.
+fn check_kept(known: &Container, wanted: &Container) -> Result<(), Status> {
+    let runtime = |container: &Container| {
+        let runtime = container.runtime.as_ref();
+        runtime.map(|runtime| runtime.name.clone())
+    };
+    let changed = if known.snapshotter != wanted.snapshotter {
+        "snapshotter"
+    } else if runtime(known).unwrap_or_default() != runtime(wanted).unwrap_or_default() {
+        "runtime"
+    } else {
+        return Ok(());
+    };
+    let id = &known.id;
+    Err(with(
+        ErrorKind::InvalidArgument,
+        format!("the {changed} of container {id} cannot be changed"),
+    ))
+}
+
 impl Service {
     async fn listed(&self, ns: Namespace, filters: Vec<String>) -> Result<Vec<Container>, Status> {
         let node = self.node.clone();
@@ -141,6 +183,7 @@ impl Containers for Service {
         let id = container.id.clone();
         // Ids obey the rule of namespaces (containerd `pkg/identifiers`).
         convert::name(Namespace::parse(&id))?;
+        check(&container)?;
         let made = blocking(move || {
             let record = node
                 .container_create(&ns, &id, record(container))
@@ -172,7 +215,11 @@ impl Containers for Service {
         let updated = blocking(move || {
             let known = node.container(&ns, &id).map_err(of_failure)?;
             let known = wire(id.clone(), known)?;
+            if change == Change::All {
+                check_kept(&known, &wanted)?;
+            }
             let changed = changed(known, wanted, &change);
+            check(&changed)?;
             let record = node
                 .container_update(&ns, &id, record(changed))
                 .map_err(of_failure)?;
