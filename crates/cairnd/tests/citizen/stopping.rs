@@ -7,16 +7,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_proto::containerd::services::{
-    content::v1::{WriteAction, WriteContentRequest, content_client::ContentClient},
-    events::v1::{SubscribeRequest, events_client::EventsClient},
+use cairn_node::{EngineKind, Node, NodeOptions};
+use cairn_proto::{
+    cairn::v1::{
+        ImportOptions, ImportRequest, images_client::ImagesClient, import_options, import_request,
+    },
+    containerd::services::{
+        content::v1::{
+            ListStatusesRequest, WriteAction, WriteContentRequest, content_client::ContentClient,
+        },
+        events::v1::{SubscribeRequest, events_client::EventsClient},
+    },
 };
+use cairn_types::Namespace;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::daemon::{Place, put, request, run};
+use crate::daemon::{PATIENCE, Place, put, request, run};
 
 fn mounts() -> usize {
     fs::read_to_string("/proc/self/mountinfo")
@@ -130,6 +139,53 @@ async fn a_call_that_does_not_end_is_cut_off() {
     assert_eq!(status.status.unwrap().offset, 4);
     drop(client);
     assert!(daemon.stop().success());
+}
+
+/// Nobody can go on with it, so of what it was in the middle of nothing stays.
+#[tokio::test]
+async fn an_import_that_stands_still_is_cut_off() {
+    let place = Place::with("drain_timeout = \"500ms\"\n");
+    let mut daemon = place.start();
+    let mut layer = tar::Header::new_ustar();
+    let name = format!("blobs/sha256/{}", "a".repeat(64));
+    layer.set_path(name).unwrap();
+    layer.set_size(1 << 20);
+    layer.set_cksum();
+    let options = import_request::Part::Options(ImportOptions {
+        source: Some(import_options::Source::Stream("archive".to_owned())),
+        ..ImportOptions::default()
+    });
+    let chunk = |bytes: Vec<u8>| import_request::Part::Chunk(bytes.into());
+    let (sender, messages) = mpsc::channel(4);
+    let part = vec![7; 300_000];
+    for part in [options, chunk(layer.as_bytes().to_vec()), chunk(part)] {
+        let message = ImportRequest { part: Some(part) };
+        sender.send(message).await.unwrap();
+    }
+    let channel = place.channel().await;
+    let messages = request(ReceiverStream::new(messages));
+    let answers = ImagesClient::new(channel.clone()).import(messages).await;
+    let mut answers = answers.unwrap().into_inner();
+    let began = Instant::now();
+    loop {
+        let list = request(ListStatusesRequest::default());
+        let list = ContentClient::new(channel.clone())
+            .list_statuses(list)
+            .await;
+        if !list.unwrap().into_inner().statuses.is_empty() {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the upload did not begin");
+    }
+    assert!(daemon.stop().success());
+    assert!(answers.message().await.is_err());
+    let node = Node::open(NodeOptions {
+        root: place.path("root"),
+        engine: EngineKind::Redb,
+    });
+    let ns = Namespace::parse("citizens").unwrap();
+    let left = node.unwrap().content().ingests(&ns).unwrap();
+    assert_eq!(left.len(), 0);
 }
 
 #[tokio::test]
