@@ -408,3 +408,52 @@ fn a_store_that_others_can_write_to_is_not_opened() {
     let mended = fs::metadata(root.join("snapshots")).expect("directory");
     assert_eq!(mended.permissions().mode() & 0o7777, 0o700);
 }
+
+/// A file system in memory.
+struct Disk<'p>(&'p Path);
+
+impl Disk<'_> {
+    fn mounted<'p>(at: &'p Path, options: &str) -> Disk<'p> {
+        run("mount", &["-t", "tmpfs", "-o", options, "tmpfs", text(at)]);
+        Disk(at)
+    }
+}
+
+impl Drop for Disk<'_> {
+    /// Records that failed are left open until the process ends, so it is only taken away.
+    fn drop(&mut self) {
+        run("umount", &["--lazy", text(self.0)]);
+    }
+}
+
+/// On a disk of its own, which is then filled.
+#[test]
+fn a_store_that_can_write_no_more_says_why() {
+    let dir = scratch();
+    let root = dir.path().join("root");
+    fs::create_dir(&root).expect("directory");
+    let _disk = Disk::mounted(&root, "size=24m,mode=0711");
+    let node = open(&root).expect("open");
+    let state = node.state().expect("state");
+    assert_eq!((state.engine, state.read_only), ("redb", None));
+    assert_eq!(state.total_bytes, 24 << 20);
+    assert!((1..=state.total_bytes).contains(&state.free_bytes));
+    let kept = Namespace::parse("kept").expect("namespace");
+    node.namespace_create(&kept, [].into()).expect("create");
+    // Until there is no byte left.
+    let zeros = fs::File::open("/dev/zero").expect("zeros");
+    let mut fill = fs::File::create(root.join("fill")).expect("file");
+    std::io::copy(&mut std::io::Read::take(zeros, 64 << 20), &mut fill).expect_err("full");
+    let failed = (0..10_000).find_map(|number| {
+        let ns = Namespace::parse(&format!("n{number}")).expect("namespace");
+        let labels = [("key".to_owned(), "v".repeat(4000))].into();
+        node.namespace_create(&ns, labels).err()
+    });
+    assert_eq!(failed.expect("full").kind, ErrorKind::ResourceExhausted);
+    let reason = node.read_only().expect("a reason");
+    assert!(reason.contains("No space left on device"), "{reason}");
+    let state = node.state().expect("state");
+    assert_eq!((state.free_bytes, state.read_only), (0, Some(reason)));
+    // It can still be read.
+    assert_eq!(node.namespace_list().expect("list")[0].name, kept);
+}

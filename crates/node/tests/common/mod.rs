@@ -49,9 +49,13 @@ impl Drop for Scratch {
     }
 }
 
+pub fn scratch() -> Scratch {
+    Scratch(tempfile::tempdir().expect("temporary directory"))
+}
+
 impl Store {
     pub fn new() -> Store {
-        let dir = Scratch(tempfile::tempdir().expect("temporary directory"));
+        let dir = scratch();
         let node = open(&dir.path().join("root")).expect("open a new store");
         let ns = Namespace::parse("default").expect("namespace");
         Store { dir, node, ns }
