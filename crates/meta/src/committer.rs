@@ -19,6 +19,7 @@ use crate::{
     Error, Tx,
     engine::{Batch, Engine, unpanicked},
     store::Inside,
+    watch::Watches,
 };
 
 /// Most transactions in one commit: bounds how long the first one waits.
@@ -88,17 +89,22 @@ impl Job {
 
 /// The thread's body: ends when the last sender is gone. A commit that fails is left in `broken`
 /// before anybody is told of it.
-pub(crate) fn run(engine: &Arc<dyn Engine>, jobs: &Receiver<Job>, broken: &OnceLock<Error>) {
+pub(crate) fn run(
+    engine: &Arc<dyn Engine>,
+    jobs: &Receiver<Job>,
+    broken: &OnceLock<Error>,
+    watches: &Watches,
+) {
     // A transaction that asks for another one would wait for the thread it runs on.
     let _inside = Inside::enter();
     while let Ok(first) = jobs.recv() {
         let mut waiting = vec![first];
         waiting.extend(jobs.try_iter().take(GROUP_MAX - 1));
-        commit_group(engine.as_ref(), waiting, broken);
+        commit_group(engine.as_ref(), waiting, watches, broken);
     }
 }
 
-fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, broken: &OnceLock<Error>) {
+fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, watches: &Watches, broken: &OnceLock<Error>) {
     let mut group = Batch::new();
     let mut answers = Vec::with_capacity(jobs.len());
     match engine.snapshot() {
@@ -119,6 +125,7 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, broken: &OnceLock<Error>) {
                 match (wrote, broken.get()) {
                     (true, Some(err)) => (outcome.answer)(Err(err.clone())),
                     (wrote, _) => {
+                        watches.tell(&outcome.changes);
                         group.extend(outcome.changes);
                         answers.push((outcome.answer, saw_others || wrote));
                     }

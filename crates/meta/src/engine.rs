@@ -27,6 +27,9 @@ pub(crate) trait Snapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
     /// All pairs whose keys begin with `prefix`, in bytewise order.
     fn scan(&self, prefix: &[u8]) -> Result<Pairs, Error>;
+    /// The first `limit` of the pairs whose keys begin with `prefix` and come after `after`, which
+    /// begins with it as well.
+    fn scan_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Pairs, Error>;
 }
 
 /// An ordered map on disk.

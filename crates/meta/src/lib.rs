@@ -14,6 +14,7 @@ mod reserve;
 pub mod schema;
 mod store;
 mod txn;
+mod watch;
 
 pub use error::Error;
 pub use key::{Component, Key, Prefix};
@@ -25,3 +26,4 @@ pub use records::{
 pub use schema::Table;
 pub use store::{EngineKind, Store};
 pub use txn::{Reader, Sound, Tx, View};
+pub use watch::{Change, Watch};

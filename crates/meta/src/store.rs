@@ -15,6 +15,7 @@ use crate::{
     engine::{Engine, Redb, Sled},
     error::kind_of_io,
     reserve,
+    watch::{Watch, Watches},
 };
 
 /// Where a database is made before it gets its name.
@@ -50,6 +51,7 @@ struct Inner {
     engine: Arc<dyn Engine>,
     /// The commit that failed.
     broken: Arc<OnceLock<Error>>,
+    watches: Arc<Watches>,
     /// Taken on drop, so that the thread ends before the engine goes.
     way: Option<(Sender, Mutex<Option<JoinHandle<()>>>)>,
 }
@@ -85,11 +87,15 @@ impl Store {
             EngineKind::Sled => Arc::new(Sled::open(&inside)?),
         };
         let (sender, jobs) = sync_channel(QUEUE);
-        let broken = Arc::default();
-        let (theirs, told) = (Arc::clone(&engine), Arc::clone(&broken));
+        let (broken, watches) = (Arc::default(), Arc::<Watches>::default());
+        let (theirs, failed, told) = (
+            Arc::clone(&engine),
+            Arc::clone(&broken),
+            Arc::clone(&watches),
+        );
         let thread = std::thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || committer::run(&theirs, &jobs, &told))
+            .spawn(move || committer::run(&theirs, &jobs, &failed, &told))
             .map_err(|err| Error::Open {
                 path: dir.path().display().to_string(),
                 engine: kind.name(),
@@ -101,6 +107,7 @@ impl Store {
             inner: Arc::new(Inner {
                 engine,
                 broken,
+                watches,
                 way,
             }),
         })
@@ -125,6 +132,17 @@ impl Store {
         let _inside = Inside::enter();
         let snapshot = self.inner.engine.snapshot()?;
         look(&Reader { snapshot })
+    }
+
+    /// Hears of every change from now on: what is read afterwards has all changes before.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn watch(&self) -> Result<Watch, Error> {
+        let watches = Arc::clone(&self.inner.watches);
+        // On the thread of the transactions, so that it comes before or after each, never within; and
+        // answered when those before it are on the disk.
+        self.write(move |_| Ok(watches.add()))
     }
 
     /// Runs `change` as one transaction and returns when it is on the disk. It runs on another

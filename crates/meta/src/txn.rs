@@ -94,6 +94,29 @@ impl View for Reader<'_> {
     }
 }
 
+impl Reader<'_> {
+    /// The first `limit` records of a whole table, or those that come after `after`: for going through
+    /// a large table in parts, with a look of its own for each.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] at the first one that does not prove itself.
+    pub fn part<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        after: Option<&K>,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, Error> {
+        let prefix = encode(table, &())?;
+        let after = match after {
+            Some(key) => encode(table, key)?,
+            // No key is a tag alone.
+            None => prefix.clone(),
+        };
+        let pairs = self.snapshot.scan_after(&prefix, &after, limit)?;
+        pairs.iter().map(|(key, bytes)| open(key, bytes)).collect()
+    }
+}
+
 /// A transaction: sees what was committed, what went before it in the same group, and its own
 /// changes. Dropped without effect when its closure fails.
 pub struct Tx<'a> {

@@ -53,6 +53,13 @@ impl Snapshot for State {
         let all = self.0.iter().filter(|(k, _)| k.starts_with(prefix));
         Ok(all.map(|(k, v)| (k.clone(), v.clone())).collect())
     }
+
+    fn scan_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Pairs, Error> {
+        let mut all = self.scan(prefix)?;
+        all.retain(|(key, _)| key.as_slice() > after);
+        all.truncate(limit);
+        Ok(all)
+    }
 }
 
 impl Engine for Fake {
@@ -100,7 +107,7 @@ fn group(engine: &Fake, broken: &OnceLock<Error>, closures: &[Change]) -> Vec<Re
     let jobs: Vec<(Job, Receiver<Answer<u64, Error>>)> =
         closures.iter().map(|c| Job::new(*c)).collect();
     let (jobs, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-    commit_group(engine, jobs, broken);
+    commit_group(engine, jobs, &Watches::default(), broken);
     let results = answers.into_iter().map(|a| a.recv().expect("one answer"));
     results.map(|r| r.unwrap_or(Ok(u64::MAX))).collect()
 }
@@ -195,7 +202,7 @@ fn waiting_transactions_share_a_commit() {
         .collect();
     drop(sender);
     let shared: Arc<dyn Engine> = engine.clone();
-    run(&shared, &jobs, &OnceLock::new());
+    run(&shared, &jobs, &OnceLock::new(), &Watches::default());
     for (n, answer) in (1..).zip(answers) {
         assert_eq!(
             answer

@@ -165,4 +165,24 @@ impl Snapshot for State<'_> {
                 .collect()
         })
     }
+
+    fn scan_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Pairs, Error> {
+        let Some(table) = &self.table else {
+            return Ok(Pairs::new());
+        };
+        let end = end_of(prefix);
+        let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.database.look(|| {
+            let range = table
+                .range::<&[u8]>((Bound::Excluded(after), upper))
+                .map_err(read_error)?;
+            range
+                .take(limit)
+                .map(|pair| {
+                    let (key, value) = pair.map_err(read_error)?;
+                    Ok((key.value().to_vec(), value.value().to_vec()))
+                })
+                .collect()
+        })
+    }
 }

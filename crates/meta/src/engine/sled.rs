@@ -10,13 +10,13 @@
 //! own half-megabyte segments values of 8 KiB already go there. The segments are larger here, and
 //! values and keys so limited that no page can come near.
 
-use std::{ffi::OsStr, fs::File};
+use std::{ffi::OsStr, fs::File, ops::Bound};
 
 use cairn_sys::{Dir, OFlags, durable};
 use cairn_types::ErrorKind;
 
 use super::{
-    Batch, Closing, Engine, Pairs, Snapshot, patiently,
+    Batch, Closing, Engine, Pairs, Snapshot, end_of, patiently,
     turns::{Look, Turns},
     unpanicked,
 };
@@ -172,6 +172,20 @@ impl Snapshot for State<'_> {
         self.tree.look(|| {
             self.tree
                 .scan_prefix(prefix)
+                .map(|pair| {
+                    let (key, value) = pair.map_err(read_error)?;
+                    Ok((key.to_vec(), value.to_vec()))
+                })
+                .collect()
+        })
+    }
+
+    fn scan_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Pairs, Error> {
+        let upper = end_of(prefix).map_or(Bound::Unbounded, Bound::Excluded);
+        self.tree.look(|| {
+            self.tree
+                .range((Bound::Excluded(after.to_vec()), upper))
+                .take(limit)
                 .map(|pair| {
                     let (key, value) = pair.map_err(read_error)?;
                     Ok((key.to_vec(), value.to_vec()))
