@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cairn_meta::{IngestRecord, Timestamp, View, schema};
+use cairn_meta::{IngestRecord, Timestamp, Tx, View, schema};
 use cairn_sys::{Dir, OFlags, raw};
 use cairn_types::{Algorithm, Digest, Hasher, IngestRef, Labels, Namespace};
 
@@ -252,20 +252,47 @@ impl Content {
     /// Throws an upload away, whether or not somebody is writing to it.
     pub fn abort(&self, ns: &Namespace, reference: &IngestRef) -> Result<()> {
         let key = (ns.clone(), reference.clone());
-        let record = self.inner.meta.write(move |tx| {
-            let Some(record) = tx.get(&schema::INGESTS, &key)? else {
-                let (ns, reference) = key;
-                return Err(Error::NoIngest { reference, ns });
-            };
-            tx.delete(&schema::INGESTS, &key)?;
-            Ok(record)
-        })?;
-        self.remove_ingest(record.id);
+        let id = self
+            .inner
+            .meta
+            .write(move |tx| match Content::forget(tx, &key)? {
+                Some(id) => Ok(id),
+                None => {
+                    let (ns, reference) = key;
+                    Err(Error::NoIngest { reference, ns })
+                }
+            })?;
+        self.remove_ingest(id);
         Ok(())
     }
 
+    /// Removes the record of an upload as part of a transaction. Returns what
+    /// [`Content::remove_ingest`] is to be called with after the commit; `None` when there is none.
+    pub fn forget(tx: &mut Tx<'_>, key: &(Namespace, IngestRef)) -> Result<Option<u64>> {
+        let Some(record) = tx.get(&schema::INGESTS, key)? else {
+            return Ok(None);
+        };
+        tx.delete(&schema::INGESTS, key)?;
+        Ok(Some(record.id))
+    }
+
+    /// Whether somebody has the upload open. Its record was written after it was opened, so who reads
+    /// a record and then finds nobody has either an upload without a writer, or a record that is about
+    /// to be written again.
+    pub fn is_written(&self, key: &(Namespace, IngestRef)) -> bool {
+        self.inner.writing.is_held(key)
+    }
+
+    /// Bytes that came of the upload whose files have this number.
+    pub fn ingest_bytes(&self, id: u64) -> u64 {
+        let name = id.to_string();
+        let dir = self.inner.ingests.open_dir(OsStr::new(&name)).ok();
+        let stat = dir.and_then(|dir| dir.try_stat(OsStr::new(DATA)).ok().flatten());
+        stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
     /// Removes the files of an upload whose record is gone; what fails is left to the next sweep.
-    fn remove_ingest(&self, id: u64) {
+    pub fn remove_ingest(&self, id: u64) {
         let name = id.to_string();
         if let Err(err) = self.inner.ingests.remove_tree(OsStr::new(&name)) {
             tracing::warn!("remove directory of ingest {name}: {err}");

@@ -12,7 +12,8 @@
 //! without its file is outside damage.
 //!
 //! What a blob is (a manifest, a layer) is not known here, and nothing is ever collected: whoever
-//! knows what is referred to calls [`Content::delete`].
+//! knows what is referred to calls [`Content::delete`], or its parts: [`Content::unlink`] in a
+//! transaction of many, and [`Content::remove_unrecorded`] after it.
 
 mod blob;
 mod error;
@@ -23,10 +24,11 @@ mod publish;
 mod sweep;
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     io::Read,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -77,6 +79,8 @@ struct Inner {
     /// Digests whose file and records are being changed. Without it a deletion, whose record goes
     /// before its file, could remove the file that a commit in between has found and believed.
     changing: Locks<Digest>,
+    /// Blobs that are recorded no longer and whose names somebody held when their files were to go.
+    left: Mutex<HashSet<Digest>>,
     /// For names of documents that are being written.
     puts: AtomicU64,
     /// The sync that failed.
@@ -100,6 +104,7 @@ impl Content {
                 ingests: make("ingest")?,
                 writing: Locks::new(),
                 changing: Locks::new(),
+                left: Mutex::default(),
                 puts: AtomicU64::new(0),
                 broken: OnceLock::new(),
             }),

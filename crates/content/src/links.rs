@@ -1,5 +1,10 @@
 //! Who may see a blob, with which labels; and the end of a blob.
 
+use std::{
+    collections::HashSet,
+    sync::{MutexGuard, PoisonError},
+};
+
 use cairn_meta::{BlobLink, NamespaceRecord, Timestamp, Tx, View, schema};
 use cairn_types::{Digest, Labels, Namespace, merge_labels, validate_label};
 
@@ -108,29 +113,84 @@ impl Content {
         let _changing = self.inner.changing.lock(digest);
         let key = (ns.clone(), digest.clone());
         let last = self.inner.meta.write(move |tx| {
-            if tx.get(&schema::BLOB_LINKS, &key)?.is_none() {
-                let (ns, digest) = key;
-                return Err(Error::NotFound { digest, ns });
-            }
-            tx.delete(&schema::BLOB_LINKS, &key)?;
-            for (other, _) in tx.scan(&schema::NAMESPACES, &())? {
-                let other = (other, key.1.clone());
-                if tx.get(&schema::BLOB_LINKS, &other)?.is_some() {
-                    return Ok(false);
+            let namespaces = tx.scan(&schema::NAMESPACES, &())?;
+            let namespaces: Vec<Namespace> = namespaces.into_iter().map(|(ns, _)| ns).collect();
+            match Content::unlink(tx, &key, &namespaces)? {
+                Some(last) => Ok(last),
+                None => {
+                    let (ns, digest) = key;
+                    Err(Error::NotFound { digest, ns })
                 }
             }
-            tx.delete(&schema::BLOBS, &key.1)?;
-            Ok(true)
         })?;
         if last {
-            let (dir, name) = self.place(digest);
-            match dir.unlink(name) {
-                Ok(()) => {}
-                Err(err) if is_missing(&err) => {}
-                // The blob is gone for everybody; the next sweep takes the file.
-                Err(err) => tracing::warn!("{:?}", sys(format!("remove blob {digest}"))(err)),
-            }
+            self.remove_file(digest);
         }
         Ok(last)
+    }
+
+    /// Removes a blob from a namespace as part of a transaction; `namespaces` are all there are. Says
+    /// whether no other has it: then it is recorded no longer, and [`Content::remove_unrecorded`] is to
+    /// be called after the commit. `None` when the namespace has no such blob.
+    pub fn unlink(
+        tx: &mut Tx<'_>,
+        key: &(Namespace, Digest),
+        namespaces: &[Namespace],
+    ) -> Result<Option<bool>> {
+        if tx.get(&schema::BLOB_LINKS, key)?.is_none() {
+            return Ok(None);
+        }
+        tx.delete(&schema::BLOB_LINKS, key)?;
+        for other in namespaces {
+            let other = (other.clone(), key.1.clone());
+            if tx.get(&schema::BLOB_LINKS, &other)?.is_some() {
+                return Ok(Some(false));
+            }
+        }
+        tx.delete(&schema::BLOBS, &key.1)?;
+        Ok(Some(true))
+    }
+
+    /// Removes the file of a blob that was recorded no longer a moment ago, unless somebody has made
+    /// the same blob since, or is at it: whoever publishes one holds its name, and believes a file that
+    /// is there. In that case [`Content::remove_left`] tries again.
+    pub fn remove_unrecorded(&self, digest: &Digest) {
+        self.left().insert(digest.clone());
+        self.remove_left();
+    }
+
+    /// Removes files of blobs that are recorded no longer and were in somebody's hands when they were
+    /// to go. What cannot go now either stays for the next call, or for the next opening's sweep.
+    pub fn remove_left(&self) {
+        let left = std::mem::take(&mut *self.left());
+        for digest in left {
+            let Some(_changing) = self.inner.changing.try_lock(&digest) else {
+                self.left().insert(digest);
+                continue;
+            };
+            match self.size_of_any(&digest) {
+                Ok(None) => self.remove_file(&digest),
+                Ok(Some(_)) => {}
+                Err(err) => tracing::warn!("remove blob {digest}: {err}"),
+            }
+        }
+    }
+
+    fn left(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.inner
+            .left
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The caller holds the digest's name.
+    fn remove_file(&self, digest: &Digest) {
+        let (dir, name) = self.place(digest);
+        match dir.unlink(name) {
+            Ok(()) => {}
+            Err(err) if is_missing(&err) => {}
+            // The blob is gone for everybody; the next sweep takes the file.
+            Err(err) => tracing::warn!("{:?}", sys(format!("remove blob {digest}"))(err)),
+        }
     }
 }

@@ -40,6 +40,11 @@ impl<K: Eq + Hash + Clone> Locks<K> {
         self.0.set().insert(name.clone()).then(|| self.held(name))
     }
 
+    /// Whether somebody has the name.
+    pub(crate) fn is_held(&self, name: &K) -> bool {
+        self.0.set().contains(name)
+    }
+
     /// Waits for the name.
     pub(crate) fn lock(&self, name: &K) -> Held<K> {
         let mut set = self.0.set();

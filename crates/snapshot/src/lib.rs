@@ -40,6 +40,7 @@ use cairn_types::{
 use self::error::sys;
 pub use self::{
     error::{Error, Result},
+    lifecycle::Erased,
     recover::Recovered,
     stage::{Staged, StagedLayer},
     writable::Writable,

@@ -56,14 +56,24 @@ impl Snapshots {
         if kind == SnapshotKind::Active && below.iter().any(|(_, record)| !record.durable) {
             self.flush()?;
         }
-        let owner = match below.first() {
-            Some((parent, record)) => Some(self.tree(parent, record.id)?),
+        let parent = match below.first() {
+            Some((parent, record)) => {
+                let tree = self.tree(parent, record.id).map_err(|err| {
+                    // Removed since, by whoever may, and not damaged.
+                    match self.record(ns, parent) {
+                        Ok(known) if known.id == record.id => err,
+                        _ => no_parent(key, parent),
+                    }
+                })?;
+                Some((parent, record.id, tree))
+            }
             None => None,
         };
         let id = self.next_id()?;
+        let named = parent.as_ref().map(|(parent, id, _)| (*parent, *id));
         let made = self
-            .make_synced(id, kind, owner.as_ref())
-            .and_then(|()| self.record_new(ns, key, parent, labels, kind, id));
+            .make_synced(id, kind, parent.as_ref().map(|(_, _, tree)| tree))
+            .and_then(|()| self.record_new(ns, key, named, labels, kind, id));
         if let Err(err) = made {
             if !err.may_be_recorded() {
                 self.discard(id);
@@ -88,16 +98,17 @@ impl Snapshots {
         &self,
         ns: &Namespace,
         key: &SnapshotKey,
-        parent: Option<&SnapshotKey>,
+        parent: Option<(&SnapshotKey, u64)>,
         labels: Labels,
         kind: SnapshotKind,
         id: u64,
     ) -> Result<()> {
         let now = Timestamp::now();
+        let parent_id = parent.map(|(_, id)| id);
         let record = SnapshotRecord {
             id,
             kind,
-            parent: parent.cloned(),
+            parent: parent.map(|(key, _)| key.clone()),
             labels,
             created_at: now,
             updated_at: now,
@@ -114,6 +125,10 @@ impl Snapshots {
             if let Some(parent) = &record.parent {
                 let found = tx.get(&schema::SNAPSHOTS, &(ns.clone(), parent.clone()))?;
                 committed(&key, parent, found.as_ref())?;
+                // Of the same name, but not the one whose directories are about to be mounted.
+                if found.map(|found| found.id) != parent_id {
+                    return Err(no_parent(&key, parent));
+                }
             }
             insert(tx, &ns, &key, &record)
         })
@@ -223,30 +238,55 @@ impl Snapshots {
     /// Removes a snapshot on which no other stands. Its files go after its record.
     pub fn remove(&self, ns: &Namespace, key: &SnapshotKey) -> Result<()> {
         let id = (ns.clone(), key.clone());
-        let pending = id.clone();
-        let record = self.inner.meta.write(move |tx| {
-            let Some(record) = tx.get(&schema::SNAPSHOTS, &id)? else {
-                return Err(Error::NotFound { key: id.1 });
-            };
-            let children = tx.scan(&schema::CHILDREN, &id)?;
-            if !children.is_empty() {
-                let children = children.into_iter().map(|((_, _, child), ())| child);
-                return Err(Error::HasChildren {
-                    key: id.1,
-                    children: children.collect(),
-                });
-            }
-            erase(tx, &id.0, &id.1, &record)?;
-            Ok(record)
-        })?;
+        let erased = self.inner.meta.write(move |tx| Snapshots::erase(tx, id))?;
+        self.remove_erased(erased);
+        Ok(())
+    }
+
+    /// Removes the record of a snapshot on which no other stands, as part of a transaction;
+    /// [`Snapshots::remove_erased`] is to be called after the commit.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::HasChildren`]; then nothing was changed.
+    pub fn erase(tx: &mut Tx<'_>, id: (Namespace, SnapshotKey)) -> Result<Erased> {
+        let Some(record) = tx.get(&schema::SNAPSHOTS, &id)? else {
+            return Err(Error::NotFound { key: id.1 });
+        };
+        let children = tx.scan(&schema::CHILDREN, &id)?;
+        if !children.is_empty() {
+            let children = children.into_iter().map(|((_, _, child), ())| child);
+            return Err(Error::HasChildren {
+                key: id.1,
+                children: children.collect(),
+            });
+        }
+        erase(tx, &id.0, &id.1, &record)?;
+        Ok(Erased { id, record })
+    }
+
+    /// Removes the files of a snapshot whose record is gone.
+    pub fn remove_erased(&self, Erased { id, record }: Erased) {
         // By its time as well: the name may already belong to another that has to be synced.
-        if let Entry::Occupied(known) = lock(&self.inner.pending).entry(pending)
+        if let Entry::Occupied(known) = lock(&self.inner.pending).entry(id)
             && *known.get() == record.created_at
         {
             known.remove();
         }
         self.discard(record.id);
-        Ok(())
+    }
+}
+
+/// A snapshot whose record is gone and whose files are still there.
+#[derive(Debug)]
+pub struct Erased {
+    id: (Namespace, SnapshotKey),
+    record: SnapshotRecord,
+}
+
+impl Erased {
+    /// What its own layer takes, as of its commit.
+    pub fn usage(&self) -> Usage {
+        self.record.usage
     }
 }
 
@@ -282,6 +322,11 @@ fn parents(
     })?;
     committed(key, parent, below.first().map(|(_, record)| record))?;
     Ok(below)
+}
+
+fn no_parent(key: &SnapshotKey, parent: &SnapshotKey) -> Error {
+    let (key, parent) = (key.clone(), parent.clone());
+    Error::NoParent { key, parent }
 }
 
 /// Refuses a parent that is absent or not committed.
