@@ -103,7 +103,8 @@ impl Metrics {
             describe_histogram "grpc_server_handling_seconds" "From the begin of a call to its end.";
             describe_gauge "cairn_build_info" "1, with the version of this program.";
             describe_counter "cairn_gc_runs_total" "Garbage collections, by result.";
-            describe_histogram "cairn_gc_pause_seconds" "How long a collection kept changes waiting.";
+            describe_histogram "cairn_gc_seconds" "How long collections took, beside other calls.";
+            describe_histogram "cairn_gc_pause_seconds" "The longest that a change waited for a collection.";
             describe_counter "cairn_gc_freed_bytes_total" "Bytes on disk that collections freed.";
             describe_counter "cairn_gc_removed_total" "What collections removed, by kind.";
         }
@@ -149,7 +150,9 @@ impl Metrics {
             let result = if report.is_some() { "ok" } else { "error" };
             counter!("cairn_gc_runs_total", "result" => result).increment(1);
             let took = report.map_or(took, |report| report.took).as_secs_f64();
-            histogram!("cairn_gc_pause_seconds").record(took);
+            let pause = report.map(|report| report.pause).unwrap_or_default();
+            histogram!("cairn_gc_seconds").record(took);
+            histogram!("cairn_gc_pause_seconds").record(pause.as_secs_f64());
             if self.options.containerd_names {
                 let status = if report.is_some() { "success" } else { "fail" };
                 counter!("containerd_gc_collections_total", "status" => status).increment(1);

@@ -129,8 +129,8 @@ impl Content {
         Ok(last)
     }
 
-    /// Removes a blob from a namespace as part of a transaction; `namespaces` are all there are. Says
-    /// whether no other has it: then it is recorded no longer, and [`Content::remove_unrecorded`] is to
+    /// Removes a blob from a namespace as part of a transaction; `namespaces` are all that may have it.
+    /// Says whether no other does: then it is recorded no longer, and [`Content::remove_unrecorded`] is to
     /// be called after the commit. `None` when the namespace has no such blob.
     pub fn unlink(
         tx: &mut Tx<'_>,

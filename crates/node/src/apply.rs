@@ -29,13 +29,14 @@ impl Node {
         mounts: &[Mount],
         sync: bool,
     ) -> Result<LayerApplied, Failure> {
-        let _busy = self.working();
+        let pins = self.pins();
         let digest = &layer.digest;
         let failure = |kind, reason: String| {
             Failure::new(kind, ATTEMPTED, reason)
                 .object("layer", digest)
                 .namespace(ns)
         };
+        pins.blob(ns, digest);
         let blob = self.content().open_blob(ns, digest);
         let blob = blob.map_err(|err| Failure::of(ATTEMPTED, &err).object("layer", digest))?;
         let Some(layer_type) = LayerType::parse(&layer.media_type) else {
@@ -48,6 +49,12 @@ impl Node {
             let reason = "the mounts are not those of an active snapshot here".to_owned();
             return Err(failure(ErrorKind::InvalidArgument, reason));
         };
+        let named = (ns, &target.key, target.id);
+        let held = self.pin_snapshot(&pins, named);
+        if !held.map_err(|err| err.object("layer", digest))? {
+            let reason = "the snapshot of the mounts has been removed".to_owned();
+            return Err(failure(ErrorKind::NotFound, reason));
+        }
         // What is mounted as it is must not show overlay's marks.
         let whiteouts = match target.is_overlay {
             true => Whiteouts::Marks,

@@ -44,6 +44,31 @@ impl Caller {
     pub fn of(ns: Namespace) -> Caller {
         Caller { ns, lease: None }
     }
+
+    /// Makes the caller's lease, if any, hold `resource` as part of a transaction; `false` when there
+    /// is no such lease.
+    pub(crate) fn hold_in(
+        &self,
+        tx: &mut Tx<'_>,
+        resource: &Resource,
+    ) -> Result<bool, cairn_meta::Error> {
+        let Some(lease) = &self.lease else {
+            return Ok(true);
+        };
+        let Ok(id) = LeaseId::parse(lease) else {
+            return Ok(false);
+        };
+        let lease = (self.ns.clone(), id);
+        if tx.get(&schema::LEASES, &lease)?.is_none() {
+            return Ok(false);
+        }
+        let (kind, name) = resource.parts();
+        let held = (lease.0, lease.1, kind.to_owned(), name);
+        if tx.get(&schema::LEASE_RESOURCES, &held)?.is_none() {
+            tx.put(&schema::LEASE_RESOURCES, &held, &())?;
+        }
+        Ok(true)
+    }
 }
 
 impl Node {
@@ -56,32 +81,40 @@ impl Node {
         let Some(lease) = &caller.lease else {
             return Ok(());
         };
-        let missing = || {
-            Failure::new(ErrorKind::NotFound, "hold", "lease does not exist")
-                .object("lease", lease)
-                .namespace(&caller.ns)
-        };
-        let id = LeaseId::parse(lease).map_err(|_| missing())?;
-        let ns = caller.ns.clone();
-        let (kind, name) = resource.parts();
-        let held = self.meta().write(move |tx: &mut Tx| {
-            if tx
-                .get(&schema::LEASES, &(ns.clone(), id.clone()))?
-                .is_none()
-            {
-                return Ok(false);
-            }
-            tx.put(
-                &schema::LEASE_RESOURCES,
-                &(ns, id, kind.to_owned(), name),
-                &(),
-            )?;
-            Ok::<_, cairn_meta::Error>(true)
-        });
+        let (holder, wanted) = (caller.clone(), resource.clone());
+        let held = self
+            .meta()
+            .write(move |tx: &mut Tx| holder.hold_in(tx, &wanted));
         match held {
             Ok(true) => Ok(()),
-            Ok(false) => Err(missing()),
+            Ok(false) => Err(no_lease(caller, lease)),
             Err(err) => Err(Failure::of("hold", &err).object("lease", lease)),
+        }
+    }
+
+    /// Whether `resource` is there; if so the caller's lease holds it. Both in
+    /// one transaction, so that no collection comes between.
+    ///
+    /// # Errors
+    /// `NotFound` when it is there and the lease does not exist.
+    pub fn hold_if_there(&self, caller: &Caller, resource: &Resource) -> Result<bool, Failure> {
+        let failed = |err: &cairn_meta::Error| Failure::of("hold", err).namespace(&caller.ns);
+        let (ns, wanted) = (caller.ns.clone(), resource.clone());
+        let Some(lease) = &caller.lease else {
+            let there = self.meta().read(|view| is_there(view, ns, wanted));
+            return there.map_err(|err| failed(&err));
+        };
+        let holder = caller.clone();
+        let held = self.meta().write(move |tx: &mut Tx| {
+            if !is_there(tx, ns, wanted.clone())? {
+                return Ok(Some(false));
+            }
+            Ok::<_, cairn_meta::Error>(holder.hold_in(tx, &wanted)?.then_some(true))
+        });
+        match held {
+            Ok(Some(there)) => Ok(there),
+            Ok(None) => Err(no_lease(caller, lease)),
+            Err(err) => Err(failed(&err).object("lease", lease)),
         }
     }
 
@@ -102,4 +135,23 @@ impl Node {
             .write(move |tx: &mut Tx| tx.delete(&schema::LEASE_RESOURCES, &key));
         written.map_err(|err| Failure::of("let go", &err).namespace(&caller.ns))
     }
+}
+
+pub(crate) fn no_lease(caller: &Caller, lease: &str) -> Failure {
+    Failure::new(ErrorKind::NotFound, "hold", "lease does not exist")
+        .object("lease", lease)
+        .namespace(&caller.ns)
+}
+
+fn is_there(
+    view: &impl View,
+    ns: Namespace,
+    resource: Resource,
+) -> Result<bool, cairn_meta::Error> {
+    Ok(match resource {
+        Resource::Content(digest) => view.get(&schema::BLOB_LINKS, &(ns, digest))?.is_some(),
+        Resource::Snapshot(key) => view.get(&schema::SNAPSHOTS, &(ns, key))?.is_some(),
+        Resource::Image(name) => view.get(&schema::IMAGES, &(ns, name))?.is_some(),
+        Resource::Ingest(reference) => view.get(&schema::INGESTS, &(ns, reference))?.is_some(),
+    })
 }

@@ -1,10 +1,6 @@
 //! Where the space went.
 
-use std::collections::HashMap;
-
-use cairn_types::Digest;
-
-use crate::{Failure, Node, gc::Marked};
+use crate::{Failure, GcCount, Node};
 
 /// One kind of object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,20 +20,22 @@ pub struct UsageRow {
 impl Node {
     /// The four rows of `cairn df`, over all namespaces.
     pub fn df(&self) -> Result<Vec<UsageRow>, Failure> {
-        let _busy = self.working();
-        let all = self.mark_all()?;
-        let (content, reachable) = content(&all);
-        let images = all.iter().map(|marked| marked.image_count()).sum();
+        let usage = self.usage()?;
+        let garbage = &usage.garbage;
+        let dead_blobs = GcCount {
+            removed: usage.dead_blobs,
+            freed: garbage.content.freed,
+        };
         Ok(vec![
             UsageRow {
                 kind: "images",
-                total: images,
-                active: images,
-                size: reachable,
+                total: usage.images,
+                active: usage.images,
+                size: usage.blobs.freed - dead_blobs.freed,
                 reclaimable: 0,
             },
-            content,
-            snapshots(&all),
+            counted("content", usage.blobs, dead_blobs),
+            counted("snapshots", usage.snapshots, garbage.snapshots),
             self.ingests()?,
         ])
     }
@@ -67,42 +65,12 @@ fn row(kind: &'static str) -> UsageRow {
     }
 }
 
-/// A blob that several namespaces have is there once, and reclaimable when none needs it. Also
-/// returns the bytes of those that are needed.
-fn content(all: &[Marked]) -> (UsageRow, u64) {
-    let mut blobs: HashMap<&Digest, (u64, bool)> = HashMap::new();
-    for marked in all {
-        for (digest, info) in &marked.blobs {
-            let blob = blobs.entry(digest).or_insert((info.size, false));
-            blob.1 |= marked.has_blob(digest);
-        }
+fn counted(kind: &'static str, all: GcCount, dead: GcCount) -> UsageRow {
+    UsageRow {
+        kind,
+        total: all.removed,
+        active: all.removed - dead.removed,
+        size: all.freed,
+        reclaimable: dead.freed,
     }
-    let mut row = row("content");
-    for (size, live) in blobs.values() {
-        row.total += 1;
-        row.size += size;
-        if *live {
-            row.active += 1;
-        } else {
-            row.reclaimable += size;
-        }
-    }
-    let reachable = row.size - row.reclaimable;
-    (row, reachable)
-}
-
-fn snapshots(all: &[Marked]) -> UsageRow {
-    let mut row = row("snapshots");
-    for marked in all {
-        for (key, info) in &marked.snapshots {
-            row.total += 1;
-            row.size += info.usage.bytes;
-            if marked.has_snapshot(key) {
-                row.active += 1;
-            } else {
-                row.reclaimable += info.usage.bytes;
-            }
-        }
-    }
-    row
 }

@@ -11,7 +11,7 @@ use cairn_types::{
 };
 
 use crate::{
-    Caller, Failure, Node, Resource,
+    Caller, Failure, Node, Pins, Resource,
     events::{Event, What},
     unpack::pool::UNCOMPRESSED,
     uploads,
@@ -48,13 +48,13 @@ impl Node {
         upper: &[Mount],
         options: DiffOptions,
     ) -> Result<Descriptor, Failure> {
-        let _busy = self.working();
+        let pins = self.pins();
         let (media_type, compression) = packing(&options.media_type)
             .map_err(|reason| Failure::new(ErrorKind::Unimplemented, ATTEMPTED, reason))?;
         for (key, value) in &options.labels {
             validate_label(key, value).map_err(|err| Failure::of(ATTEMPTED, &err))?;
         }
-        let (left, right) = self.shown_by(caller, lower, upper)?;
+        let (left, right) = self.shown_by(caller, lower, upper, &pins)?;
         let own = options.reference.is_none();
         let reference = match options.reference {
             Some(reference) => reference,
@@ -72,6 +72,7 @@ impl Node {
                 userxattr: false,
             },
             compression,
+            pins,
         };
         let upload = Resource::Ingest(job.reference.clone());
         self.hold(caller, &upload)?;
@@ -94,6 +95,7 @@ impl Node {
         caller: &Caller,
         left: &[Mount],
         right: &[Mount],
+        pins: &Pins,
     ) -> Result<(Vec<Dir>, Vec<Dir>), Failure> {
         let ns = &caller.ns;
         let shown = self.snapshots().shown(ns, [left, right]);
@@ -102,7 +104,17 @@ impl Node {
             Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, reason).namespace(ns)
         };
         match shown.map_err(|err| Failure::of(ATTEMPTED, &err).namespace(ns))? {
-            [Some(left), Some(right)] => Ok((left, right)),
+            [Some(left), Some(right)] => {
+                for (key, id) in [&left.top, &right.top].into_iter().flatten() {
+                    // Those below cannot go before it.
+                    if !self.pin_snapshot(pins, (ns, key, *id))? {
+                        let reason = "a snapshot of the mounts has been removed";
+                        let failure = Failure::new(ErrorKind::NotFound, ATTEMPTED, reason);
+                        return Err(failure.object("snapshot", key).namespace(ns));
+                    }
+                }
+                Ok((left.trees, right.trees))
+            }
             [None, _] => Err(foreign("left")),
             [_, None] => Err(foreign("right")),
         }
@@ -127,6 +139,7 @@ struct Job<'a> {
     labels: Labels,
     options: diff::Options,
     compression: Compression,
+    pins: Pins,
 }
 
 type Stored = (cairn_types::Digest, u64);
@@ -148,7 +161,9 @@ impl Job<'_> {
     fn commit(&self, ingest: Ingest, packed: &Packed) -> Result<Stored, Failure> {
         let ns = &self.caller.ns;
         let (digest, size) = (ingest.digest_so_far(), ingest.offset());
-        // Held before it exists, so that no collection comes between.
+        // Held before it exists, so that no collection comes between; and pinned, for those without a
+        // lease, since it may exist already.
+        self.pins.blob(ns, &digest);
         self.node
             .hold(self.caller, &Resource::Content(digest.clone()))?;
         let mut labels = self.labels.clone();

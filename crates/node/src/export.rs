@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use self::tar::TarWriter;
 use crate::{
-    Event, Failure, Node, Phase, Progress,
+    Event, Failure, Node, Phase, Pins, Progress,
     failure::words,
     import::{IMAGE_NAME, REF_NAME},
     store::StoreBlobs,
@@ -81,10 +81,10 @@ impl Node {
         request: ExportRequest<'_>,
         progress: &dyn Progress,
     ) -> Result<u64, Failure> {
-        let _busy = self.working();
+        let pins = self.pins();
         let mut parts = Parts::default();
         for name in &request.names {
-            self.add_image(&request, name, &mut parts)?;
+            self.add_image(&request, name, &mut parts, &pins)?;
         }
         let title = match request.names.as_slice() {
             [only] => only.to_string(),
@@ -109,10 +109,11 @@ impl Node {
         request: &ExportRequest<'_>,
         name: &ImageName,
         parts: &mut Parts,
+        pins: &Pins,
     ) -> Result<(), Failure> {
         let ns = &request.ns;
         let record = self.image_record(ns, name, ATTEMPTED)?;
-        let blobs = StoreBlobs::new(self, ns, ATTEMPTED, name.to_string());
+        let blobs = StoreBlobs::new(self, ns, ATTEMPTED, name.to_string()).pinned(pins);
         let tree = Tree::read(&blobs, &record.target)?;
         if matches!(tree.body, Body::Missing | Body::Blob) {
             return Err(blobs.missing(&tree.descriptor));
@@ -127,6 +128,7 @@ impl Node {
             }
             parts.add(&manifest.descriptor);
             for child in manifest.children(&|_| true) {
+                pins.blob(ns, &child.digest);
                 let layer = LayerType::parse(&child.media_type);
                 let foreign = layer.is_some_and(|layer| layer.foreign);
                 if foreign
@@ -138,6 +140,7 @@ impl Node {
             }
         }
         for leaf in tree.leaves() {
+            pins.blob(ns, &leaf.digest);
             if self.has_blob(ns, &leaf.digest)? {
                 parts.add(leaf);
                 kept.insert(leaf.digest.clone());

@@ -1,28 +1,62 @@
-//! Removing what nothing refers to.
+//! Removing what nothing refers to, beside the work.
 //!
 //! References are containerd's: an image leads to its target, a snapshot to its parent, labels to what
 //! they name, forward and back. Roots are images, containers, bundles, leases, uploads under way and
 //! whatever carries a `containerd.io/gc.root` label. Blobs without record and directories without
 //! snapshot are not looked for here; opening the store removes them.
+//!
+//! # Why nothing that is held goes
+//!
+//! Nobody waits for a collection as a whole, so the store changes while it marks and sweeps. That
+//! nothing held is removed rests on three things.
+//!
+//! 1. *The picture is true.* A collection first asks to hear of every change ([`cairn_meta::Watch`]),
+//!    then reads all records in parts, then puts the changes over them in order: whatever the parts
+//!    saw, the last change of a key says what it is now. Removals happen in transactions, which run
+//!    one after another; such a one takes in all changes before it, so that the picture is exactly the
+//!    state that it finds. No caller has to remember to tell the collector anything.
+//! 2. *Marks only grow, and cover all that is reachable.* They begin with what can be reached from the
+//!    roots of one state. A change can make something reachable only by writing a record that refers
+//!    to it or makes it a root, and each such record is followed when it is taken in. (What ceases to
+//!    be reachable meanwhile stays until the next collection. Times are judged as of the beginning.)
+//!    So in each removing transaction whatever has no mark is unreachable, and no record that is
+//!    written later can hold what had to be there: it was gone before that.
+//! 3. *Who looks before holding says so before looking.* A client's hold is a record, written before
+//!    the look or in the same transaction; a call that has none pins what it looks for ([`Pins`]). Pins
+//!    are roots, taken in by each removing transaction before it decides, and from then until it is on
+//!    the disk a pin on what it decided to remove waits.
+//!
+//! Things are removed in an order in which each goes before all that it keeps alive. So whatever is
+//! still there is there with all that it leads to, and a pin or lease on it holds the whole. (Not
+//! within a ring of labels, nor below what a flat lease held: that is what flat means.)
+//!
+//! Files go after their records, as everywhere. A collection that is cut short leaves files without
+//! record, which the next opening sweeps.
 
+mod collection;
+mod graph;
+mod item;
 mod labels;
-mod mark;
+mod pins;
+mod sweep;
+mod turns;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use cairn_meta::{View, schema};
-use cairn_snapshot::SnapshotInfo;
-use cairn_types::{Classified, Digest, ErrorKind};
+use cairn_types::{Digest, Namespace};
 
-use self::mark::Item;
-pub(crate) use self::mark::Marked;
-use crate::{
-    Failure, Node,
-    events::{Event, What},
+pub use self::pins::Pins;
+use self::{collection::Collection, sweep::Sweep};
+pub(crate) use self::{
+    item::{Item, Place},
+    pins::Registry,
+    turns::Turns,
 };
+use crate::{Failure, Node};
 
 const ATTEMPTED: &str = "collect garbage";
 
@@ -52,6 +86,8 @@ pub struct GcReport {
     pub leases: GcCount,
     /// How long it took.
     pub took: Duration,
+    /// The longest of its transactions: how long a change may have waited for it at most.
+    pub pause: Duration,
 }
 
 impl GcReport {
@@ -64,172 +100,167 @@ impl GcReport {
     }
 }
 
+/// How far a collection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GcStep {
+    /// All records are read.
+    Read,
+    /// What is alive is marked; so many objects are not.
+    Marked(usize),
+    /// So many are still to be removed.
+    Left(usize),
+}
+
+/// Who is told of a collection's steps.
+type Observer<'a> = dyn FnMut(GcStep) + 'a;
+
 impl Node {
     /// Removes, in every namespace, what nothing leads to. With `dry_run` only counts.
+    ///
+    /// Whatever was let go of before this call is gone after it. Calls at the same time share a
+    /// collection that began after all of them.
     pub fn gc(&self, dry_run: bool) -> Result<GcReport, Failure> {
+        self.gc_showing(dry_run, &mut |_| ())
+    }
+
+    /// As [`Node::gc`]; `observe` is told of each step, unless the collection is another caller's.
+    /// Nobody waits for it but those who wait for this collection.
+    pub fn gc_showing(
+        &self,
+        dry_run: bool,
+        observe: &mut Observer<'_>,
+    ) -> Result<GcReport, Failure> {
+        if dry_run {
+            return self.count_garbage();
+        }
+        self.inner.turns.share(|| self.collect(None, observe))
+    }
+
+    /// Removes those of `digests` that nothing there leads to, whether itself held or not.
+    pub(crate) fn discard(&self, ns: &Namespace, digests: &[Digest]) -> Result<(), Failure> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        let blobs = digests.iter().cloned().map(Item::Blob);
+        let places: HashSet<Place> = blobs.map(|blob| (ns.clone(), blob)).collect();
+        self.collect(Some(places), &mut |_| ()).map(drop)
+    }
+
+    fn collect(
+        &self,
+        only: Option<HashSet<Place>>,
+        observe: &mut Observer<'_>,
+    ) -> Result<GcReport, Failure> {
         let began = Instant::now();
-        let _alone = self.alone();
+        let all = only.is_none();
+        let collection = self.marked(only, observe)?;
+        let dead = collection.dead();
+        let expired = collection.expired();
+        observe(GcStep::Marked(dead.len()));
+        let mut sweep = Sweep::new(self, collection);
+        if all {
+            sweep.leases(&expired)?;
+        }
+        sweep.items(&dead, &mut |left| observe(GcStep::Left(left)))?;
+        self.content().remove_left();
+        sweep.report.took = began.elapsed();
+        Ok(sweep.report)
+    }
+
+    fn marked(
+        &self,
+        only: Option<HashSet<Place>>,
+        observe: &mut Observer<'_>,
+    ) -> Result<Collection, Failure> {
+        let mut collection = Collection::read(self, only.map(Arc::new))?;
+        observe(GcStep::Read);
+        let caught_up = collection.catch_up();
+        caught_up.map_err(|err| Failure::of(ATTEMPTED, &err))?;
+        collection.mark(self.inner.pins.pinned());
+        Ok(collection)
+    }
+
+    /// What a collection would remove now.
+    fn count_garbage(&self) -> Result<GcReport, Failure> {
+        let began = Instant::now();
+        let usage = self.usage()?;
         let mut report = GcReport {
-            dry_run,
-            ..GcReport::default()
+            dry_run: true,
+            ..usage.garbage
         };
-        let all: Vec<Marked> = self.mark_all()?;
-        // A blob is freed when its last namespace lets go of it.
-        let mut holders: HashMap<Digest, usize> = HashMap::new();
-        for digest in all.iter().flat_map(|marked| marked.blobs.keys()) {
-            *holders.entry(digest.clone()).or_default() += 1;
-        }
-        for marked in &all {
-            self.sweep_leases(marked, dry_run, &mut report)?;
-            self.sweep_images(marked, dry_run, &mut report)?;
-            self.sweep_snapshots(marked, dry_run, &mut report)?;
-            self.sweep_ingests(marked, dry_run, &mut report)?;
-            self.sweep_blobs(marked, dry_run, &mut holders, &mut report)?;
-        }
         report.took = began.elapsed();
         Ok(report)
     }
 
-    fn sweep_leases(
-        &self,
-        marked: &Marked,
-        dry_run: bool,
-        report: &mut GcReport,
-    ) -> Result<(), Failure> {
-        report.leases.removed += marked.expired.len() as u64;
-        if dry_run || marked.expired.is_empty() {
-            return Ok(());
-        }
-        let (ns, expired) = (marked.ns.clone(), marked.expired.clone());
-        let written = self.meta().write(move |tx: &mut cairn_meta::Tx| {
-            for id in expired {
-                for (key, _) in tx.scan(&schema::LEASE_RESOURCES, &(ns.clone(), id.clone()))? {
-                    tx.delete(&schema::LEASE_RESOURCES, &key)?;
+    /// Counts what there is, and what of it is garbage.
+    pub(crate) fn usage(&self) -> Result<Usage, Failure> {
+        let collection = self.marked(None, &mut |_| ())?;
+        let mut usage = Usage::default();
+        usage.garbage.leases.removed = collection.expired().len() as u64;
+        // A blob is there once, and garbage when no namespace needs it.
+        let mut blobs: HashMap<&Digest, (u64, bool)> = HashMap::new();
+        for (ns, space) in &collection.spaces {
+            let graph = &space.graph;
+            for id in graph.all() {
+                usage.add(self, ns, graph.item(id), graph.size(id), graph.is_dead(id));
+                if let Item::Blob(digest) = graph.item(id) {
+                    let blob = blobs
+                        .entry(digest)
+                        .or_insert_with(|| (graph.size(id), false));
+                    blob.1 |= !graph.is_dead(id);
                 }
-                tx.delete(&schema::LEASES, &(ns.clone(), id))?;
             }
-            Ok::<(), cairn_meta::Error>(())
-        });
-        written.map_err(|err| Failure::of(ATTEMPTED, &err).namespace(&marked.ns))
+        }
+        for (size, alive) in blobs.into_values() {
+            usage.blobs.removed += 1;
+            usage.blobs.freed += size;
+            if !alive {
+                usage.dead_blobs += 1;
+                usage.garbage.content.freed += size;
+            }
+        }
+        Ok(usage)
     }
+}
 
-    fn sweep_images(
-        &self,
-        marked: &Marked,
-        dry_run: bool,
-        report: &mut GcReport,
-    ) -> Result<(), Failure> {
-        let dead = marked.dead_images();
-        report.images.removed += dead.len() as u64;
-        if dry_run || dead.is_empty() {
-            return Ok(());
-        }
-        let (ns, names) = (marked.ns.clone(), dead.clone());
-        let written = self.meta().write(move |tx: &mut cairn_meta::Tx| {
-            for (name, target) in names {
-                let key = (ns.clone(), name);
-                // One that was changed meanwhile is somebody's again.
-                let known = tx.get(&schema::IMAGES, &key)?;
-                if known.is_some_and(|record| record.target.digest == target) {
-                    tx.delete(&schema::IMAGES, &key)?;
+/// What there is, all namespaces together: numbers, and bytes on disk.
+#[derive(Default)]
+pub(crate) struct Usage {
+    pub(crate) images: u64,
+    /// Each once, however many namespaces have it.
+    pub(crate) blobs: GcCount,
+    /// Of those, the ones that no namespace needs.
+    pub(crate) dead_blobs: u64,
+    pub(crate) snapshots: GcCount,
+    /// What a collection would remove.
+    pub(crate) garbage: GcReport,
+}
+
+impl Usage {
+    fn add(&mut self, node: &Node, ns: &Namespace, item: &Item, size: u64, dead: bool) {
+        let count = |count: &mut GcCount, bytes| {
+            count.removed += 1;
+            count.freed += bytes;
+        };
+        let garbage = &mut self.garbage;
+        match item {
+            Item::Image(_) => {
+                self.images += 1;
+                garbage.images.removed += u64::from(dead);
+            }
+            // Bytes of blobs are counted once for all namespaces.
+            Item::Blob(_) => garbage.content.removed += u64::from(dead),
+            Item::Snapshot(_) => {
+                count(&mut self.snapshots, size);
+                if dead {
+                    count(&mut garbage.snapshots, size);
                 }
             }
-            Ok::<(), cairn_meta::Error>(())
-        });
-        written.map_err(|err| Failure::of(ATTEMPTED, &err).namespace(&marked.ns))?;
-        for (name, _) in dead {
-            self.happened(Event::of(&marked.ns, What::ImageDeleted { name }));
+            Item::Ingest(reference) if dead => {
+                let status = node.content().status(ns, reference);
+                count(&mut garbage.ingests, status.map_or(0, |info| info.offset));
+            }
+            Item::Ingest(_) | Item::Container(_) => {}
         }
-        Ok(())
-    }
-
-    fn sweep_snapshots(
-        &self,
-        marked: &Marked,
-        dry_run: bool,
-        report: &mut GcReport,
-    ) -> Result<(), Failure> {
-        let mut dead: Vec<(usize, &SnapshotInfo)> = marked
-            .snapshots
-            .values()
-            .filter(|info| !marked.has_snapshot(&info.key))
-            .map(|info| (marked.depth(info), info))
-            .collect();
-        // Children before their parents.
-        dead.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.key.cmp(&y.key)));
-        for (_, info) in dead {
-            if !dry_run {
-                match self.snapshots().remove(&marked.ns, &info.key) {
-                    Ok(()) => {}
-                    Err(err) if err.kind() == ErrorKind::NotFound => continue,
-                    Err(err) => {
-                        return Err(Failure::of(ATTEMPTED, &err)
-                            .object("snapshot", &info.key)
-                            .namespace(&marked.ns));
-                    }
-                }
-                let key = info.key.clone();
-                self.happened(Event::of(&marked.ns, What::SnapshotRemoved { key }));
-            }
-            report.snapshots.removed += 1;
-            report.snapshots.freed += info.usage.bytes;
-        }
-        Ok(())
-    }
-
-    fn sweep_ingests(
-        &self,
-        marked: &Marked,
-        dry_run: bool,
-        report: &mut GcReport,
-    ) -> Result<(), Failure> {
-        for info in marked.dead_ingests() {
-            if !dry_run {
-                match self.content().abort(&marked.ns, &info.reference) {
-                    Ok(()) => {}
-                    Err(err) if err.kind() == ErrorKind::NotFound => continue,
-                    Err(err) => {
-                        return Err(Failure::of(ATTEMPTED, &err)
-                            .object("ingest", &info.reference)
-                            .namespace(&marked.ns));
-                    }
-                }
-            }
-            report.ingests.removed += 1;
-            report.ingests.freed += info.offset;
-        }
-        Ok(())
-    }
-
-    fn sweep_blobs(
-        &self,
-        marked: &Marked,
-        dry_run: bool,
-        holders: &mut HashMap<Digest, usize>,
-        report: &mut GcReport,
-    ) -> Result<(), Failure> {
-        for (digest, info) in &marked.blobs {
-            if marked.is_live(&Item::Blob(digest.clone())) {
-                continue;
-            }
-            if !dry_run {
-                match self.content().delete(&marked.ns, digest) {
-                    Ok(_) => {}
-                    Err(err) if err.kind() == ErrorKind::NotFound => continue,
-                    Err(err) => {
-                        return Err(Failure::of(ATTEMPTED, &err)
-                            .object("blob", digest)
-                            .namespace(&marked.ns));
-                    }
-                }
-            }
-            report.content.removed += 1;
-            let left = holders.entry(digest.clone()).or_insert(1);
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                report.content.freed += info.size;
-            }
-        }
-        Ok(())
     }
 }

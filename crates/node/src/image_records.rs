@@ -7,6 +7,7 @@ use cairn_types::{
 
 use crate::{
     Caller, Failure, Node, Resource,
+    caller::no_lease,
     events::{Event, What},
 };
 
@@ -102,6 +103,7 @@ impl Node {
     ) -> Result<ImageRecord, Failure> {
         let attempted = "update image";
         let (key, checked) = ((caller.ns.clone(), name.clone()), name.clone());
+        let holder = caller.clone();
         let written = self.meta().write(move |tx: &mut Tx| {
             let Some(mut record) = tx.get(&schema::IMAGES, &key)? else {
                 return Ok(Err(None));
@@ -112,6 +114,12 @@ impl Node {
             if let Err(failure) = check(attempted, &checked, &record) {
                 return Ok(Err(Some(failure)));
             }
+            // With the change, or a collection could come between: it may be no root any more.
+            let held = record.labels.contains_key(EXPIRE);
+            if held && !holder.hold_in(tx, &Resource::Image(checked))? {
+                let lease = holder.lease.as_deref().unwrap_or_default();
+                return Ok(Err(Some(no_lease(&holder, lease))));
+            }
             tx.put(&schema::IMAGES, &key, &record)?;
             Ok::<_, cairn_meta::Error>(Ok(record))
         });
@@ -121,9 +129,6 @@ impl Node {
             Ok(Err(None)) => return Err(self.no_such_image(&caller.ns, name, attempted)),
             Err(err) => return Err(failed(attempted, name, &err)),
         };
-        if record.labels.contains_key(EXPIRE) {
-            self.hold(caller, &Resource::Image(name.clone()))?;
-        }
         let labels = record.labels.clone();
         self.happened(Event::of(
             &caller.ns,

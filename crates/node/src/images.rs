@@ -182,16 +182,20 @@ impl Node {
         target: &ImageName,
         force: bool,
     ) -> Result<Tagged, Failure> {
-        let record = self.image_record(ns, source, "tag image")?;
         let key = (ns.clone(), target.clone());
+        let from = (ns.clone(), source.clone());
         let now = Timestamp::now();
         let written = self.meta().write(move |tx: &mut Tx| {
+            // In here, so that what the source holds goes from the one name's hands to the other's.
+            let Some(record) = tx.get(&schema::IMAGES, &from)? else {
+                return Ok(None);
+            };
             let (tagged, created_at, labels) = match tx.get(&schema::IMAGES, &key)? {
                 None => (Tagged::Created, now, record.labels),
                 Some(known) if known.target.digest == record.target.digest => {
-                    return Ok(Ok((Tagged::Unchanged, known.labels)));
+                    return Ok(Some(Ok((Tagged::Unchanged, known.labels))));
                 }
-                Some(known) if !force => return Ok(Err(known.target.digest)),
+                Some(known) if !force => return Ok(Some(Err(known.target.digest))),
                 Some(known) => (Tagged::Moved, known.created_at, known.labels),
             };
             let record = ImageRecord {
@@ -201,10 +205,10 @@ impl Node {
                 updated_at: now,
             };
             tx.put(&schema::IMAGES, &key, &record)?;
-            Ok::<_, cairn_meta::Error>(Ok((tagged, record.labels)))
+            Ok::<_, cairn_meta::Error>(Some(Ok((tagged, record.labels))))
         });
         match written {
-            Ok(Ok((tagged, labels))) => {
+            Ok(Some(Ok((tagged, labels)))) => {
                 let name = target.clone();
                 match tagged {
                     Tagged::Created => {
@@ -217,7 +221,8 @@ impl Node {
                 }
                 Ok(tagged)
             }
-            Ok(Err(digest)) => {
+            Ok(None) => Err(self.no_such_image(ns, source, "tag image")),
+            Ok(Some(Err(digest))) => {
                 let reason = format!("the name exists and means {digest}");
                 Err(Failure::new(ErrorKind::AlreadyExists, "tag", reason)
                     .object("image", target)

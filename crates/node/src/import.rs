@@ -34,7 +34,7 @@ use self::{
     names::Naming,
 };
 use crate::{
-    Event, Failure, Node, Progress, events, events::What, failure::words, objects::word,
+    Event, Failure, Node, Pins, Progress, events, events::What, failure::words, objects::word,
     unpack::Reading,
 };
 
@@ -145,20 +145,27 @@ impl Node {
         request: ImportRequest,
         progress: &dyn Progress,
     ) -> Result<Vec<Imported>, Failure> {
-        let _busy = self.working();
+        let pins = self.pins();
         // Blobs that are new. What is verified is kept when only space ran out or patience, so that
         // the next try needs less; otherwise a failed import leaves nothing.
         let mut stored = Vec::new();
         let ns = request.ns.clone();
-        let done = self.import_into(request, progress, &mut stored);
+        let done = self.import_into(request, progress, &mut stored, &pins);
+        // What is held now is held by records.
+        drop(pins);
         match &done {
             Ok((_, needed)) => {
-                stream::discard(self, &ns, &stored, needed);
                 self.tell_stored(&ns, stored.iter().filter(|digest| needed.contains(digest)));
+                stored.retain(|digest| !needed.contains(digest));
             }
-            Err(failure) if failure.kind == ErrorKind::ResourceExhausted => {}
-            Err(_) if progress.given_up() => {}
-            Err(_) => stream::discard(self, &ns, &stored, &HashSet::new()),
+            Err(failure) if failure.kind == ErrorKind::ResourceExhausted => stored.clear(),
+            Err(_) if progress.given_up() => stored.clear(),
+            Err(_) => {}
+        }
+        // Others may have found them here, and named them by now.
+        if let Err(failure) = self.discard(&ns, &stored) {
+            // The garbage collector finds them.
+            tracing::warn!("{failure}");
         }
         progress.event(Event::Done);
         done.map(|(imported, _)| imported)
@@ -179,9 +186,10 @@ impl Node {
         request: ImportRequest,
         progress: &dyn Progress,
         stored: &mut Vec<Digest>,
+        pins: &Pins,
     ) -> Result<(Vec<Imported>, HashSet<Digest>), Failure> {
         let ImportRequest { ns, source, .. } = request;
-        let mut archive = self.open_source(&ns, source, stored)?;
+        let mut archive = self.open_source(&ns, source, stored, pins)?;
         let contents = contents::read(&mut archive)?;
         let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
         let options = write::Options {
@@ -200,16 +208,17 @@ impl Node {
         ns: &Namespace,
         source: Source,
         stored: &mut Vec<Digest>,
+        pins: &Pins,
     ) -> Result<Archive, Failure> {
         let name = source.name();
         match source {
             Source::Stdin => {
                 let reader = Box::new(stream::InPlace(std::io::stdin()));
-                stream::read(self, ns, name, reader, stored)
+                stream::read(self, ns, name, reader, stored, pins)
             }
-            Source::Stream { reader, .. } => stream::read(self, ns, name, reader, stored),
+            Source::Stream { reader, .. } => stream::read(self, ns, name, reader, stored, pins),
             Source::Path(path) | Source::Named { path, .. } => {
-                self.open_path(ns, name, &path, stored)
+                self.open_path(ns, name, &path, stored, pins)
             }
         }
     }
@@ -220,24 +229,21 @@ impl Node {
         name: String,
         path: &Path,
         stored: &mut Vec<Digest>,
+        pins: &Pins,
     ) -> Result<Archive, Failure> {
         let failed = |err: std::io::Error| unopened(&name, &err);
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if metadata.is_dir() {
             let dir = Dir::open(path)
                 .map_err(|err| Failure::of(ATTEMPTED, &err).object("layout", &name))?;
-            return Ok(Archive::directory(
-                name,
-                dir,
-                ns.clone(),
-                self.content().clone(),
-            ));
+            let empty = Archive::empty(name, ns.clone(), self.content().clone(), pins.clone());
+            return Ok(empty.directory(dir));
         }
         let mut file = File::open(path).map_err(failed)?;
         if !metadata.is_file() {
             // A pipe, as `<(docker save …)` makes one.
             let reader = Box::new(stream::InPlace(file));
-            return stream::read(self, ns, name, reader, stored);
+            return stream::read(self, ns, name, reader, stored, pins);
         }
         let mut head = Vec::new();
         (&mut file)
@@ -245,14 +251,15 @@ impl Node {
             .read_to_end(&mut head)
             .map_err(failed)?;
         if skim::is_header(&head) {
-            let content = self.content().clone();
-            return Archive::file(name, file, metadata.len(), ns.clone(), content);
+            let empty = Archive::empty(name, ns.clone(), self.content().clone(), pins.clone());
+            return empty.file(file, metadata.len());
         }
         if head.is_empty() {
             return Err(not_an_archive(&name, &head));
         }
         let file = File::open(path).map_err(failed)?;
-        stream::read(self, ns, name, Box::new(stream::InPlace(file)), stored)
+        let reader = Box::new(stream::InPlace(file));
+        stream::read(self, ns, name, reader, stored, pins)
     }
 }
 

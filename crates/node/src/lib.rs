@@ -41,7 +41,7 @@ pub use df::UsageRow;
 pub use diff::DiffOptions;
 pub use export::ExportRequest;
 pub use failure::{Failure, Report};
-pub use gc::{GcCount, GcReport};
+pub use gc::{GcCount, GcReport, GcStep, Pins};
 pub use images::{ImageInfo, Removed, Tagged};
 pub use import::{ImportRequest, Imported, Source};
 pub use inspect::{Inspect, InspectNode, Role};

@@ -58,7 +58,8 @@ impl Node {
                 )));
         }
         let record = self.image_record(ns, name, attempted)?;
-        let chain = self.unpack(ns, &record.target, request.platform.as_ref(), progress);
+        let (pins, platform) = (self.pins(), request.platform.as_ref());
+        let chain = self.unpack_pinned(ns, &record.target, platform, progress, &pins);
         let chain = chain.map_err(|mut failure| {
             // Asked for was the mount, of the image by its name.
             attempted.clone_into(&mut failure.attempted);
@@ -73,8 +74,8 @@ impl Node {
                 .next(format!("cairn images unmount {}", target.display())));
         }
         let parent = chain.as_ref().map(SnapshotKey::from);
-        let _busy = self.working();
         let key = key_of(&target).map_err(|err| failed(&err))?;
+        pins.snapshot(ns, &key);
         let mut mounts = self.prepare(ns, &key, parent.as_ref(), request.rw, attempted)?;
         // An image's files are looked at, not run; to anybody on this host its setuid programs and
         // devices would be root's.
@@ -153,12 +154,13 @@ impl Node {
         remove: bool,
     ) -> Result<(), Failure> {
         let attempted = "unmount";
-        let _busy = self.working();
         let failed = |err: &dyn Classified| {
             Failure::of(attempted, err).object("directory", target.display())
         };
         let target = std::fs::canonicalize(target).map_err(|err| io(attempted, target, &err))?;
         let key = key_of(&target).map_err(|err| failed(&err))?;
+        let pins = self.pins();
+        pins.snapshot(ns, &key);
         let mounted = mount::is_mount_point(&target).map_err(|err| failed(&err))?;
         let known = match self.snapshots().stat(ns, &key) {
             Ok(info) => Some(info),

@@ -14,7 +14,7 @@ use std::{
     ffi::OsStr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock},
+    sync::{Arc, Mutex},
 };
 
 use cairn_content::Content;
@@ -59,7 +59,10 @@ pub(crate) struct Inner {
     meta: Store,
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
-    pub(crate) busy: RwLock<()>,
+    /// What calls under way rely on.
+    pub(crate) pins: Arc<crate::gc::Registry>,
+    /// Whose collection it is.
+    pub(crate) turns: crate::gc::Turns,
     pub(crate) listeners: crate::events::Listeners,
     /// Where bundles are being made or removed.
     pub(crate) places: Mutex<BTreeSet<String>>,
@@ -125,7 +128,8 @@ impl Node {
                 meta,
                 root,
                 dir,
-                busy: RwLock::new(()),
+                pins: Arc::default(),
+                turns: crate::gc::Turns::default(),
                 listeners: crate::events::Listeners::default(),
                 places: Mutex::default(),
                 _lock: lock,

@@ -5,14 +5,16 @@
 use std::collections::HashMap;
 
 pub use cairn_content::BlobInfo;
-use cairn_meta::{View, schema};
+use cairn_meta::{Tx, View, schema};
 pub use cairn_snapshot::SnapshotInfo;
+use cairn_snapshot::Snapshots;
 use cairn_sys::mount;
 use cairn_types::{Classified, Digest, ErrorKind, Namespace, SnapshotKey};
 
 use crate::{
     Failure, Node,
     events::{Event, What},
+    gc::{Item, Place},
     resolve::{ambiguous, digest_prefix},
 };
 
@@ -73,7 +75,6 @@ impl Node {
         key: &SnapshotKey,
         recursive: bool,
     ) -> Result<Vec<SnapshotKey>, Failure> {
-        let _alone = self.alone();
         let failed = |err: &dyn Classified| {
             Failure::of(REMOVE_SNAPSHOT, err)
                 .object("snapshot", key)
@@ -84,13 +85,23 @@ impl Node {
         if doomed.len() > 1 && !recursive {
             return Err(stood_on(ns, key, &known));
         }
+        // Waits for calls that rely on one (an import, a mount), and makes others wait: what is looked
+        // at now stays so.
+        let snapshots = doomed.iter().cloned().map(Item::Snapshot);
+        let places: Vec<Place> = snapshots.map(|one| (ns.clone(), one)).collect();
+        let _condemned = self.inner.pins.condemn(&places);
         for one in &doomed {
             self.check_unused(ns, key, one)?;
         }
-        for one in &doomed {
-            self.snapshots()
-                .remove(ns, one)
-                .map_err(|err| failed(&err))?;
+        let all: Vec<_> = doomed.iter().map(|one| (ns.clone(), one.clone())).collect();
+        // All or nothing: a child may have been made since they were listed.
+        let erased = self.meta().write(move |tx: &mut Tx| {
+            let erase = |one| Snapshots::erase(tx, one);
+            all.into_iter().map(erase).collect::<Result<Vec<_>, _>>()
+        });
+        let erased = erased.map_err(|err| failed(&err))?;
+        for (one, erased) in doomed.iter().zip(erased) {
+            self.snapshots().remove_erased(erased);
             self.happened(Event::of(ns, What::SnapshotRemoved { key: one.clone() }));
         }
         Ok(doomed)
@@ -136,7 +147,8 @@ impl Node {
 
     /// Removes a blob from a namespace, whoever refers to it.
     pub fn remove_blob(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
-        let _alone = self.alone();
+        let place = (ns.clone(), Item::Blob(digest.clone()));
+        let _condemned = self.inner.pins.condemn(&[place]);
         let removed = self.content().delete(ns, digest);
         removed.map_err(|err| {
             Failure::of("remove blob", &err)

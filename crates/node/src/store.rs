@@ -1,9 +1,6 @@
 //! Small questions that several requests ask of the rooms below.
 
-use std::{
-    io::Read,
-    sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::io::Read;
 
 use cairn_meta::{ImageRecord, View, schema};
 use cairn_types::{
@@ -14,7 +11,7 @@ use cairn_types::{
 use rustix::io::Errno;
 
 use crate::{
-    Failure, Node,
+    Failure, Node, Pins,
     documents::{DOCUMENT_BYTES_MAX, DocumentError},
     failure::size,
     walk::{self, Blobs, Tree},
@@ -24,23 +21,6 @@ use crate::{
 pub(crate) const SNAPSHOT_REF: &str = "containerd.io/gc.ref.snapshot.overlayfs";
 
 impl Node {
-    /// Held while references are on their way from blobs to records, so that the garbage collector
-    /// does not look in between. Not to be held twice by one thread.
-    pub fn working(&self) -> RwLockReadGuard<'_, ()> {
-        self.inner
-            .busy
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Held by the garbage collector.
-    pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.inner
-            .busy
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn has_blob(&self, ns: &Namespace, digest: &Digest) -> Result<bool, Failure> {
         self.content()
             .exists(ns, digest)
@@ -54,6 +34,17 @@ impl Node {
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
             Err(err) => Err(Failure::of("look up snapshot", &err).object("snapshot", key)),
         }
+    }
+
+    /// Pins a snapshot that was found by its directory's number; whether it is there still.
+    pub(crate) fn pin_snapshot(
+        &self,
+        pins: &Pins,
+        (ns, key, id): (&Namespace, &SnapshotKey, u64),
+    ) -> Result<bool, Failure> {
+        pins.snapshot(ns, key);
+        let known = self.snapshots().has(ns, key, id);
+        known.map_err(|err| Failure::of("look up snapshot", &err).object("snapshot", key))
     }
 
     /// Opens a stored blob.
@@ -172,6 +163,7 @@ pub(crate) struct StoreBlobs<'a> {
     attempted: &'a str,
     image: String,
     lenient: bool,
+    pins: Option<&'a Pins>,
 }
 
 impl<'a> StoreBlobs<'a> {
@@ -188,7 +180,14 @@ impl<'a> StoreBlobs<'a> {
             attempted,
             image,
             lenient: false,
+            pins: None,
         }
+    }
+
+    /// Pins every document before it looks for it.
+    pub(crate) fn pinned(mut self, pins: &'a Pins) -> Self {
+        self.pins = Some(pins);
+        self
     }
 
     /// A damaged document counts as missing: one bad image must not hide the others from a list.
@@ -227,6 +226,9 @@ impl Blobs for StoreBlobs<'_> {
 
     fn document(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Failure> {
         let content = self.node.content();
+        if let Some(pins) = self.pins {
+            pins.blob(self.ns, &descriptor.digest);
+        }
         match content.read_all(self.ns, &descriptor.digest, DOCUMENT_BYTES_MAX) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),

@@ -20,7 +20,7 @@ use cairn_types::{
 use self::pool::{Job, Made, Tree as Unpacked};
 pub(crate) use self::work::{Reading, Work};
 use crate::{
-    Event, Failure, Node, Phase, Progress, events,
+    Event, Failure, Node, Phase, Pins, Progress, events,
     events::What,
     store::StoreBlobs,
     walk::{Body, LAYERS_MAX, ManifestBody, Tree},
@@ -114,6 +114,7 @@ impl Plan {
     ) -> Result<Plan, Failure> {
         let mut jobs: HashMap<Digest, Job> = HashMap::new();
         for blob in blobs {
+            work.pins.blob(work.ns, &blob.digest);
             let stored = check_stored(work, blob)?;
             jobs.entry(blob.digest.clone()).or_insert_with(|| Job {
                 digest: blob.digest.clone(),
@@ -130,6 +131,7 @@ impl Plan {
             for ((layer, layer_type, diff_id), chain) in stack.layers.iter().zip(stack.chains()) {
                 let key = SnapshotKey::from(&chain);
                 if !jobs.contains_key(&layer.digest) {
+                    work.pins.blob(work.ns, &layer.digest);
                     check_stored(work, layer)?;
                 }
                 let job = jobs.entry(layer.digest.clone()).or_insert_with(|| Job {
@@ -150,6 +152,7 @@ impl Plan {
                     return Err(work.failure(failure));
                 }
                 job.layer = Some((diff_id.clone(), *layer_type));
+                work.pins.snapshot(work.ns, &key);
                 if seen.insert(key.clone()) && !work.node.has_snapshot(work.ns, &key)? {
                     job.trees.push(key.clone());
                     snapshots.push(Planned {
@@ -298,8 +301,20 @@ impl Node {
         platform: Option<&Platform>,
         progress: &dyn Progress,
     ) -> Result<Option<ChainId>, Failure> {
-        let _busy = self.working();
+        self.unpack_pinned(ns, target, platform, progress, &self.pins())
+    }
+
+    /// As [`Node::unpack`]; what it returns is not collected before `pins` are dropped.
+    pub(crate) fn unpack_pinned(
+        &self,
+        ns: &Namespace,
+        target: &Descriptor,
+        platform: Option<&Platform>,
+        progress: &dyn Progress,
+        pins: &Pins,
+    ) -> Result<Option<ChainId>, Failure> {
         let blobs = StoreBlobs::new(self, ns, "unpack image", target.digest.to_string());
+        let blobs = blobs.pinned(pins);
         let tree = Tree::read(&blobs, target)?;
         let picked = self.pick(
             ns,
@@ -321,6 +336,7 @@ impl Node {
             location: &|_| None,
             advice: "import or pull the image again",
             progress,
+            pins,
         };
         let stack = Stack::of(&work, picked, body)?;
         let chain = stack.chains().pop();
@@ -328,6 +344,7 @@ impl Node {
             return Ok(None);
         };
         // A snapshot's parents cannot go before it, so the top stands for all; nothing to tell then.
+        pins.snapshot(ns, &SnapshotKey::from(top));
         if self.has_snapshot(ns, &SnapshotKey::from(top))? {
             self.hold_chain(ns, &body.manifest.config.digest, top)?;
             return Ok(chain);

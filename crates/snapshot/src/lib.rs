@@ -43,7 +43,7 @@ pub use self::{
     lifecycle::Erased,
     recover::Recovered,
     stage::{Staged, StagedLayer},
-    writable::Writable,
+    writable::{Shown, Writable},
 };
 
 /// What is known of a snapshot.

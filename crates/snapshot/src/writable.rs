@@ -6,12 +6,18 @@
 use std::{collections::HashMap, path::Path};
 
 use cairn_sys::{Dir, mount::escape};
-use cairn_types::{Mount, Namespace, SnapshotKind};
+use cairn_types::{Mount, Namespace, SnapshotKey, SnapshotKind};
 
 use crate::{Error, Result, Snapshots};
 
+type Tree = (SnapshotKey, SnapshotKind, Dir);
+
 /// An active snapshot's tree, and those it stands on.
 pub struct Writable {
+    /// Its key, when it was looked for.
+    pub key: SnapshotKey,
+    /// Its directory's number, which no other ever has.
+    pub id: u64,
     /// Where its own files are.
     pub upper: Dir,
     /// Nearest first.
@@ -20,7 +26,25 @@ pub struct Writable {
     pub is_overlay: bool,
 }
 
+/// The trees that some mounts show.
+#[derive(Default)]
+pub struct Shown {
+    /// Nearest first; none for no mounts.
+    pub trees: Vec<Dir>,
+    /// The nearest one's key, when it was looked for, and its directory's number.
+    pub top: Option<(SnapshotKey, u64)>,
+}
+
 impl Snapshots {
+    /// Whether a snapshot is still the one that has this directory.
+    pub fn has(&self, ns: &Namespace, key: &SnapshotKey, id: u64) -> Result<bool> {
+        match self.record(ns, key) {
+            Ok(record) => Ok(record.id == id),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
     /// The active snapshot of this namespace that `mounts` show; `None` when they show none.
     pub fn writable(&self, ns: &Namespace, mounts: &[Mount]) -> Result<Option<Writable>> {
         let Some(ids) = ids_of(&self.inner.path, mounts) else {
@@ -33,9 +57,11 @@ impl Snapshots {
         };
         let mut layers = layers.into_iter();
         Ok(match layers.next() {
-            Some((SnapshotKind::Active, upper)) if ids.writable => Some(Writable {
+            Some((key, SnapshotKind::Active, upper)) if ids.writable => Some(Writable {
+                key,
+                id: ids.layers[0],
                 upper,
-                lowers: layers.map(|(_, tree)| tree).collect(),
+                lowers: layers.map(|(_, _, tree)| tree).collect(),
                 is_overlay: ids.is_overlay,
             }),
             _ => None,
@@ -51,19 +77,28 @@ impl Snapshots {
         &self,
         ns: &Namespace,
         sides: [&[Mount]; N],
-    ) -> Result<[Option<Vec<Dir>>; N]> {
+    ) -> Result<[Option<Shown>; N]> {
         let sides = sides.map(|mounts| match mounts {
             [] => Some(Vec::new()),
             mounts => ids_of(&self.inner.path, mounts).map(|ids| ids.layers),
         });
         let all: Vec<u64> = sides.iter().flatten().flatten().copied().collect();
         let trees = self.trees(ns, &all)?;
-        let tree = |id: &u64| trees.get(id).map(|(_, tree)| tree.clone());
-        Ok(sides.map(|ids| ids?.iter().map(tree).collect()))
+        let shown = |ids: Vec<u64>| {
+            let tree = |id: &u64| trees.get(id).map(|(_, _, tree)| tree.clone());
+            let top = ids
+                .first()
+                .and_then(|id| Some((trees.get(id)?.0.clone(), *id)));
+            Some(Shown {
+                trees: ids.iter().map(tree).collect::<Option<_>>()?,
+                top,
+            })
+        };
+        Ok(sides.map(|ids| shown(ids?)))
     }
 
     /// The trees of snapshots by their ids, those that are known.
-    fn trees(&self, ns: &Namespace, ids: &[u64]) -> Result<HashMap<u64, (SnapshotKind, Dir)>> {
+    fn trees(&self, ns: &Namespace, ids: &[u64]) -> Result<HashMap<u64, Tree>> {
         let records = self.inner.meta.read(|view| {
             use cairn_meta::View;
             Ok::<_, Error>(view.scan(&cairn_meta::schema::SNAPSHOTS, ns)?)
@@ -71,7 +106,8 @@ impl Snapshots {
         let mut trees = HashMap::new();
         for ((_, key), record) in records {
             if ids.contains(&record.id) {
-                trees.insert(record.id, (record.kind, self.tree(&key, record.id)?));
+                let tree = self.tree(&key, record.id)?;
+                trees.insert(record.id, (key, record.kind, tree));
             }
         }
         Ok(trees)

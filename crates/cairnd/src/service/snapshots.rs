@@ -116,7 +116,6 @@ impl Service {
         }
         labels.retain(|_, value| !value.is_empty());
         blocking(move || {
-            let _busy = node.working();
             let ns = &caller.ns;
             let held = |key: &SnapshotKey| {
                 node.hold(&caller, &Resource::Snapshot(key.clone()))
@@ -127,9 +126,10 @@ impl Service {
                 .get(REF)
                 .and_then(|text| SnapshotKey::parse(text).ok())
                 && target != key
-                && node.snapshots().stat(ns, &target).is_ok()
+                && node
+                    .hold_if_there(&caller, &Resource::Snapshot(target.clone()))
+                    .map_err(of_failure)?
             {
-                held(&target)?;
                 return Err(with(
                     ErrorKind::AlreadyExists,
                     format!("target snapshot {target}"),
@@ -230,7 +230,6 @@ impl Snapshots for Service {
         }
         labels.retain(|_, value| !value.is_empty());
         blocking(move || {
-            let _busy = node.working();
             let ns = &caller.ns;
             node.hold(&caller, &Resource::Snapshot(name.clone()))
                 .map_err(of_failure)?;

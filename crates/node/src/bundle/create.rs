@@ -65,13 +65,15 @@ impl Node {
         if !place.is_free().map_err(|err| failed(&err))? {
             return Err(not_empty(&place, false));
         }
-        let chain = self.unpack(
+        let pins = self.pins();
+        pins.snapshot(&request.ns, place.snapshot());
+        let chain = self.unpack_pinned(
             &request.ns,
             &record.target,
             request.platform.as_ref(),
             progress,
+            &pins,
         )?;
-        let _busy = self.working();
         let mut record = BundleRecord {
             namespace: request.ns.clone(),
             image: request.image.clone(),
@@ -219,7 +221,8 @@ impl Node {
                 .next(format!("cairn bundle create {image} {dir}"))
                 .next(format!("cairn bundle rm {dir}")));
         }
-        let _busy = self.working();
+        let pins = self.pins();
+        pins.snapshot(&known.namespace, &known.snapshot);
         // Somebody may have unmounted it while a container runs in it.
         self.refuse_held(place, known, &[], ATTEMPTED)?;
         let stat = self.snapshots().stat(&known.namespace, &known.snapshot);

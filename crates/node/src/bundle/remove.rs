@@ -27,7 +27,8 @@ impl Node {
                 .next("cairn bundle ls"));
         };
         let _taken = self.take_place(&place, ATTEMPTED)?;
-        let _busy = self.working();
+        let pins = self.pins();
+        pins.snapshot(&known.namespace, &known.snapshot);
         if place.is_ours(self.root()).map_err(|err| failed(&err))? {
             let target = place.rootfs();
             self.refuse_held(&place, &known, &[&target], ATTEMPTED)?;

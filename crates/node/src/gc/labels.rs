@@ -3,7 +3,7 @@
 use cairn_meta::Timestamp;
 use cairn_types::{Digest, ImageName, Labels, SnapshotKey};
 
-use super::Item;
+use super::item::Item;
 
 const ROOT: &str = "containerd.io/gc.root";
 const EXPIRE: &str = "containerd.io/gc.expire";
@@ -71,26 +71,33 @@ fn named(labels: &Labels, prefix: &str) -> Vec<Item> {
     labels.iter().filter_map(item).collect()
 }
 
-/// A snapshot that is kept while a condition on it holds: `usedat<24h|KEY`.
-pub(super) struct Conditional {
-    pub(super) key: SnapshotKey,
-    conditions: Vec<(char, i64)>,
+/// When an object with these labels was last used, in nanoseconds since 1970.
+pub(super) fn used_at(labels: &Labels) -> Option<i128> {
+    let text = labels.get(USED_AT)?;
+    let time = text.parse::<jiff::Timestamp>().ok()?;
+    Some(time.as_nanosecond())
 }
 
-impl Conditional {
-    /// Whether a snapshot with these labels fulfils all conditions.
-    pub(super) fn holds(&self, labels: &Labels, now: Timestamp) -> bool {
-        let used = labels
-            .get(USED_AT)
-            .and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        let Some(used) = used else { return false };
-        let since = i128::from(now.0) - used.as_nanosecond();
-        self.conditions
-            .iter()
-            .all(|(operator, limit)| match operator {
-                '<' => since < i128::from(*limit),
-                _ => since > i128::from(*limit),
-            })
+/// A snapshot that is kept while a condition on it holds: `usedat<24h|KEY`.
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Conditional {
+    pub(super) key: SnapshotKey,
+    pub(super) conditions: Conditions,
+}
+
+/// What has to hold, all of it: operators and nanoseconds since the last use.
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Conditions(Vec<(char, i64)>);
+
+impl Conditions {
+    /// Whether a snapshot that was last used at `used_at` fulfils all of them.
+    pub(super) fn hold(&self, used_at: Option<i128>, now: Timestamp) -> bool {
+        let Some(used) = used_at else { return false };
+        let since = i128::from(now.0) - used;
+        self.0.iter().all(|(operator, limit)| match operator {
+            '<' => since < i128::from(*limit),
+            _ => since > i128::from(*limit),
+        })
     }
 }
 
@@ -110,7 +117,7 @@ pub(super) fn conditional(labels: &Labels) -> Vec<Conditional> {
         });
         Some(Conditional {
             key: SnapshotKey::parse(key).ok()?,
-            conditions: conditions.collect::<Option<Vec<_>>>()?,
+            conditions: Conditions(conditions.collect::<Option<_>>()?),
         })
     };
     labels.iter().filter_map(read).collect()
@@ -207,15 +214,14 @@ mod tests {
         let at = |text: &str| labels(&[(USED_AT, text)]);
         let key = "containerd.io/gc.cond.snapshot.overlayfs/a";
         let of = |condition: &str| conditional(&labels(&[(key, condition)])).pop();
-        let day = of("usedat<24h|k").expect("parses");
-        assert!(day.holds(&at("2199-01-01T00:00:00Z"), now));
-        assert!(!day.holds(&at("2000-01-01T00:00:00Z"), now));
-        assert!(!day.holds(&Labels::new(), now));
-        assert!(
-            of("usedat>1h30m|k")
-                .expect("parses")
-                .holds(&at("2000-01-01T00:00:00Z"), now)
-        );
+        let holds = |condition: &str, labels: &Labels| {
+            let conditional = of(condition).expect("parses");
+            conditional.conditions.hold(used_at(labels), now)
+        };
+        assert!(holds("usedat<24h|k", &at("2199-01-01T00:00:00Z")));
+        assert!(!holds("usedat<24h|k", &at("2000-01-01T00:00:00Z")));
+        assert!(!holds("usedat<24h|k", &Labels::new()));
+        assert!(holds("usedat>1h30m|k", &at("2000-01-01T00:00:00Z")));
         for wrong in [
             "usedat<24|k",
             "usedat|k",

@@ -20,7 +20,7 @@ use super::{
     ATTEMPTED,
     skim::{self, Found, SkimError},
 };
-use crate::Failure;
+use crate::{Failure, Pins};
 
 /// Longest chain of links between members.
 const LINKS_MAX: usize = 16;
@@ -66,6 +66,8 @@ pub(super) struct Archive {
     dir: Option<Dir>,
     ns: Namespace,
     content: Content,
+    /// Everything that is looked for in the store.
+    pub(super) pins: Pins,
 }
 
 /// `./a//b/` is `a/b`; a name with `..` is none.
@@ -98,7 +100,7 @@ pub(super) fn link_target(from: &str, target: &str) -> Option<String> {
 
 impl Archive {
     /// An archive without members yet.
-    pub(super) fn empty(name: String, ns: Namespace, content: Content) -> Archive {
+    pub(super) fn empty(name: String, ns: Namespace, content: Content, pins: Pins) -> Archive {
         Archive {
             name,
             members: HashMap::new(),
@@ -107,25 +109,19 @@ impl Archive {
             dir: None,
             ns,
             content,
+            pins,
         }
     }
 
     /// A layout directory.
-    pub(super) fn directory(name: String, dir: Dir, ns: Namespace, content: Content) -> Archive {
-        let mut archive = Archive::empty(name, ns, content);
-        archive.dir = Some(dir);
-        archive
+    pub(super) fn directory(mut self, dir: Dir) -> Archive {
+        self.dir = Some(dir);
+        self
     }
 
     /// An uncompressed archive file.
-    pub(super) fn file(
-        name: String,
-        file: File,
-        length: u64,
-        ns: Namespace,
-        content: Content,
-    ) -> Result<Archive, Failure> {
-        let mut archive = Archive::empty(name, ns, content);
+    pub(super) fn file(self, file: File, length: u64) -> Result<Archive, Failure> {
+        let mut archive = self;
         let found = skim::skim(&file, length).map_err(|err| archive.unreadable(&file, &err))?;
         let file = Arc::new(file);
         for entry in found {
@@ -272,11 +268,13 @@ impl Archive {
     /// A document that only the store has.
     pub(super) fn stored(&self, digest: &Digest) -> Option<Vec<u8>> {
         let limit = crate::documents::DOCUMENT_BYTES_MAX;
+        self.pins.blob(&self.ns, digest);
         self.content.read_all(&self.ns, digest, limit).ok()
     }
 
     /// Whether the store has a blob that the archive may lack.
     pub(super) fn has_stored(&self, digest: &Digest) -> bool {
+        self.pins.blob(&self.ns, digest);
         self.content.exists(&self.ns, digest).unwrap_or(false)
     }
 

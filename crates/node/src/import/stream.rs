@@ -5,7 +5,6 @@
 //! archive names a digest; then the same table as for a file is handed on.
 
 use std::{
-    collections::HashSet,
     io::{self, Cursor},
     pin::Pin,
     sync::{
@@ -27,7 +26,7 @@ use super::{
     archive::{Archive, Place, clean, link_target, not_an_archive},
     skim,
 };
-use crate::{Failure, Node, documents::DOCUMENT_BYTES_MAX, store::is_full, uploads};
+use crate::{Failure, Node, Pins, documents::DOCUMENT_BYTES_MAX, store::is_full, uploads};
 
 /// Most bytes of all documents of a stream together, kept in memory.
 const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
@@ -96,6 +95,7 @@ pub(super) fn read(
     name: String,
     reader: Bytes,
     stored: &mut Vec<Digest>,
+    pins: &Pins,
 ) -> Result<Archive, Failure> {
     thread::scope(|scope| {
         let worker = scope.spawn(|| {
@@ -106,10 +106,16 @@ pub(super) fn read(
             let mut taker = Taker {
                 node,
                 ns,
-                archive: Archive::empty(name.clone(), ns.clone(), node.content().clone()),
+                archive: Archive::empty(
+                    name.clone(),
+                    ns.clone(),
+                    node.content().clone(),
+                    pins.clone(),
+                ),
                 documents: 0,
                 entries: 0,
                 stored,
+                pins,
             };
             runtime.block_on(taker.run(reader))?;
             Ok(taker.archive)
@@ -195,6 +201,7 @@ struct Taker<'a> {
     documents: u64,
     entries: usize,
     stored: &'a mut Vec<Digest>,
+    pins: &'a Pins,
 }
 
 impl Taker<'_> {
@@ -319,6 +326,9 @@ impl Taker<'_> {
         let expected = blob_name(name);
         let reference = uploads::name().map_err(|err| Failure::of(ATTEMPTED, &err))?;
         let content = self.node.content();
+        if let Some(expected) = &expected {
+            self.pins.blob(self.ns, expected);
+        }
         let mut ingest = match content.writer(self.ns, &reference, expected.as_ref(), size) {
             Ok(ingest) => ingest,
             Err(err) => match (&expected, err.kind()) {
@@ -351,6 +361,7 @@ impl Taker<'_> {
             return Err(failure);
         }
         let digest = ingest.digest_so_far();
+        self.pins.blob(self.ns, &digest);
         match ingest.commit(Some(size), Some(&digest), Labels::new()) {
             Ok(_) => self.stored.push(digest.clone()),
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
@@ -420,16 +431,4 @@ fn is_document(name: &str, head: &[u8]) -> bool {
 fn blob_name(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.strip_prefix("blobs/")?.split_once('/')?;
     Digest::parse(&format!("{algorithm}:{hex}")).ok()
-}
-
-/// Removes blobs that were stored on the way and that nothing needs.
-pub(super) fn discard(node: &Node, ns: &Namespace, stored: &[Digest], needed: &HashSet<Digest>) {
-    for digest in stored.iter().filter(|d| !needed.contains(d)) {
-        match node.content().delete(ns, digest) {
-            Ok(_) => {}
-            Err(err) if err.kind() == ErrorKind::NotFound => {}
-            // The garbage collector finds it.
-            Err(err) => tracing::warn!("remove {digest}: {err}"),
-        }
-    }
 }

@@ -79,6 +79,7 @@ pub(super) fn write(
         location: &location,
         advice: "fetch the archive again",
         progress,
+        pins: &archive.pins,
     };
     let parts = gather(&work, archive, &chosen, options.unpack)?;
     announce(&work, &chosen);
@@ -224,6 +225,7 @@ fn papers<'a>(
 /// Stores a document; whether it is new.
 fn put(work: &Work<'_>, digest: &Digest, paper: Paper<'_>) -> Result<bool, Failure> {
     let content = work.node.content();
+    work.pins.blob(work.ns, digest);
     let labels = paper.labels.clone();
     match content.put(work.ns, paper.bytes, Some(digest), labels) {
         Ok(_) => Ok(true),

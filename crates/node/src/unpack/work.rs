@@ -4,7 +4,7 @@ use std::io::Read;
 
 use cairn_types::{Classified, Digest, ErrorKind, Namespace};
 
-use crate::{Event, Failure, Node, Phase, Progress, import::file_word, store::is_full};
+use crate::{Event, Failure, Node, Phase, Pins, Progress, import::file_word, store::is_full};
 
 /// Where a worker reads a blob.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(crate) struct Work<'a> {
     /// What to do about damage.
     pub(crate) advice: &'static str,
     pub(crate) progress: &'a dyn Progress,
+    /// Everything that is looked for in the store.
+    pub(crate) pins: &'a Pins,
 }
 
 impl Work<'_> {

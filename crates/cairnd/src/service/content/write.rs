@@ -1,22 +1,23 @@
 //! `Content.Write`: one stream for one upload. The first message names the ref and takes its lock
 //! until the stream ends; every message gets one answer.
 
+mod open;
+
 use std::{
     io::{Read, Write},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use cairn_content::{Error, Ingest};
 use cairn_meta::Timestamp;
 use cairn_node::{
-    Caller, Node, Resource,
+    Caller, Node, Pins, Resource,
     events::{Event, What},
 };
 use cairn_proto::containerd::services::content::v1::{
     WriteAction, WriteContentRequest, WriteContentResponse,
 };
-use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef};
+use cairn_types::{Classified, Digest, ErrorKind, IngestRef};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -29,9 +30,6 @@ use crate::{
 
 /// Answers that wait for a client who sends without listening.
 const AHEAD: usize = 8;
-
-/// How long a ref that is locked is tried again before its client is told so.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Where the bytes go.
 enum Writer {
@@ -54,6 +52,8 @@ struct Upload {
     writer: Writer,
     expected: String,
     total: u64,
+    /// What is only to be linked.
+    _pins: Option<Pins>,
 }
 
 /// The answers to a stream of messages.
@@ -125,61 +125,6 @@ async fn next_of(
 }
 
 impl Upload {
-    fn open(
-        node: Node,
-        linking: Arc<Linking>,
-        caller: Caller,
-        first: &WriteContentRequest,
-    ) -> Result<Upload, Status> {
-        let shared_node = node.clone();
-        let _busy = shared_node.working();
-        let reference = convert::name(IngestRef::parse(&first.r#ref))?;
-        let total = u64::try_from(first.total).unwrap_or(0);
-        // One that does not parse is no error here; committing will fail on it.
-        let expected = Digest::parse(&first.expected).ok();
-        if let Some(digest) = &expected
-            && node
-                .content()
-                .exists(&caller.ns, digest)
-                .map_err(|err| of(&err))?
-        {
-            node.hold(&caller, &Resource::Content(digest.clone()))
-                .map_err(of_failure)?;
-            return Err(with(ErrorKind::AlreadyExists, format!("content {digest}")));
-        }
-        node.hold(&caller, &Resource::Ingest(reference.clone()))
-            .map_err(of_failure)?;
-        // Answers carry SHA-256 digests whatever is expected, as containerd's do.
-        let remembered = expected
-            .as_ref()
-            .filter(|digest| digest.algorithm() == Algorithm::Sha256);
-        let writer = match shared(&node, expected.as_ref(), total)? {
-            Some(writer) => {
-                linking.begin(&caller.ns, &reference);
-                writer
-            }
-            None => {
-                let leased = caller.lease.is_some();
-                let open = || {
-                    let content = node.content();
-                    content.writer_for(&caller.ns, &reference, remembered, total, leased)
-                };
-                let opened = patiently(open).map_err(|err| of(&err))?;
-                Writer::Own(Box::new(opened))
-            }
-        };
-        let expected = first.expected.clone();
-        Ok(Upload {
-            node,
-            linking,
-            caller,
-            reference,
-            writer,
-            expected,
-            total,
-        })
-    }
-
     /// One message, one answer.
     fn take(&mut self, message: WriteContentRequest) -> Result<WriteContentResponse, Status> {
         if !message.expected.is_empty() {
@@ -209,11 +154,7 @@ impl Upload {
     /// Remembers what the upload is to become; when that is here already the upload is thrown away.
     fn expect(&mut self, expected: String) -> Result<(), Status> {
         let known = match Digest::parse(&expected) {
-            Ok(digest) => self
-                .node
-                .content()
-                .exists(&self.caller.ns, &digest)
-                .map_err(|err| of(&err))?,
+            Ok(digest) => self.held(&digest)?,
             Err(_) => false,
         };
         self.expected = expected;
@@ -285,8 +226,6 @@ impl Upload {
         &mut self,
         labels: std::collections::BTreeMap<String, String>,
     ) -> Result<WriteContentResponse, Status> {
-        let node = self.node.clone();
-        let _busy = node.working();
         let mut labels = labels;
         labels.retain(|_, value| !value.is_empty());
         let expected = match &*self.expected {
@@ -306,15 +245,8 @@ impl Upload {
         };
         let digest = match digest {
             Some(digest) => self.link(&digest, offset, (size, expected.as_ref()), labels)?,
-            None => {
-                // Held before it exists, so that no collection comes between.
-                if let Some(expected) = &expected {
-                    self.hold(expected)?;
-                }
-                self.publish(size, expected.as_ref(), labels)?
-            }
+            None => self.publish(size, expected.as_ref(), labels)?,
         };
-        self.hold(&digest)?;
         self.let_go_of_ref()?;
         let created = What::ContentCreated {
             digest: digest.clone(),
@@ -345,10 +277,19 @@ impl Upload {
         let Writer::Own(ingest) = std::mem::replace(&mut self.writer, nothing) else {
             return Err(with(ErrorKind::Internal, "no upload was opened"));
         };
+        // Held before it exists, so that no collection comes between. What was not said to become
+        // anything becomes what it is.
+        let becomes = expected.cloned().unwrap_or_else(|| ingest.digest_so_far());
+        self.hold(&becomes)?;
         match ingest.commit(size, expected, labels) {
-            Ok(digest) => Ok(digest),
-            Err(Error::Exists { digest, .. }) => {
+            Ok(digest) if digest == becomes => Ok(digest),
+            Ok(digest) => {
                 self.hold(&digest)?;
+                Ok(digest)
+            }
+            Err(Error::Exists { digest, .. }) => {
+                // Held already, or it may be gone again before it is.
+                self.held(&digest)?;
                 self.let_go_of_ref()?;
                 Err(with(ErrorKind::AlreadyExists, format!("content {digest}")))
             }
@@ -384,6 +325,13 @@ impl Upload {
             .map_err(of_failure)
     }
 
+    /// Holds what is there.
+    fn held(&self, digest: &Digest) -> Result<bool, Status> {
+        self.node
+            .hold_if_there(&self.caller, &Resource::Content(digest.clone()))
+            .map_err(of_failure)
+    }
+
     fn let_go_of_ref(&self) -> Result<(), Status> {
         self.node
             .let_go(&self.caller, &Resource::Ingest(self.reference.clone()))
@@ -415,34 +363,6 @@ impl Upload {
             digest: digest.to_string(),
         }
     }
-}
-
-/// Opens an upload whose last stream may have been closed a moment ago: its client knows, and we have
-/// still to hear of it. One that is really in use stays so for longer.
-fn patiently(open: impl Fn() -> Result<Ingest, Error>) -> Result<Ingest, Error> {
-    let began = Instant::now();
-    loop {
-        match open() {
-            Err(Error::Locked { .. }) if began.elapsed() < PATIENCE => {
-                std::thread::sleep(PATIENCE / 50);
-            }
-            opened => return opened,
-        }
-    }
-}
-
-/// A writer that only links, when another namespace has the blob.
-fn shared(node: &Node, expected: Option<&Digest>, total: u64) -> Result<Option<Writer>, Status> {
-    let Some(digest) = expected else {
-        return Ok(None);
-    };
-    let size = node.content().size_of_any(digest).map_err(|err| of(&err))?;
-    let fits = size.filter(|size| total == 0 || total == *size);
-    Ok(fits.map(|size| Writer::Shared {
-        digest: digest.clone(),
-        size,
-        since: Timestamp::now(),
-    }))
 }
 
 fn copy(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<u64> {

@@ -1,0 +1,134 @@
+//! One collection for all who wait for one: whoever comes while one runs needs the next, since what
+//! they let go of may have been marked by this one; and all of those share it.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use cairn_types::ErrorKind;
+
+use super::{ATTEMPTED, GcReport};
+use crate::Failure;
+
+type Outcome = Result<GcReport, Failure>;
+
+/// Collections, one after the other.
+#[derive(Default)]
+pub(crate) struct Turns {
+    state: Mutex<Runs>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Runs {
+    begun: u64,
+    done: u64,
+    last: Option<Outcome>,
+}
+
+impl Turns {
+    fn lock(&self) -> MutexGuard<'_, Runs> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a collection gave that began after this call did. It is made by `run`, here or by another
+    /// caller.
+    pub(super) fn share(&self, run: impl FnOnce() -> Outcome) -> Outcome {
+        let mut runs = self.lock();
+        let mine = runs.begun + 1;
+        loop {
+            if runs.done >= mine
+                && let Some(outcome) = &runs.last
+            {
+                return outcome.clone();
+            }
+            if runs.begun == runs.done {
+                runs.begun += 1;
+                break;
+            }
+            runs = self
+                .ended
+                .wait(runs)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(runs);
+        // Also when it panics: others wait.
+        let mut end = End(self, None);
+        let outcome = run();
+        end.1 = Some(outcome.clone());
+        outcome
+    }
+}
+
+struct End<'a>(&'a Turns, Option<Outcome>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let outcome = self.1.take().unwrap_or_else(|| {
+            let reason = "the collection broke off";
+            Err(Failure::new(ErrorKind::Internal, ATTEMPTED, reason))
+        });
+        let mut runs = self.0.lock();
+        runs.done = runs.begun;
+        runs.last = Some(outcome);
+        self.0.ended.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            atomic::{AtomicU32, Ordering},
+            mpsc,
+        },
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn who_comes_during_one_shares_the_next() {
+        let (turns, begun) = (Turns::default(), AtomicU32::new(0));
+        let (first_began, began) = mpsc::channel();
+        let (go_on, wait) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let (turns, begun) = (&turns, &begun);
+            scope.spawn(move || {
+                turns.share(|| {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    first_began.send(()).expect("began");
+                    wait.recv().expect("go on");
+                    Ok(GcReport::default())
+                })
+            });
+            began.recv().expect("began");
+            let waiting: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(move || {
+                        turns.share(|| {
+                            begun.fetch_add(1, Ordering::SeqCst);
+                            // Whoever comes after this began needs one more; nobody does.
+                            Ok(GcReport::default())
+                        })
+                    })
+                })
+                .collect();
+            // Until all of them have said that they want one there is nothing to see; a slow one
+            // makes one run more, never one less.
+            go_on.send(()).expect("go on");
+            for waiter in waiting {
+                waiter.join().expect("no panic").expect("collected");
+            }
+        });
+        assert!((2..=9).contains(&begun.load(Ordering::SeqCst)));
+    }
+
+    #[test]
+    fn a_collection_that_breaks_off_leaves_nobody_waiting() {
+        let turns = Turns::default();
+        thread::scope(|scope| {
+            let broken = scope.spawn(|| turns.share(|| panic!("on purpose")));
+            assert!(broken.join().is_err());
+        });
+        turns.share(|| Ok(GcReport::default())).expect("the next");
+    }
+}
