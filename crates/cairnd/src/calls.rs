@@ -60,19 +60,43 @@ impl Calls {
             let figures = metrics.map(|metrics| metrics.of_calls(&method));
             Arc::new(Known { method, figures })
         };
+        let methods = methods::all().into_iter();
         Calls(Arc::new(Shared {
-            methods: methods::all()
-                .into_iter()
+            methods: methods
                 .map(|(path, method)| (path, known(method)))
                 .collect(),
             unknown: known(Method::unknown()),
             uids: uids.to_vec(),
             activity,
+            ..Shared::told(draining)
+        }))
+    }
+
+    /// Serves the program that the server is in, which nobody collects for and which never drains: so
+    /// it does not matter what a method does, and a start need not read all descriptors to know.
+    pub fn inside() -> Calls {
+        let (_, never) = watch::channel(false);
+        Calls(Arc::new(Shared::told(never)))
+    }
+}
+
+impl Shared {
+    /// Serves everybody and knows no method.
+    fn told(draining: watch::Receiver<bool>) -> Shared {
+        let unknown = Known {
+            method: Method::unknown(),
+            figures: None,
+        };
+        Shared {
+            methods: HashMap::new(),
+            unknown: Arc::new(unknown),
+            uids: Vec::new(),
+            activity: Arc::default(),
             draining,
             next: AtomicU64::new(1),
             running: AtomicUsize::new(0),
             ended: Notify::new(),
-        }))
+        }
     }
 }
 

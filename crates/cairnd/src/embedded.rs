@@ -47,7 +47,7 @@ impl Embedded {
         let incoming =
             tokio_stream::once(Ok::<_, io::Error>(theirs)).chain(tokio_stream::pending());
         tokio::spawn(async move {
-            let served = server::transport(Calls::default())
+            let served = server::transport(Calls::inside())
                 .add_routes(routes)
                 .serve_with_incoming(incoming)
                 .await;
