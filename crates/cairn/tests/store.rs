@@ -66,7 +66,8 @@ fn layers() {
 fn program() {
     both(include_str!("transcripts/program.txt"));
 }
+
 #[test]
 fn namespaces() {
-    Scene::with_archives().play(include_str!("transcripts/namespaces.txt"));
+    both(include_str!("transcripts/namespaces.txt"));
 }

@@ -9,7 +9,7 @@ use super::examples;
 /// `events`
 #[derive(Debug, Args)]
 pub struct EventsArgs {
-    /// Only these: the beginning of a topic, or topic==X, namespace==X, event.FIELD==X
+    /// Only these: the beginning of a topic, or topic=="X", namespace==X, event.FIELD==X
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
 }

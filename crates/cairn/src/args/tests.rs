@@ -66,7 +66,7 @@ fn aliases_and_global_flags_after_the_verb() {
         "cairn leases add a snapshots/overlayfs b",
         "cairn ns c a b=c",
         "cairn namespace remove a b",
-        "cairn event topic==/images/create",
+        "cairn event topic==\"/images/create\"",
         "cairn plugin -d",
         "cairn plugins ls -d",
         "cairn man images ls",

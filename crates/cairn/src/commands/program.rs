@@ -16,10 +16,10 @@ pub fn events(context: &Context, args: &EventsArgs) -> Result {
     // The server reads them again; here a slip is wrong usage before anything was attempted.
     Filters::parse(&filters).map_err(|err| {
         Problem::usage(err.to_string())
-            .cause("known: topic==X, namespace==X, event.FIELD==X; also != and ~=REGEXP")
+            .cause("known: topic==\"X\", namespace==X, event.FIELD==X; also != and ~=REGEXP")
     })?;
     let client = Client::open(&context.global)?;
-    if client.is_alone()? {
+    if client.is_alone() {
         context
             .out
             .note("no daemon runs: while this waits, nobody else can change the store");
