@@ -244,6 +244,32 @@ pub struct Server {
     pub layout: u32,
 }
 
+/// How a store and its server are.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    /// Who serves it.
+    #[serde(flatten)]
+    pub server: Server,
+    /// Why nothing can be changed; unknown when all is well.
+    pub read_only: Option<String>,
+    /// When the server started.
+    pub started_at: Time,
+    /// The server's process.
+    pub pid: u32,
+    /// What keeps the records: `redb` or `sled`.
+    pub engine: String,
+    /// The store's own name.
+    pub uuid: String,
+    /// Bytes that are free on the file system of the root.
+    pub free_bytes: u64,
+    /// Bytes of that file system.
+    pub total_bytes: u64,
+    /// Those that hold anything.
+    pub namespaces: Vec<String>,
+    /// As `df` says it.
+    pub usage: Vec<Usage>,
+}
+
 /// One line of `df`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Usage {

@@ -1,16 +1,40 @@
-//! What the server says that it is made of.
+//! What the server says of itself: how it is, and what it is made of.
 
-use cairn_proto::containerd::services::introspection::v1::{
-    Plugin, PluginsRequest, introspection_client::IntrospectionClient,
+use cairn_proto::{
+    cairn::v1::{InfoRequest, store_client::StoreClient},
+    containerd::services::introspection::v1::{
+        Plugin, PluginsRequest, introspection_client::IntrospectionClient,
+    },
 };
 
-use super::{Client, Result, link::client};
+use super::{Client, Result, link::client, plain};
 use crate::model;
 
 /// What the error of a plugin that was left out on purpose has in it (containerd `plugin`).
 const SKIPPED: &str = "skip plugin";
 
 impl Client {
+    /// How the store and its server are.
+    pub fn info(&self) -> Result<model::Info> {
+        let mut store = client!(self.link, StoreClient<_>);
+        let answer = self
+            .link
+            .wait(store.info(self.link.request(InfoRequest {})));
+        let info = answer?.into_inner();
+        Ok(model::Info {
+            server: self.server()?,
+            read_only: Some(info.read_only).filter(|reason| !reason.is_empty()),
+            started_at: plain::time(info.started_at),
+            pid: info.pid,
+            engine: info.engine,
+            uuid: info.uuid,
+            free_bytes: info.free_bytes,
+            total_bytes: info.total_bytes,
+            namespaces: self.namespaces()?,
+            usage: self.df()?,
+        })
+    }
+
     /// All plugins, in the server's order, which is that of their types.
     pub fn plugins(&self) -> Result<Vec<model::Plugin>> {
         let request = self.link.request(PluginsRequest::default());

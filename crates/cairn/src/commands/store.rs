@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use serde_json::json;
 
 use super::{Context, Result};
-use crate::{args::Cli, client::Client, error::quote, model::Server, view};
+use crate::{args::Cli, client::Client, error::quote, model::Server, size, view};
 
 /// The version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -59,37 +59,48 @@ fn place(server: &Server) -> String {
 /// `info`
 pub fn info(context: &Context) -> Result {
     let client = Client::open(&context.global)?;
-    let namespaces = client.namespaces()?;
-    let rows = client.df()?;
-    let server = client.server()?;
+    let info = client.info()?;
     if context.global.wants_json() {
-        let mut document = json!(server);
-        document["namespaces"] = json!(namespaces);
-        document["usage"] = json!(rows);
-        context.out.json(&document);
+        context.out.json(&info);
         return Ok(());
     }
-    context.out.line(match &server.address {
-        Some(_) => format!(
-            "server      {}, root {}",
-            place(&server),
-            quote(&server.root)
+    let server = &info.server;
+    let served = match &server.address {
+        Some(_) => format!("{}, root {}", place(server), quote(&server.root)),
+        None => format!("{}, cairn {}", place(server), server.version),
+    };
+    let state = match &info.read_only {
+        Some(reason) => format!("read-only: {reason}"),
+        None => "ready".to_owned(),
+    };
+    let (free, all) = (size::bytes(info.free_bytes), size::bytes(info.total_bytes));
+    let mut rows = vec![
+        ("server", served),
+        ("state", state),
+        (
+            "started",
+            format!("{}, pid {}", size::time(info.started_at.0), info.pid),
         ),
-        None => format!("server      {}, cairn {}", place(&server), server.version),
-    });
-    context.out.line(format!(
-        "namespaces  {}",
-        match namespaces.is_empty() {
-            true => "-".to_owned(),
-            false => namespaces.join(", "),
-        }
-    ));
-    for row in rows {
-        let bytes = crate::size::bytes(row.size);
-        context
-            .out
-            .line(format!("{:10}  {}, {bytes}", row.kind, row.total));
+        (
+            "store",
+            format!("{}, layout {}, {}", info.engine, server.layout, info.uuid),
+        ),
+        ("disk", format!("{free} of {all} free")),
+        (
+            "namespaces",
+            match info.namespaces.is_empty() {
+                true => "-".to_owned(),
+                false => info.namespaces.join(", "),
+            },
+        ),
+    ];
+    for row in &info.usage {
+        rows.push((
+            &row.kind,
+            format!("{}, {}", row.total, size::bytes(row.size)),
+        ));
     }
+    context.out.text(&view::pairs(&rows));
     Ok(())
 }
 
