@@ -1,0 +1,262 @@
+//! What is measured, one operation after the other.
+
+use std::{
+    error::Error,
+    fs, io,
+    time::{Duration, Instant},
+};
+
+use sha2::{Digest as _, Sha256};
+use tonic::Status;
+
+use crate::{
+    Peer,
+    client::{CHUNK, Client, named, sha256},
+    report::{Measured, Results},
+};
+
+/// How many times as many reads as changes there are.
+const READS: usize = 8;
+
+/// The operations in the order in which they build on one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    Content,
+    Prepare,
+    Commit,
+    PrepareOnParent,
+    Info,
+    Stat,
+    Mounts,
+    Remove,
+    Image,
+}
+
+impl Op {
+    const ALL: [Op; 9] = [
+        Op::Content,
+        Op::Prepare,
+        Op::Commit,
+        Op::PrepareOnParent,
+        Op::Info,
+        Op::Stat,
+        Op::Mounts,
+        Op::Remove,
+        Op::Image,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Op::Content => "content write and commit, 1 KiB",
+            Op::Prepare => "snapshot prepare",
+            Op::Commit => "snapshot commit",
+            Op::PrepareOnParent => "snapshot prepare on a parent",
+            Op::Info => "content info",
+            Op::Stat => "snapshot stat",
+            Op::Mounts => "snapshot mounts",
+            Op::Remove => "snapshot remove",
+            Op::Image => "image create",
+        }
+    }
+
+    fn reads(self) -> bool {
+        matches!(self, Op::Info | Op::Stat | Op::Mounts)
+    }
+
+    /// How many times as many calls as the peer are wanted with so many clients.
+    fn mark(self, clients: usize) -> f64 {
+        match (self.reads(), clients) {
+            (true, _) | (false, 1) => 2.0,
+            (false, _) => 10.0,
+        }
+    }
+}
+
+/// One pass of one daemon with so many clients.
+pub(crate) struct Round<'r> {
+    pub(crate) peer: &'r Peer,
+    pub(crate) clients: &'r [Client],
+    /// Part of every name, so that none comes twice.
+    pub(crate) tag: String,
+    pub(crate) count: usize,
+    pub(crate) only: &'r str,
+    pub(crate) results: &'r mut Results,
+}
+
+impl Round<'_> {
+    pub(crate) async fn run(&mut self) -> Result<(), Box<dyn Error>> {
+        // One client alone would measure too little in the time that many take.
+        let changes = match self.clients.len() {
+            1 => self.count * 2,
+            many => self.count * many,
+        };
+        for op in Op::ALL {
+            let total = if op.reads() { changes * READS } else { changes };
+            let measured = self.measure(total, move |client, tag, n| {
+                perform(client, op, tag, n % changes)
+            });
+            let measured = measured.await?;
+            if op.name().starts_with(self.only) {
+                let marked = (op.name(), self.clients.len(), op.mark(self.clients.len()));
+                self.results.add(&self.peer.name, marked, measured);
+            }
+        }
+        // The next round shall find the store as this one did.
+        self.measure(changes, tidy).await?;
+        Ok(())
+    }
+
+    async fn measure<W, F>(&self, total: usize, work: W) -> Result<Measured, Box<dyn Error>>
+    where
+        W: Fn(Client, String, usize) -> F + Copy + Send + 'static,
+        F: Future<Output = Result<Client, Status>> + Send + 'static,
+    {
+        let at_once = self.clients.len();
+        let cpu = cpu_of(self.peer.pid)?;
+        let began = Instant::now();
+        let mut all = Vec::with_capacity(at_once);
+        for (first, client) in self.clients.iter().enumerate() {
+            let (mut client, tag) = (client.clone(), self.tag.clone());
+            all.push(tokio::spawn(async move {
+                let mut took = Vec::with_capacity(total / at_once + 1);
+                for n in (first..total).step_by(at_once) {
+                    let began = Instant::now();
+                    client = work(client, tag.clone(), n).await?;
+                    took.push(began.elapsed());
+                }
+                Ok::<_, Status>(took)
+            }));
+        }
+        let mut took = Vec::with_capacity(total);
+        for one in all {
+            took.extend(one.await??);
+        }
+        Ok(Measured {
+            wall: began.elapsed(),
+            cpu: cpu_of(self.peer.pid)?.saturating_sub(cpu),
+            took,
+        })
+    }
+}
+
+fn blob(tag: &str, n: usize) -> Vec<u8> {
+    let mut bytes = format!("{tag} {n} ").into_bytes();
+    bytes.resize(1 << 10, b'.');
+    bytes
+}
+
+async fn perform(mut client: Client, op: Op, tag: String, n: usize) -> Result<Client, Status> {
+    match op {
+        Op::Content => {
+            let bytes = blob(&tag, n);
+            let digest = sha256(&bytes);
+            let reference = format!("upload-{tag}-{n}");
+            let pieces = std::iter::once(bytes);
+            client.write(reference, &digest, 1 << 10, pieces).await?;
+        }
+        Op::Prepare => {
+            let key = format!("active-{tag}-{n}");
+            client.prepare(key, String::new()).await?;
+        }
+        Op::Commit => {
+            let (name, key) = (format!("layer-{tag}-{n}"), format!("active-{tag}-{n}"));
+            client.commit(name, key).await?;
+        }
+        Op::PrepareOnParent => {
+            let (key, parent) = (format!("top-{tag}-{n}"), format!("layer-{tag}-{n}"));
+            client.prepare(key, parent).await?;
+        }
+        Op::Info => client.info(sha256(&blob(&tag, n))).await?,
+        Op::Stat => client.stat(format!("layer-{tag}-{n}")).await?,
+        Op::Mounts => client.mounts(format!("top-{tag}-{n}")).await?,
+        Op::Remove => client.remove(format!("top-{tag}-{n}")).await?,
+        Op::Image => client.create_image(format!("localhost/{tag}:{n}")).await?,
+    }
+    Ok(client)
+}
+
+/// Takes away what [`perform`] left.
+async fn tidy(mut client: Client, tag: String, n: usize) -> Result<Client, Status> {
+    client.remove(format!("layer-{tag}-{n}")).await?;
+    client.delete_blob(sha256(&blob(&tag, n))).await?;
+    let name = format!("localhost/{tag}:{n}");
+    client.delete_image(name, false).await?;
+    Ok(client)
+}
+
+/// Writes, reads and deletes one large blob.
+pub(crate) async fn bulk(
+    peer: &Peer,
+    client: &Client,
+    mebibytes: u64,
+    number: usize,
+    results: &mut Results,
+) -> Result<(), Box<dyn Error>> {
+    let mut client = client.clone();
+    let mut noise = vec![0_u8; CHUNK];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut file| io::Read::read_exact(&mut file, &mut noise))?;
+    let piece = |n: u64| {
+        let mut piece = noise.clone();
+        piece[..8].copy_from_slice(&n.to_le_bytes());
+        piece
+    };
+    let mut hash = Sha256::new();
+    for n in 0..mebibytes {
+        hash.update(piece(n));
+    }
+    let digest = named(hash);
+    let bytes = mebibytes << 20;
+    let total = i64::try_from(bytes)?;
+    let reference = format!("bulk-{number}");
+
+    let cpu = cpu_of(peer.pid)?;
+    let began = Instant::now();
+    let pieces = (0..mebibytes).map(piece);
+    client.write(reference, &digest, total, pieces).await?;
+    let written = began.elapsed();
+    let cpu_written = cpu_of(peer.pid)?;
+    results.bulk(
+        &peer.name,
+        "blob write",
+        (bytes, written, cpu_written - cpu),
+    );
+
+    let began = Instant::now();
+    let read = client.read(&digest, 0, 0).await?;
+    if read != bytes {
+        return Err(format!("{} gave {read} bytes of {bytes}", peer.name).into());
+    }
+    let cpu_read = cpu_of(peer.pid)?;
+    results.bulk(
+        &peer.name,
+        "blob read, one stream",
+        (bytes, began.elapsed(), cpu_read - cpu_written),
+    );
+
+    let began = Instant::now();
+    for offset in (0..total).step_by(CHUNK) {
+        client.read(&digest, offset, CHUNK as i64).await?;
+    }
+    let cpu_pieces = cpu_of(peer.pid)?;
+    results.bulk(
+        &peer.name,
+        "blob read, by 1 MiB",
+        (bytes, began.elapsed(), cpu_pieces - cpu_read),
+    );
+    client.delete_blob(digest).await?;
+    Ok(())
+}
+
+/// What a process has used so far, in the ticks of the kernel.
+fn cpu_of(pid: u32) -> io::Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may hold anything.
+    let rest = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let mut fields = rest.split(' ').skip(11);
+    let mut next = || fields.next().and_then(|field| field.parse::<u64>().ok());
+    let ticks = next().unwrap_or(0) + next().unwrap_or(0);
+    Ok(Duration::from_millis(
+        ticks * 1000 / rustix::param::clock_ticks_per_second(),
+    ))
+}
