@@ -5,6 +5,7 @@
 mod digest;
 mod document;
 mod error;
+pub mod failure;
 pub mod filter;
 mod labels;
 pub mod media;
@@ -15,8 +16,9 @@ mod platform;
 pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, Hasher};
 pub use document::{ConfigPlatform, Descriptor, ImageConfig, Index, Manifest, RootFs};
 pub use error::{Classified, ErrorKind};
+pub use failure::{Failure, Report};
 pub use labels::{LABEL_BYTES_MAX, LabelError, Labels, merge_labels, validate_label};
 pub use media::{Compression, LayerType, MediaKind};
 pub use mount::{Mount, SnapshotKind, Usage};
-pub use name::{ImageName, IngestRef, LeaseId, NameError, Namespace, SnapshotKey};
+pub use name::{HostDir, ImageName, IngestRef, LeaseId, NameError, Namespace, SnapshotKey};
 pub use platform::{Platform, PlatformError, PlatformMatcher};

@@ -1,6 +1,10 @@
-//! Names that users and clients choose: namespaces, image names, snapshot keys, ingest refs, leases.
+//! Names that users and clients choose: namespaces, image names, snapshot keys, ingest refs, leases,
+//! directories of the host.
 
-use std::fmt;
+use std::{
+    fmt,
+    path::{Component, Path},
+};
 
 use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
@@ -207,9 +211,87 @@ impl fmt::Display for Namespace {
     }
 }
 
+/// What a key of a bundle's snapshot begins with.
+const BUNDLE: &str = "bundle:";
+/// What a key of a mounted image's snapshot begins with.
+const MOUNT: &str = "mount:";
+
+/// A directory of the host that something outside of the store is known by: absolute, without `.`
+/// and `..`. Its links were resolved by whoever names it, who alone can see them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostDir(String);
+
+impl HostDir {
+    /// Takes an absolute path of at most 1,017 bytes, so that the keys made of it are names, too.
+    pub fn parse(text: &str) -> Result<HostDir, NameError> {
+        checked("directory", text, NAME_BYTES_MAX - BUNDLE.len())?;
+        let path = Path::new(text);
+        let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        // Doubled slashes and one at the end are taken off by the iterator, and would give another key.
+        let rebuilt: std::path::PathBuf = path.components().collect();
+        if !path.is_absolute() || !path.components().all(plain) || rebuilt.as_os_str() != text {
+            return Err(NameError::Grammar {
+                what: "directory",
+                text: text.escape_default().to_string(),
+                reason: "it is not an absolute path without . and ..".to_owned(),
+            });
+        }
+        Ok(HostDir(text.to_owned()))
+    }
+
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+
+    /// The key of the writable snapshot of a bundle there.
+    pub fn bundle_key(&self) -> SnapshotKey {
+        SnapshotKey(format!("{BUNDLE}{}", self.0))
+    }
+
+    /// The key of the snapshot of an image that is mounted there.
+    pub fn mount_key(&self) -> SnapshotKey {
+        SnapshotKey(format!("{MOUNT}{}", self.0))
+    }
+
+    /// The directory that such a key was made of.
+    pub fn of_mount_key(key: &SnapshotKey) -> Option<HostDir> {
+        HostDir::parse(key.0.strip_prefix(MOUNT)?).ok()
+    }
+}
+
+impl fmt::Display for HostDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_have_one_spelling() {
+        for good in ["/", "/run/demo", "/a b/ä"] {
+            assert_eq!(HostDir::parse(good).expect(good).as_str(), good);
+        }
+        let long = format!("/{}", "a".repeat(1017));
+        for bad in [
+            "", "a", "./a", "/a/", "//a", "/a/../b", "/a/./b", "/a\0", &long,
+        ] {
+            assert!(HostDir::parse(bad).is_err(), "{bad:?}");
+        }
+        let longest = HostDir::parse(&long[..1017]).expect("long");
+        SnapshotKey::parse(longest.bundle_key().as_str()).expect("a key");
+        let key = longest.mount_key();
+        assert_eq!(HostDir::of_mount_key(&key), Some(longest.clone()));
+        assert_eq!(HostDir::of_mount_key(&longest.bundle_key()), None);
+    }
 
     #[test]
     fn namespaces_follow_containerds_grammar() {
