@@ -15,7 +15,6 @@ use cairnd::embedded::Embedded;
 use crate::{args::Global, error::Problem, out::Out};
 
 mod archive;
-mod before;
 mod bundle;
 mod calls;
 mod door;
@@ -26,6 +25,7 @@ mod labels;
 mod layers;
 mod leases;
 mod link;
+mod mounts;
 mod namespaces;
 mod objects;
 mod plain;
@@ -36,12 +36,11 @@ mod store;
 mod uploads;
 
 pub use archive::{ExportOptions, ImportOptions, NewImage, Source};
+pub use bundle::{BundleRequest, Net};
 pub use inspect::Details;
 pub use layers::{DiffOptions, kept};
 pub use progress::{Event, Phase, Progress};
 pub use uploads::{Stored, Upload};
-
-pub use cairn_node::{BundleRequest, Net};
 
 use door::Door;
 use link::Link;

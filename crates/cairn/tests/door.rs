@@ -96,6 +96,58 @@ error: cannot reach cairnd at /run/cairn/cairn.sock: permission denied (socket i
     assert_eq!(seen.stdout, "1\n");
 }
 
+/// Row 16: who may talk to the daemon may look, and mounts nothing for that.
+#[test]
+fn a_socket_that_is_open_makes_nobody_root() {
+    let scene = scene().served_at("run/cairn.sock");
+    scene.ok("cairn load -q -i web.tar");
+    for (dir, mode) in [
+        ("", 0o755),
+        ("work", 0o777),
+        ("run", 0o755),
+        ("run/cairn.sock", 0o666),
+    ] {
+        let open = fs::Permissions::from_mode(mode);
+        fs::set_permissions(scene.path(dir), open).expect("chmod");
+    }
+    fs::copy(env!("CARGO_BIN_EXE_cairn"), scene.path("work/nobody")).expect("copy");
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups ./nobody";
+    let dir = scene.path("work/demo");
+    let dir = dir.display();
+    let seen = usual(&scene, &format!("{nobody} images ls -q"));
+    assert_eq!(
+        (seen.stdout, seen.code),
+        (format!("{WEB}\n"), 0),
+        "{}",
+        seen.stderr
+    );
+    let seen = usual(&scene, &format!("{nobody} bundle create {WEB} demo -t; ls"));
+    let expected = format!(
+        "error: cannot create bundle demo: mounting needs root, you are nobody\n  next:      sudo \
+         cairn bundle create {WEB} demo -t\n"
+    );
+    assert_eq!(seen.stderr, expected);
+    assert!(!seen.stdout.contains("demo"), "{}", seen.stdout);
+    let seen = usual(&scene, &format!("{nobody} images mount {WEB} demo; ls"));
+    let expected = format!(
+        "error: cannot mount image {WEB}: mounting needs root, you are nobody\n  next:      sudo \
+         cairn images mount {WEB} demo\n"
+    );
+    assert_eq!(seen.stderr, expected);
+    assert!(!seen.stdout.contains("demo"), "{}", seen.stdout);
+    scene.ok(&format!("cairn bundle create -q {WEB} demo"));
+    let seen = usual(
+        &scene,
+        &format!("{nobody} bundle ls -q; {nobody} bundle rm demo"),
+    );
+    let expected = format!(
+        "error: cannot remove bundle {dir}: unmounting needs root, you are nobody\n  next:      sudo \
+         cairn bundle rm demo\n"
+    );
+    assert_eq!((seen.stderr, seen.stdout), (expected, format!("{dir}\n")));
+    scene.ok("cairn bundle rm demo");
+}
+
 /// A daemon that hangs is not nobody.
 #[test]
 fn a_daemon_that_hangs_stays_the_one_that_is_meant() {

@@ -69,6 +69,7 @@ pub fn public(node: &Node, uuid: &str) -> Routes {
         services::namespaces::v1::namespaces_server::NamespacesServer,
         services::snapshots::v1::snapshots_server::SnapshotsServer,
         services::version::v1::version_server::VersionServer,
+        v1::bundles_server::BundlesServer,
         v1::images_server::ImagesServer,
         v1::store_server::StoreServer,
     ]

@@ -1,5 +1,5 @@
-//! Where the rooms meet: opening a store, and importing, unpacking, listing, mounting, exporting
-//! and removing images in it.
+//! Where the rooms meet: opening a store, and importing, unpacking, listing, exporting and removing
+//! images in it, and preparing what others mount.
 //!
 //! Content, snapshots, records and layers know nothing of one another; what needs two of them is
 //! here. No socket and no terminal: callers translate.
@@ -20,7 +20,7 @@ pub mod images;
 pub mod import;
 pub mod inspect;
 pub mod leases;
-pub mod mount_image;
+pub mod mounts;
 pub mod namespaces;
 pub mod node;
 mod objects;
@@ -35,7 +35,7 @@ mod uuid;
 mod walk;
 
 pub use apply::LayerApplied;
-pub use bundle::{BundleInfo, BundleRequest, Bundled, Net};
+pub use bundle::{BundleBegun, BundleInfo, BundleOrder};
 pub use caller::{Caller, Resource};
 pub use df::UsageRow;
 pub use diff::DiffOptions;
@@ -46,7 +46,7 @@ pub use images::{ImageInfo, Removed, Tagged};
 pub use import::{ImportRequest, Imported, Source};
 pub use inspect::{Inspect, InspectNode, Role};
 pub use leases::LeaseInfo;
-pub use mount_image::MountRequest;
+pub use mounts::{MountInfo, MountOrder};
 pub use namespaces::NamespaceInfo;
 pub use node::{EngineKind, Node, NodeOptions};
 pub use objects::{BlobInfo, SnapshotInfo};

@@ -10,11 +10,10 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
     ffi::OsStr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use cairn_content::Content;
@@ -64,8 +63,6 @@ pub(crate) struct Inner {
     /// Whose collection it is.
     pub(crate) turns: crate::gc::Turns,
     pub(crate) listeners: crate::events::Listeners,
-    /// Where bundles are being made or removed.
-    pub(crate) places: Mutex<BTreeSet<String>>,
     _lock: RootLock,
 }
 
@@ -131,18 +128,22 @@ impl Node {
                 pins: Arc::default(),
                 turns: crate::gc::Turns::default(),
                 listeners: crate::events::Listeners::default(),
-                places: Mutex::default(),
                 _lock: lock,
             }),
         };
         node.sweep_uploads()?;
-        node.finish_bundles()?;
         Ok(node)
     }
 
     /// The root directory.
     pub fn root(&self) -> &Path {
         &self.inner.root
+    }
+
+    /// The same without links, as the kernel and everybody on this host name it.
+    pub fn real_root(&self) -> PathBuf {
+        let root = self.root();
+        root.canonicalize().unwrap_or_else(|_| root.to_owned())
     }
 
     /// The blobs.

@@ -8,7 +8,6 @@ pub use cairn_content::BlobInfo;
 use cairn_meta::{Tx, View, schema};
 pub use cairn_snapshot::SnapshotInfo;
 use cairn_snapshot::Snapshots;
-use cairn_sys::mount;
 use cairn_types::{Classified, Digest, ErrorKind, Namespace, SnapshotKey};
 
 use crate::{
@@ -19,9 +18,6 @@ use crate::{
 };
 
 const REMOVE_SNAPSHOT: &str = "remove snapshot";
-
-/// How the key of a mount's snapshot begins; its mount point follows.
-const MOUNT: &str = "mount:";
 
 /// Children that a refusal lists by name.
 const CHILDREN_SHOWN: usize = 5;
@@ -68,7 +64,8 @@ impl Node {
     }
 
     /// Removes a snapshot. One that others stand on is refused, unless `recursive`: then those go
-    /// first, or, when one of them is in use, nothing goes. Returns what went, in order.
+    /// first, or, when one of them is in use, nothing goes. Returns what went, in order. Whether a snapshot
+    /// is mounted is for those to see who mount.
     pub fn remove_snapshot(
         &self,
         ns: &Namespace,
@@ -132,15 +129,6 @@ impl Node {
                 let reason = format!("bundle {dir} stands on it");
                 return refuse(reason, format!("cairn bundle rm {}", word(&dir)));
             }
-        }
-        if let Some(target) = key.as_str().strip_prefix(MOUNT)
-            && mount::is_mount_point(std::path::Path::new(target)).unwrap_or(false)
-        {
-            let reason = format!("it is mounted at {target}");
-            return refuse(
-                reason,
-                format!("cairn images unmount --rm {}", word(target)),
-            );
         }
         Ok(())
     }

@@ -5,7 +5,6 @@ mod common;
 
 use std::{fs, thread};
 
-use cairn_node::MountRequest;
 use cairn_types::ImageName;
 use common::*;
 
@@ -58,19 +57,10 @@ fn imports_of_the_same_layers_side_by_side() {
     let trees = fs::read_dir(store.node.root().join("snapshots")).expect("directory");
     assert_eq!(trees.count(), 6, "and the trash");
     for number in 0..3 {
-        let target = store.dir.path().join("mnt");
-        let request = MountRequest {
-            ns: store.ns.clone(),
-            name: name(number),
-            target: target.clone(),
-            rw: false,
-            platform: None,
-        };
-        store.node.mount_image(&request).expect("mount");
+        let target = store.mount(&name(number));
         let whole =
             [format!("own-{number}"), "etc/motd".to_owned()].map(|f| target.join(f).exists());
-        let unmounted = store.node.unmount_image(&store.ns, &target, false);
-        unmounted.expect("unmount");
+        store.unmount(&target);
         assert_eq!(whole, [true, true]);
         store
             .node

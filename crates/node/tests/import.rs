@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use cairn_node::{Event, ImageInfo, ImportRequest, MountRequest, Progress, Source};
+use cairn_node::{Event, ImageInfo, ImportRequest, Progress, Source};
 use cairn_types::{Digest, ErrorKind, ImageName};
 use common::*;
 use serde_json::json;
@@ -17,21 +17,10 @@ fn check_image(store: &Store, name: &str) -> ImageInfo {
     assert!(image.complete, "missing {:?}", image.missing);
     assert_eq!(image.platforms, [host()]);
     assert!(image.unpacked_size.expect("unpacked") > 0);
-    let target = store.dir.path().join("mnt");
-    let request = MountRequest {
-        ns: store.ns.clone(),
-        name,
-        target: target.clone(),
-        rw: false,
-        platform: None,
-    };
-    store.node.mount_image(&request).expect("mount");
+    let target = store.mount(&name);
     let motd = fs::read_to_string(target.join("etc/motd")).expect("etc/motd");
     let whited_out = target.join("bin/hello").exists();
-    store
-        .node
-        .unmount_image(&store.ns, &target, false)
-        .expect("unmount");
+    store.unmount(&target);
     assert_eq!((motd.as_str(), whited_out), ("welcome\n", false));
     image
 }

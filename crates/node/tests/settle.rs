@@ -9,7 +9,6 @@ use std::{
 };
 
 use cairn_meta::{SnapshotRecord, Timestamp, View, schema};
-use cairn_node::MountRequest;
 use cairn_types::ImageName;
 use common::*;
 
@@ -58,20 +57,11 @@ fn durable(store: &Store) -> Vec<bool> {
 /// The image's one file, looked at through a mount.
 fn assert_mounts(store: &Store) {
     let target = mounted(store);
-    let unmounted = store.node.unmount_image(&store.ns, &target, false);
-    unmounted.expect("unmount");
+    store.unmount(&target);
 }
 
 fn mounted(store: &Store) -> PathBuf {
-    let target = store.dir.path().join("mnt");
-    let request = MountRequest {
-        ns: store.ns.clone(),
-        name: ImageName::parse("docker.io/shop/web:1").expect("name"),
-        target: target.clone(),
-        rw: false,
-        platform: None,
-    };
-    store.node.mount_image(&request).expect("mount");
+    let target = store.mount(&ImageName::parse("docker.io/shop/web:1").expect("name"));
     let motd = fs::read_to_string(target.join("etc/motd"));
     let hidden = Path::new(&target).join("bin/hello").exists();
     assert_eq!((motd.expect("motd").as_str(), hidden), ("welcome\n", false));

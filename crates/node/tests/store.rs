@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use cairn_node::{ExportRequest, MountRequest, Silent, Tagged};
+use cairn_node::{ExportRequest, Silent, Tagged};
 use cairn_types::{ErrorKind, ImageName, Namespace};
 use common::*;
 
@@ -201,24 +201,9 @@ fn invented_directories_are_those_of_the_layer_below() {
     layout.finish();
     let store = Store::new();
     store.import(layout.path()).expect("import");
-    let target = dir.path().join("mnt");
-    let request = MountRequest {
-        ns: store.ns.clone(),
-        name: name("docker.io/library/a:1"),
-        target: target.clone(),
-        rw: true,
-        platform: None,
-    };
-    store.node.mount_image(&request).expect("mount");
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    let line = table.lines().find(|line| line.contains(text(&target)));
-    assert!(line.expect("mounted").contains("nosuid,nodev"), "{line:?}");
+    let target = store.mount(&name("docker.io/library/a:1"));
     let secret = fs::metadata(target.join("secret")).expect("secret");
-    fs::write(target.join("new"), "kept").expect("write");
-    store
-        .node
-        .unmount_image(&store.ns, &target, false)
-        .expect("unmount");
+    store.unmount(&target);
     let owner = (
         std::os::unix::fs::MetadataExt::uid(&secret),
         std::os::unix::fs::MetadataExt::gid(&secret),
@@ -227,47 +212,6 @@ fn invented_directories_are_those_of_the_layer_below() {
         (owner, secret.permissions().mode() & 0o7777),
         ((1000, 1001), 0o700)
     );
-    // What was changed is there at the next mount, and gone when it is dropped.
-    store.node.gc(false).expect("collect");
-    store.node.mount_image(&request).expect("mount again");
-    // Nothing happens to it while it is mounted elsewhere, too, or to what is not it.
-    let (away, other) = (dir.path().join("away"), dir.path().join("other"));
-    for path in [&away, &other] {
-        fs::create_dir(path).expect("directory");
-    }
-    let refused = |failure: cairn_node::Failure, reason: &str| {
-        assert_eq!(failure.kind, ErrorKind::FailedPrecondition, "{failure}");
-        assert!(failure.to_string().contains(reason), "{failure}");
-    };
-    let unmount = || store.node.unmount_image(&store.ns, &target, true);
-    common::run("mount", &["--bind", text(&target), text(&away)]);
-    refused(unmount().expect_err("bound"), "its files are mounted at");
-    common::run("umount", &[text(&target)]);
-    refused(unmount().expect_err("bound"), "its files are mounted at");
-    let failure = store.node.mount_image(&request).expect_err("twice");
-    refused(failure, "its files are mounted at");
-    common::run("umount", &[text(&away)]);
-    common::run("mount", &["--bind", text(&other), text(&target)]);
-    refused(
-        unmount().expect_err("not ours"),
-        "something else is mounted",
-    );
-    common::run("umount", &[text(&target)]);
-    store.node.mount_image(&request).expect("mount again");
-    assert_eq!(
-        fs::read_to_string(target.join("new")).expect("kept"),
-        "kept"
-    );
-    store
-        .node
-        .unmount_image(&store.ns, &target, true)
-        .expect("drop");
-    store.node.mount_image(&request).expect("mount afresh");
-    assert!(!target.join("new").exists());
-    store
-        .node
-        .unmount_image(&store.ns, &target, true)
-        .expect("drop");
 }
 
 #[test]
@@ -290,20 +234,9 @@ fn layers_may_repeat_and_may_be_none() {
                 .len(),
             count
         );
-        let target = store.dir.path().join("mnt");
-        let request = MountRequest {
-            ns: store.ns.clone(),
-            name: name("docker.io/library/a:1"),
-            target: target.clone(),
-            rw: false,
-            platform: None,
-        };
-        store.node.mount_image(&request).expect("mount");
+        let target = store.mount(&name("docker.io/library/a:1"));
         let files = fs::read_dir(&target).expect("files").count();
-        store
-            .node
-            .unmount_image(&store.ns, &target, false)
-            .expect("unmount");
+        store.unmount(&target);
         assert_eq!(files, count.min(1));
     }
 }

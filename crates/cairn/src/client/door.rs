@@ -157,6 +157,16 @@ pub(super) fn engine() -> Result<Engine> {
     })
 }
 
+/// Adds who runs this to a problem that is one for want of rights, and the same command with more of
+/// them.
+pub(super) fn with_rights(mut problem: Problem, socket: Option<&Path>) -> Problem {
+    if problem.kind == ErrorKind::PermissionDenied && problem.reason.ends_with("needs root") {
+        problem.reason.push_str(&format!(", you are {}", user()));
+        problem.next = vec![again(socket)];
+    }
+    problem
+}
+
 /// The name of whoever runs this, or the number of an unknown one.
 fn user() -> String {
     let uid = nix::unistd::geteuid();

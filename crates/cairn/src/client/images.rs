@@ -1,12 +1,9 @@
 //! Names: listing, resolving, tags, removal.
 
-use std::path::{Path, PathBuf};
-
-use cairn_node::MountRequest;
 use cairn_proto::cairn::v1::{self, images_client::ImagesClient};
-use cairn_types::{ImageName, Platform};
+use cairn_types::ImageName;
 
-use super::{Client, Progress, Result, before::Heard, link::client, plain};
+use super::{Client, Result, link::client, plain};
 use crate::model;
 
 impl Client {
@@ -61,33 +58,6 @@ impl Client {
             sync: false,
         }));
         Ok(self.link.wait(answer)?.into_inner().bundles)
-    }
-
-    /// The files at a directory.
-    pub fn mount_image(
-        &self,
-        name: &ImageName,
-        target: &Path,
-        rw: bool,
-        platform: Option<Platform>,
-        progress: &dyn Progress,
-    ) -> Result<PathBuf> {
-        let (ns, name) = (self.ns.clone(), name.clone());
-        let request = MountRequest {
-            ns,
-            name,
-            target: target.to_owned(),
-            rw,
-            platform,
-        };
-        Ok(self
-            .node()?
-            .mount_image_showing(&request, &Heard(progress))?)
-    }
-
-    /// Undoes [`Client::mount_image`].
-    pub fn unmount_image(&self, target: &Path, remove: bool) -> Result<()> {
-        Ok(self.node()?.unmount_image(&self.ns, target, remove)?)
     }
 }
 

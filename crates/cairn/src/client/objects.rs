@@ -192,6 +192,7 @@ impl Client {
 
     /// One snapshot less, with what stands on it when `recursive`. Returns all that went.
     pub fn remove_snapshot(&self, key: &SnapshotKey, recursive: bool) -> Result<Vec<String>> {
+        self.check_mounts(key, recursive)?;
         let mut store = client!(self.link, StoreClient<_>);
         let answer = store.remove_snapshot(self.link.request(RemoveSnapshotRequest {
             key: key.to_string(),

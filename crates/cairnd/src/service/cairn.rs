@@ -2,6 +2,7 @@
 //!
 //! Their errors carry all that is known of a failure; see [`crate::details`].
 
+mod bundles;
 mod export;
 mod images;
 mod import;

@@ -7,16 +7,16 @@
     reason = "each test file uses a part"
 )]
 
-pub mod bundle;
-
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use cairn_node::{EngineKind, Failure, ImportRequest, Imported, Node, NodeOptions, Silent, Source};
-use cairn_types::{Digest, Namespace};
+use cairn_node::{
+    EngineKind, Failure, ImportRequest, Imported, MountOrder, Node, NodeOptions, Silent, Source,
+};
+use cairn_types::{Digest, HostDir, ImageName, Namespace};
 use serde_json::{Value, json};
 
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -75,6 +75,31 @@ impl Store {
         self.node.import(request, &Silent)
     }
 
+    /// The files of the host's variant at `mnt` beside the store, read-only: what is there is what the
+    /// store hands out, mounted as a client would.
+    #[track_caller]
+    pub fn mount(&self, name: &ImageName) -> PathBuf {
+        let target = self.dir.path().join("mnt");
+        fs::create_dir_all(&target).expect("mount point");
+        let order = MountOrder {
+            ns: self.ns.clone(),
+            name: name.clone(),
+            target: host_dir(&target),
+            rw: false,
+            platform: None,
+        };
+        let prepared = self.node.prepare_mount(&order, &Silent).expect("prepare");
+        cairn_sys::mount::perform(&prepared.mounts, &target).expect("mount");
+        target
+    }
+
+    #[track_caller]
+    pub fn unmount(&self, target: &Path) {
+        cairn_sys::mount::unmount(target).expect("unmount");
+        let released = self.node.release_mount(&self.ns, &host_dir(target), false);
+        released.expect("release");
+    }
+
     /// Nothing at all is in the store.
     #[track_caller]
     pub fn assert_empty(&self) {
@@ -116,6 +141,10 @@ impl Store {
             "trash is left"
         );
     }
+}
+
+pub fn host_dir(path: &Path) -> HostDir {
+    HostDir::parse(text(path)).expect("a directory")
 }
 
 pub fn open(root: &Path) -> Result<Node, Failure> {

@@ -79,7 +79,7 @@ const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 /// The profile for containers of the processor `arch` (as Go names it).
-pub(super) fn profile(arch: &str) -> Result<LinuxSeccomp, OciSpecError> {
+pub(crate) fn profile(arch: &str) -> Result<LinuxSeccomp, OciSpecError> {
     let (architectures, own) = match arch {
         "amd64" => (
             vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32],

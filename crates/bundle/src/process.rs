@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{BundleRequest, cwd, users::Identity};
+use crate::{BundleRequest, cwd, users::Identity};
 
 /// What docker sets when the image says nothing.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -14,15 +14,15 @@ const STRING_BYTES_MAX: usize = (128 << 10) - 1;
 
 /// The image's part of it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ImageProcess<'a> {
-    pub(super) entrypoint: &'a [String],
-    pub(super) cmd: &'a [String],
-    pub(super) env: &'a [String],
+pub(crate) struct ImageProcess<'a> {
+    pub(crate) entrypoint: &'a [String],
+    pub(crate) cmd: &'a [String],
+    pub(crate) env: &'a [String],
 }
 
 /// Why there is nothing to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ProcessError {
+pub(crate) enum ProcessError {
     /// Neither the image nor the request names a program.
     NothingToRun,
     /// Not acceptable to `execve`.
@@ -30,7 +30,7 @@ pub(super) enum ProcessError {
 }
 
 /// Program and arguments: as `docker run` puts them together.
-pub(super) fn arguments(
+pub(crate) fn arguments(
     image: &ImageProcess<'_>,
     request: &BundleRequest,
 ) -> Result<Vec<String>, ProcessError> {
@@ -59,7 +59,7 @@ pub(super) fn arguments(
 
 /// The environment: docker's defaults, then the image's, then the request's; a later one of the same
 /// name replaces the value and keeps the place.
-pub(super) fn environment(
+pub(crate) fn environment(
     image: &ImageProcess<'_>,
     request: &BundleRequest,
     hostname: &str,
@@ -127,7 +127,7 @@ fn fit(what: &str, strings: &[String]) -> Result<(), ProcessError> {
 }
 
 /// Runc's grammar of container ids, which is crun's, too; and never a path.
-pub(super) fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+-.".contains(&b);
     !text.is_empty()
         && text.len() <= 128
@@ -137,7 +137,7 @@ pub(super) fn is_id(text: &str) -> bool {
 }
 
 /// An id made of a directory's name, what is no part of an id replaced.
-pub(super) fn id_of(dir: &Path) -> String {
+pub(crate) fn id_of(dir: &Path) -> String {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let fitting = |c: char| {
         if is_id(c.encode_utf8(&mut [0; 4])) || c == '.' {
@@ -156,7 +156,7 @@ pub(super) fn id_of(dir: &Path) -> String {
 
 /// A host name (`hostname(7)`: letters, digits, hyphens and dots, 64 bytes on Linux) out of an id.
 /// Never empty: that would leave the container with the host's.
-pub(super) fn hostname_of(id: &str) -> String {
+pub(crate) fn hostname_of(id: &str) -> String {
     let fitting = |c: char| {
         if c.is_ascii_alphanumeric() || c == '.' {
             c
@@ -172,14 +172,14 @@ pub(super) fn hostname_of(id: &str) -> String {
 }
 
 /// Whether a name that was asked for can be a host's.
-pub(super) fn is_hostname(text: &str) -> bool {
+pub(crate) fn is_hostname(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// Where a path of the image's configuration may not be: covering these with a volume would undo what
 /// the runtime mounts there.
-pub(super) fn is_kernels(path: &str) -> bool {
+pub(crate) fn is_kernels(path: &str) -> bool {
     let path = cwd::clean(path);
     path == "/"
         || ["/proc", "/sys", "/dev"].iter().any(|own| {

@@ -16,16 +16,16 @@ use oci_spec::{
 };
 use serde::Deserialize;
 
-use super::{BundleRequest, Net, seccomp, users::Identity};
+use crate::{BundleRequest, Net, seccomp, users::Identity};
 
 /// The version whose fields are used; both runc 1.1 and crun 1.8 know it.
 const VERSION: &str = "1.0.2";
 
 /// The parts of an image's configuration that become a runtime's. Absent and `null` are the same.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct ImageDocument {
+pub(crate) struct ImageDocument {
     #[serde(default)]
-    pub(super) config: Option<Config>,
+    pub(crate) config: Option<Config>,
     author: Option<String>,
     created: Option<String>,
     architecture: Option<String>,
@@ -38,23 +38,23 @@ pub(super) struct ImageDocument {
 }
 
 /// Everything that goes into the document.
-pub(super) struct Parts<'a> {
-    pub(super) request: &'a BundleRequest,
-    pub(super) image: &'a ImageDocument,
-    pub(super) platform: &'a Platform,
-    pub(super) args: Vec<String>,
-    pub(super) env: Vec<String>,
-    pub(super) cwd: String,
-    pub(super) identity: Identity,
-    pub(super) hostname: String,
+pub(crate) struct Parts<'a> {
+    pub(crate) request: &'a BundleRequest,
+    pub(crate) image: &'a ImageDocument,
+    pub(crate) platform: &'a Platform,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) identity: Identity,
+    pub(crate) hostname: String,
     /// Destination in the container and directory of each volume.
-    pub(super) volumes: Vec<(String, PathBuf)>,
+    pub(crate) volumes: Vec<(String, PathBuf)>,
     /// This host has the unified cgroup hierarchy alone.
-    pub(super) cgroup2: bool,
+    pub(crate) cgroup2: bool,
 }
 
 /// The document.
-pub(super) fn spec(parts: Parts<'_>) -> Result<Spec, OciSpecError> {
+pub(crate) fn spec(parts: Parts<'_>) -> Result<Spec, OciSpecError> {
     let annotations = annotations(parts.image);
     let root = RootBuilder::default()
         .path("rootfs")
@@ -283,7 +283,7 @@ fn annotations(image: &ImageDocument) -> HashMap<String, String> {
 }
 
 /// The labels of an image that are not passed on, in order.
-pub(super) fn withheld(image: &ImageDocument) -> Vec<String> {
+pub(crate) fn withheld(image: &ImageDocument) -> Vec<String> {
     let labels = image
         .config
         .as_ref()
@@ -310,7 +310,7 @@ fn is_reserved(key: &str) -> bool {
 }
 
 /// The library keeps these in a map, whose order is nobody's.
-pub(super) fn sorted(mut list: Vec<String>) -> Vec<String> {
+pub(crate) fn sorted(mut list: Vec<String>) -> Vec<String> {
     list.sort_unstable();
     list
 }

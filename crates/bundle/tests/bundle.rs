@@ -11,10 +11,10 @@ use std::{
     path::Path,
 };
 
-use cairn_node::{BundleRequest, Net, Silent};
+use cairn_bundle::{BundleRequest, Net};
 use cairn_types::ImageName;
 use common::bundle::*;
-use common::{Store, run, text};
+use common::{Store, make, remove, run, text};
 use serde_json::{Value, json};
 
 #[test]
@@ -48,7 +48,7 @@ fn both_runtimes_run_what_the_image_says() {
         // A volume's data is in the bundle, not in the root.
         assert!(bundle.join("volumes/0/own").exists());
         assert!(!bundle.join("rootfs/data/own").exists());
-        store.node.bundle_remove(&bundle).expect("remove");
+        remove(&store, &bundle).expect("remove");
         assert_no_bundle(&store);
     }
 }
@@ -80,7 +80,7 @@ fn what_is_asked_for_goes_before_the_image() {
             printed, "12\n50\n/data\nelsewhere\nasked\nro\n",
             "{runtime}"
         );
-        store.node.bundle_remove(&bundle).expect("remove");
+        remove(&store, &bundle).expect("remove");
     }
     let bundle = create(&store, |request| request.tty = true).expect("create");
     let document = config(&bundle);
@@ -111,7 +111,7 @@ fn the_hosts_network_is_the_hosts() {
     for runtime in ["runc", "crun"] {
         let bundle = create(&store, |request| request.net = Net::Host).expect("create");
         assert_eq!(contained(runtime, &bundle), expected, "{runtime}");
-        store.node.bundle_remove(&bundle).expect("remove");
+        remove(&store, &bundle).expect("remove");
     }
 }
 
@@ -129,17 +129,20 @@ fn a_bundle_is_for_its_owner_alone() {
     );
     let listed = store.node.bundles(&store.ns).expect("bundles");
     assert_eq!(listed.len(), 1);
-    assert!(listed[0].mounted);
-    assert_eq!((&listed[0].dir, listed[0].image.as_str()), (&bundle, NAME));
+    assert!(cairn_bundle::is_mounted(&bundle).expect("mounts"));
+    assert_eq!(
+        (Path::new(&listed[0].dir), listed[0].image.as_str()),
+        (&*bundle, NAME)
+    );
     // The same request gives the same bytes.
     let bytes = fs::read(bundle.join("config.json")).expect("config.json");
-    store.node.bundle_remove(&bundle).expect("remove");
+    remove(&store, &bundle).expect("remove");
     let again = create(&store, |_| ()).expect("create");
     assert_eq!(
         fs::read(again.join("config.json")).expect("config.json"),
         bytes
     );
-    store.node.bundle_remove(&again).expect("remove");
+    remove(&store, &again).expect("remove");
     assert_no_bundle(&store);
 }
 
@@ -211,10 +214,7 @@ fn labels_that_a_runtime_would_obey_are_not_taken_over() {
         "dev.gvisor.flag.network": "host", "io.kubernetes.cri.container-type": "sandbox",
     });
     let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"], "Labels": labels}));
-    let made = store
-        .node
-        .bundle_create(&request(&store, &store.dir.path().join("b")), &Silent)
-        .expect("create");
+    let made = make(&store, &request(&store, &store.dir.path().join("b"))).expect("create");
     assert_eq!(
         made.withheld_labels,
         [
@@ -270,7 +270,7 @@ fn a_volume_is_never_mounted_over_the_kernels_files() {
             "/a/.\n/b/.\n/c/.\n/d/.\ncharacter special file\n1\n",
             "{runtime}"
         );
-        store.node.bundle_remove(&bundle).expect("remove");
+        remove(&store, &bundle).expect("remove");
     }
     assert_no_bundle(&store);
 }
@@ -295,7 +295,7 @@ fn a_container_cannot_lead_its_volume_over_the_kernels_files() {
             let printed = contained(runtime, &bundle);
             assert_eq!(printed, "character special file\n", "{runtime} {start}");
         }
-        store.node.bundle_remove(&bundle).expect("remove");
+        remove(&store, &bundle).expect("remove");
     }
     assert_no_bundle(&store);
 }
@@ -340,7 +340,7 @@ fn what_is_small_in_the_image_is_small_in_a_volume() {
         (stat("disk").mode() & 0o170_000, stat("disk").rdev()),
         (0o060_000, 0x800)
     );
-    store.node.bundle_remove(&bundle).expect("remove");
+    remove(&store, &bundle).expect("remove");
     assert_no_bundle(&store);
 }
 

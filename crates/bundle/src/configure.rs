@@ -3,42 +3,46 @@
 use std::{ffi::OsStr, path::PathBuf};
 
 use cairn_sys::{Dir, mount};
-use cairn_types::{Classified, ErrorKind};
+use cairn_types::{Classified, ErrorKind, Failure, Platform};
 use rustix::fs::FileType;
 
-use super::{
+use crate::{
     BundleRequest,
-    create::{ATTEMPTED, Chosen, failure},
+    create::{ATTEMPTED, failure},
     cwd,
     place::Place,
     process::{self, ImageProcess, ProcessError},
-    spec::{self, Parts},
+    spec::{self, ImageDocument, Parts},
     users, volumes,
 };
-use crate::{Failure, Node};
 
 /// Whoever writes more volumes than this into an image wants to exhaust somebody.
 const VOLUMES_MAX: usize = 1024;
 
-impl Node {
+/// What of the image the bundle is made from.
+pub(crate) struct Chosen {
+    pub(crate) platform: Platform,
+    pub(crate) document: ImageDocument,
+}
+
+impl Chosen {
     /// The bytes of `config.json` for the image whose files are at `root`; makes its volumes.
-    pub(super) fn configuration(
+    pub(crate) fn configuration(
         &self,
         request: &BundleRequest,
         place: &Place,
-        chosen: &Chosen,
         bundle: &Dir,
         root: &Dir,
         id: &str,
     ) -> Result<Vec<u8>, Failure> {
         let refuse = |kind, reason: String| {
-            Failure::new(kind, ATTEMPTED, reason).object("bundle", place.dir().display())
+            Failure::new(kind, ATTEMPTED, reason).object("bundle", place.dir())
         };
         let failed = |err: &dyn Classified| failure(place, request, err);
         mount_points_are_real(root).map_err(|reason| {
             refuse(ErrorKind::FailedPrecondition, reason).at(format!("image {}", request.image))
         })?;
-        let config = chosen.document.config.clone().unwrap_or_default();
+        let config = self.document.config.clone().unwrap_or_default();
         let user = request
             .user
             .as_deref()
@@ -55,7 +59,7 @@ impl Node {
         let unfit = |err| match err {
             ProcessError::NothingToRun => {
                 let reason = "the image names no program to run".to_owned();
-                let (image, dir) = (&request.image, place.dir().display());
+                let (image, dir) = (&request.image, place.dir());
                 refuse(ErrorKind::FailedPrecondition, reason)
                     .next(format!("cairn bundle create {image} {dir} -- /bin/sh"))
             }
@@ -86,8 +90,8 @@ impl Node {
         })?;
         let document = spec::spec(Parts {
             request,
-            image: &chosen.document,
-            platform: &chosen.platform,
+            image: &self.document,
+            platform: &self.platform,
             args: process::arguments(&image, request).map_err(unfit)?,
             env: process::environment(&image, request, &hostname, &identity).map_err(unfit)?,
             cwd,
@@ -157,7 +161,7 @@ fn make_volumes(
     for (number, path) in paths.into_iter().enumerate() {
         let number = number.to_string();
         volumes::make(root, &path, &dir, OsStr::new(&number)).map_err(Volumes::Failed)?;
-        made.push((path, place.dir().join(name).join(number)));
+        made.push((path, place.dir().as_path().join(name).join(number)));
     }
     Ok(made)
 }

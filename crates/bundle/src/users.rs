@@ -14,19 +14,19 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// The process's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// Supplementary groups. The primary one is among them: a process may otherwise drop it from
     /// its set and pass where the group is refused (CVE-2022-2989 and its kin).
-    pub(super) groups: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
     /// The user's directory by the image's file.
-    pub(super) home: Option<String>,
+    pub(crate) home: Option<String>,
 }
 
 /// Why there is no identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum UserError {
+pub(crate) enum UserError {
     /// Neither a name nor a number.
     #[error("user {0:?} is neither NAME[:GROUP] nor UID[:GID]")]
     Malformed(String),
@@ -52,7 +52,7 @@ impl Classified for UserError {
 }
 
 /// Looks up `text` (`""` is root) in the image whose root is `root`.
-pub(super) fn look_up(root: &Dir, text: &str) -> Result<Identity, UserError> {
+pub(crate) fn look_up(root: &Dir, text: &str) -> Result<Identity, UserError> {
     let malformed = || UserError::Malformed(text.chars().take(64).collect());
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),

@@ -11,10 +11,9 @@ use std::{
     process::Command,
 };
 
-use cairn_node::{Failure, Silent};
-use cairn_types::{ErrorKind, ImageName};
+use cairn_types::{ErrorKind, Failure, ImageName};
 use common::bundle::*;
-use common::{Layout, OCI_CONFIG, OCI_MANIFEST, Store, host, run, text};
+use common::{Layout, OCI_CONFIG, OCI_MANIFEST, Store, host, make, remove, run, text};
 use serde_json::json;
 
 #[test]
@@ -31,7 +30,7 @@ fn a_place_that_is_taken_is_left_alone() {
     let bundle = create(&store, |_| ()).expect("create");
     let failure = create(&store, |_| ()).expect_err("mounted");
     assert!(failure.to_string().contains("not empty"), "{failure}");
-    store.node.bundle_remove(&bundle).expect("remove");
+    remove(&store, &bundle).expect("remove");
     for wrong in ["link", "file"] {
         match wrong {
             "link" => symlink("/etc", &dir).expect("link"),
@@ -50,23 +49,17 @@ fn after_a_restart_of_the_machine_it_is_mounted_again() {
     let bundle = create(&store, |_| ()).expect("create");
     fs::write(bundle.join("rootfs/data/changed"), "changed\n").expect("write");
     run("umount", &[text(&bundle.join("rootfs"))]);
-    assert!(!store.node.bundles(&store.ns).expect("bundles")[0].mounted);
+    assert!(!cairn_bundle::is_mounted(&bundle).expect("mounts"));
     let failure = create(&store, |request| request.tty = true).expect_err("customised");
     assert!(
         failure.to_string().contains("configuration of its own"),
         "{failure}"
     );
-    let made = store
-        .node
-        .bundle_create(&request(&store, &bundle), &Silent)
-        .expect("remount");
+    let made = make(&store, &request(&store, &bundle)).expect("remount");
     assert!(made.remounted);
     assert_eq!(contained("runc", &bundle), "changed\n");
     run("umount", &[text(&bundle.join("rootfs"))]);
-    store
-        .node
-        .bundle_remove(&bundle)
-        .expect("remove an unmounted one");
+    remove(&store, &bundle).expect("remove an unmounted one");
     assert_no_bundle(&store);
 }
 
@@ -86,7 +79,7 @@ fn the_image_may_go_before_the_bundle() {
         .expect("force");
     store.node.gc(false).expect("gc");
     assert_eq!(contained("runc", &bundle), "seed\n");
-    store.node.bundle_remove(&bundle).expect("remove");
+    remove(&store, &bundle).expect("remove");
     store.node.gc(false).expect("gc");
     store.assert_empty();
 }
@@ -123,19 +116,19 @@ fn one_that_runs_is_not_removed() {
         let reason = format!("process {pid} runs in it");
         assert!(failure.to_string().contains(&reason), "{failure}");
     };
-    refused(store.node.bundle_remove(&bundle).expect_err("in use"));
+    refused(remove(&store, &bundle).expect_err("in use"));
     assert!(bundle.join("rootfs/bin/busybox").exists(), "still mounted");
     // Nor when it is not mounted here any more, as the container's copy still is.
     run("umount", &[text(&bundle.join("rootfs"))]);
-    refused(store.node.bundle_remove(&bundle).expect_err("in use"));
+    refused(remove(&store, &bundle).expect_err("in use"));
     refused(create(&store, |_| ()).expect_err("would be mounted twice"));
     let away = store.dir.path().join("away-state");
     fs::rename(&bundle, &away).expect("rename");
-    refused(store.node.bundle_remove(&bundle).expect_err("in use"));
+    refused(remove(&store, &bundle).expect_err("in use"));
     refused(create(&store, |_| ()).expect_err("would take its files away"));
     fs::rename(&away, &bundle).expect("rename");
     run("runc", &["--root", text(&state), "delete", "--force", &id]);
-    store.node.bundle_remove(&bundle).expect("remove");
+    remove(&store, &bundle).expect("remove");
     assert_no_bundle(&store);
 }
 
@@ -151,7 +144,7 @@ fn one_that_is_mounted_elsewhere_is_not_removed() {
         let reason = format!("its root is mounted at {}", at.display());
         assert!(failure.to_string().contains(&reason), "{failure}");
     };
-    refused(store.node.bundle_remove(&bundle).expect_err("moved"), &root);
+    refused(remove(&store, &bundle).expect_err("moved"), &root);
     refused(create(&store, |_| ()).expect_err("moved"), &root);
     fs::write(root.join("data/written"), "x").expect("its layer is there");
     fs::rename(&away, &bundle).expect("rename");
@@ -160,14 +153,11 @@ fn one_that_is_mounted_elsewhere_is_not_removed() {
         "mount",
         &["--bind", text(&bundle.join("rootfs")), text(&second)],
     );
-    refused(
-        store.node.bundle_remove(&bundle).expect_err("bound"),
-        &second,
-    );
+    refused(remove(&store, &bundle).expect_err("bound"), &second);
     fs::write(second.join("data/written"), "x").expect("its layer is there");
     run("umount", &[text(&second)]);
     fs::remove_dir(&second).expect("remove");
-    store.node.bundle_remove(&bundle).expect("remove");
+    remove(&store, &bundle).expect("remove");
     assert_no_bundle(&store);
 }
 
@@ -198,7 +188,7 @@ fn where_anybody_makes_names_nobody_gets_in_between() {
         create(&store, |request| request.dir.clone_from(&mine)).expect(squat);
         assert!(other.join("rootfs/bin").exists(), "{squat}: unmounted");
         assert_eq!(fs::metadata(&mine).expect("bundle").uid(), 0);
-        store.node.bundle_remove(&mine).expect("remove");
+        remove(&store, &mine).expect("remove");
     }
     // One that was made there before the machine was started again, which emptied the directory.
     create(&store, |request| request.dir.clone_from(&mine)).expect("create");
@@ -207,12 +197,9 @@ fn where_anybody_makes_names_nobody_gets_in_between() {
     fs::write(mine.join("config.json"), "{}").expect("their own");
     let failure = create(&store, |request| request.dir.clone_from(&mine)).expect_err("theirs");
     assert_eq!(failure.kind, ErrorKind::AlreadyExists, "{failure}");
-    store
-        .node
-        .bundle_remove(&mine)
-        .expect("remove what is ours of it");
+    remove(&store, &mine).expect("remove what is ours of it");
     fs::remove_dir_all(&public).expect("remove");
-    store.node.bundle_remove(&other).expect("remove");
+    remove(&store, &other).expect("remove");
     assert_no_bundle(&store);
 }
 
@@ -245,7 +232,7 @@ fn an_image_without_layers_is_removed() {
     while fs::read_link(&theirs).expect("namespace") == ours {
         std::thread::yield_now();
     }
-    let removed = store.node.bundle_remove(&bundle);
+    let removed = remove(&store, &bundle);
     other.kill().expect("kill");
     other.wait().expect("wait");
     removed.expect("remove");
@@ -271,7 +258,7 @@ fn one_of_many_at_once_makes_it() {
         }
         let bundle = store.dir.path().join("b");
         assert_eq!(contained("runc", &bundle), "seed\n");
-        store.node.bundle_remove(&bundle).expect("remove");
+        remove(&store, &bundle).expect("remove");
         assert_no_bundle(&store);
     }
 }
@@ -286,28 +273,25 @@ fn a_directory_that_is_not_the_bundle_any_more_is_left_alone() {
     fs::write(bundle.join("precious"), "x").expect("file");
     let failure = create(&store, |_| ()).expect_err("its layer is still here");
     assert_eq!(failure.kind, ErrorKind::AlreadyExists, "{failure}");
-    store.node.bundle_remove(&bundle).expect("remove");
+    remove(&store, &bundle).expect("remove");
     assert_eq!(
         fs::read(bundle.join("precious")).expect("still there"),
         b"x"
     );
     fs::remove_dir_all(&bundle).expect("remove");
     assert_no_bundle(&store);
-    let failure = store.node.bundle_remove(&bundle).expect_err("no bundle");
+    let failure = remove(&store, &bundle).expect_err("no bundle");
     assert_eq!(failure.kind, ErrorKind::NotFound);
     // Gone with its parent.
     let deep = store.dir.path().join("deep/er");
-    let made = store
-        .node
-        .bundle_create(&request(&store, &deep), &Silent)
-        .expect("create");
+    let made = make(&store, &request(&store, &deep)).expect("create");
     run("umount", &[text(&made.dir.join("rootfs"))]);
     fs::remove_dir_all(store.dir.path().join("deep")).expect("remove by hand");
     // A disk that is not mounted looks the same; what the container wrote stays.
-    let again = store.node.bundle_create(&request(&store, &deep), &Silent);
+    let again = make(&store, &request(&store, &deep));
     let failure = again.expect_err("its layer is still here");
     assert!(failure.to_string().contains("is gone"), "{failure}");
-    fs::remove_dir_all(store.dir.path().join("deep")).expect("remove");
-    store.node.bundle_remove(&deep).expect("remove");
+    assert!(!store.dir.path().join("deep").exists());
+    remove(&store, &deep).expect("remove");
     assert_no_bundle(&store);
 }

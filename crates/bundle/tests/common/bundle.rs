@@ -7,11 +7,11 @@ use std::{
     process::Command,
 };
 
-use cairn_node::{BundleRequest, Failure, Silent};
-use cairn_types::ImageName;
+use cairn_bundle::BundleRequest;
+use cairn_types::{Failure, ImageName};
 use serde_json::{Value, json};
 
-use super::{Layout, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Store, host, run, text};
+use super::{Layout, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Store, host, make, run, text};
 
 pub const NAME: &str = "docker.io/shop/app:1";
 
@@ -94,10 +94,7 @@ pub fn request(store: &Store, dir: &Path) -> BundleRequest {
 pub fn create(store: &Store, change: impl FnOnce(&mut BundleRequest)) -> Result<PathBuf, Failure> {
     let mut request = request(store, &store.dir.path().join("b"));
     change(&mut request);
-    store
-        .node
-        .bundle_create(&request, &Silent)
-        .map(|made| made.dir)
+    make(store, &request).map(|made| made.dir)
 }
 
 pub fn config(bundle: &Path) -> Value {

@@ -21,7 +21,7 @@ const DEPTH_MAX: usize = 256;
 
 /// Makes the directory `name` in `volumes` as the image has it at `path`; an empty one of root's,
 /// 0755, where the image has none. Whatever leads out of the image leads to nothing.
-pub(super) fn make(root: &Dir, path: &str, volumes: &Dir, name: &OsStr) -> Result<(), Error> {
+pub(crate) fn make(root: &Dir, path: &str, volumes: &Dir, name: &OsStr) -> Result<(), Error> {
     volumes.create_dir(name, 0o755)?;
     let to = volumes.open_dir(name)?;
     let from = match root.resolve_dir(path.as_bytes()) {

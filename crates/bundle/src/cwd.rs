@@ -20,7 +20,7 @@ const PATH_BYTES_MAX: usize = 4095;
 const DEV_LINKS: [&[u8]; 5] = [b"core", b"fd", b"stderr", b"stdin", b"stdout"];
 
 /// The path to start in, absolute and cleaned, or why it is refused.
-pub(super) fn check(root: &Dir, path: &str) -> Result<String, String> {
+pub(crate) fn check(root: &Dir, path: &str) -> Result<String, String> {
     if path.len() > PATH_BYTES_MAX || path.contains('\0') {
         return Err("it is no path".to_owned());
     }
@@ -33,7 +33,7 @@ pub(super) fn check(root: &Dir, path: &str) -> Result<String, String> {
 
 /// Where a path leads in the image: absolute and without links, or why it leads nowhere. Behind a
 /// name that is missing come those that are to be made.
-pub(super) fn resolve(root: &Dir, path: &str) -> Result<String, String> {
+pub(crate) fn resolve(root: &Dir, path: &str) -> Result<String, String> {
     if path.len() > PATH_BYTES_MAX || path.contains('\0') {
         return Err("it is no path".to_owned());
     }
@@ -47,7 +47,7 @@ pub(super) fn resolve(root: &Dir, path: &str) -> Result<String, String> {
 }
 
 /// Without `.`, `..` and doubled slashes, as the container's root would see it.
-pub(super) fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -1,0 +1,146 @@
+//! An image's files at a directory: mounted here, of what the server prepares.
+
+use std::path::{Path, PathBuf};
+
+use cairn_bundle::{MountRequest, Mounts, Prepared};
+use cairn_proto::cairn::v1::{self, images_client::ImagesClient, prepare_mount_response::Part};
+use cairn_types::{ErrorKind, HostDir, ImageName, Namespace, Platform, SnapshotKey};
+
+use super::{
+    Client, Progress, Result,
+    bundle::{known, mounts, unusable},
+    link::client,
+    progress::tell,
+};
+use crate::error::{Problem, quote};
+
+impl Client {
+    /// The files at a directory.
+    pub fn mount_image(
+        &self,
+        name: &ImageName,
+        target: &Path,
+        rw: bool,
+        platform: Option<Platform>,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf> {
+        let snapshots = Snapshots {
+            client: self,
+            progress: Some(progress),
+        };
+        let request = MountRequest {
+            ns: self.ns.clone(),
+            name: name.clone(),
+            target: target.to_owned(),
+            rw,
+            platform,
+        };
+        cairn_bundle::mount_image(&snapshots, &request).map_err(|problem| self.with_rights(problem))
+    }
+
+    /// Undoes [`Client::mount_image`].
+    pub fn unmount_image(&self, target: &Path, remove: bool) -> Result<()> {
+        let snapshots = Snapshots {
+            client: self,
+            progress: None,
+        };
+        cairn_bundle::unmount_image(&snapshots, &self.ns, target, remove)
+            .map_err(|problem| self.with_rights(problem))
+    }
+
+    /// Refuses to remove a snapshot whose files somebody looks at here: they would be gone under the
+    /// mount, which a daemon may not see.
+    pub(super) fn check_mounts(&self, key: &SnapshotKey, recursive: bool) -> Result<()> {
+        let mut family = vec![key.to_string()];
+        if recursive {
+            let known = self.snapshots()?;
+            let mut at = 0;
+            while let Some(parent) = family.get(at).cloned() {
+                let children = known.iter().filter(|s| s.parent.as_ref() == Some(&parent));
+                family.extend(children.map(|child| child.key.clone()));
+                at += 1;
+            }
+        }
+        for one in &family {
+            if let Some(target) = cairn_bundle::mounted_at(&SnapshotKey::parse(one)?) {
+                let reason = format!("it is mounted at {target}");
+                let kind = ErrorKind::FailedPrecondition;
+                let next = format!("cairn images unmount --rm {}", quote(target.as_str()));
+                let mut problem =
+                    Problem::new(kind, "remove snapshot", key.as_str(), reason).next(next);
+                problem.namespace = Some(self.ns.to_string());
+                return Err(problem);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The server's part.
+struct Snapshots<'c> {
+    client: &'c Client,
+    progress: Option<&'c dyn Progress>,
+}
+
+impl Mounts for Snapshots<'_> {
+    type Error = Problem;
+
+    fn prepare(&self, request: &MountRequest, target: &HostDir) -> Result<Prepared> {
+        let link = &self.client.link;
+        let platform = request.platform.as_ref();
+        let order = link.request(v1::PrepareMountRequest {
+            name: request.name.to_string(),
+            target: target.to_string(),
+            rw: request.rw,
+            platform: platform.map(ToString::to_string).unwrap_or_default(),
+        });
+        let prepared = link.wait(async {
+            let mut images = client!(link, ImagesClient<_>);
+            let mut answers = images.prepare_mount(order).await?.into_inner();
+            while let Some(answer) = answers.message().await? {
+                match answer.part {
+                    Some(Part::Progress(told)) => {
+                        if let Some(progress) = self.progress {
+                            tell(progress, told);
+                        }
+                    }
+                    Some(Part::Prepared(prepared)) => return Ok(Some(prepared)),
+                    None => {}
+                }
+            }
+            Ok(None)
+        })?;
+        let prepared =
+            prepared.ok_or_else(|| unusable("its answer ended before the mount was prepared"))?;
+        Ok(Prepared {
+            key: SnapshotKey::parse(&prepared.key)?,
+            writable: request.rw,
+            reused: prepared.reused,
+            mounts: mounts(prepared.mounts),
+        })
+    }
+
+    fn get(&self, _: &Namespace, target: &HostDir) -> Result<Option<Prepared>> {
+        let link = &self.client.link;
+        let target = target.to_string();
+        let mut images = client!(link, ImagesClient<_>);
+        let answer = images.get_mount(link.request(v1::GetMountRequest { target }));
+        let Some(found) = known(link.wait(answer))? else {
+            return Ok(None);
+        };
+        Ok(Some(Prepared {
+            key: SnapshotKey::parse(&found.key)?,
+            writable: found.writable,
+            reused: true,
+            mounts: mounts(found.mounts),
+        }))
+    }
+
+    fn release(&self, _: &Namespace, target: &HostDir, remove: bool) -> Result<()> {
+        let link = &self.client.link;
+        let target = target.to_string();
+        let mut images = client!(link, ImagesClient<_>);
+        let answer = images.release_mount(link.request(v1::ReleaseMountRequest { target, remove }));
+        link.wait(answer).map(drop)
+    }
+}
