@@ -26,7 +26,7 @@ use crate::{
 /// number follows the time that they take; fewer would only make more commits, whose time is the
 /// disk's.
 const BATCH: usize = 64;
-const BATCH_MAX: usize = 1024;
+const BATCH_MAX: usize = 256;
 /// How long one transaction should take, roughly.
 const WANTED: Duration = Duration::from_millis(20);
 
