@@ -3,6 +3,7 @@ package client
 import (
 	"testing"
 
+	"github.com/containerd/containerd/content"
 	"github.com/containerd/containerd/images"
 	"github.com/containerd/containerd/snapshots"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -172,4 +173,28 @@ func TestCollectLeavesOtherNamespaces(t *testing.T) {
 	s.equal("there", o.left(), []string{})
 	s.equal("here", s.left(), words("blob:both lease:hold snapshot:a"))
 	s.equal("bytes", string(s.read(desc.Digest)), string(data))
+}
+
+// Who was told that a blob's bytes are there already gets them, though the last namespace that has them
+// lets them go before the client commits.
+func TestCollectLeavesWhatIsBeingLinked(t *testing.T) {
+	s := begin(t)
+	o := s.other("b")
+	data := []byte(s.ns + " one")
+	desc := describe("text/plain", data)
+	s.blob("one")
+	writer, err := s.client.ContentStore().Writer(o.ctx, content.WithRef("r"), content.WithDescriptor(desc))
+	s.must(err)
+	defer writer.Close()
+	status, err := writer.Status()
+	s.must(err)
+	s.equal("what is there of it", status.Offset, desc.Size)
+	s.drop(hold)
+	s.must(writer.Commit(o.ctx, desc.Size, desc.Digest))
+	s.equal("there", o.left(), words("blob:one lease:hold"))
+	s.equal("bytes", string(o.read(desc.Digest)), string(data))
+	s.lease(hold)
+	s.drop(hold)
+	s.equal("here", s.left(), []string{})
+	s.equal("bytes, still", string(o.read(desc.Digest)), string(data))
 }
