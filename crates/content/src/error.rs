@@ -1,5 +1,6 @@
 //! What can go wrong with blobs and uploads.
 
+use cairn_meta::ReadOnly;
 use cairn_types::{Classified, Digest, ErrorKind, IngestRef, LabelError, Namespace};
 
 /// An error of the content store.
@@ -77,11 +78,8 @@ pub enum Error {
     #[error(transparent)]
     Label(#[from] LabelError),
     /// A failed sync, now or earlier: what later syncs say can no longer be believed.
-    #[error("the content store is read-only until it is opened again: {reason}")]
-    ReadOnly {
-        /// The sync that failed.
-        reason: String,
-    },
+    #[error("{0}")]
+    ReadOnly(ReadOnly),
     /// A system call failed.
     #[error("{attempted}")]
     Sys {
@@ -103,7 +101,8 @@ impl Classified for Error {
         match self {
             Error::NotFound { .. } | Error::NoIngest { .. } => ErrorKind::NotFound,
             Error::Exists { .. } => ErrorKind::AlreadyExists,
-            Error::Locked { .. } | Error::ReadOnly { .. } => ErrorKind::Unavailable,
+            Error::Locked { .. } => ErrorKind::Unavailable,
+            Error::ReadOnly(broken) => broken.kind(),
             Error::Size { .. } | Error::Digest { .. } => ErrorKind::FailedPrecondition,
             Error::TooLarge { .. } => ErrorKind::ResourceExhausted,
             Error::Damaged { .. } => ErrorKind::DataLoss,

@@ -33,7 +33,7 @@ use std::{
     },
 };
 
-use cairn_meta::{Store, Timestamp, View, schema};
+use cairn_meta::{ReadOnly, Store, Timestamp, View, schema};
 use cairn_sys::{Dir, OFlags};
 use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
 
@@ -84,7 +84,7 @@ struct Inner {
     /// For names of documents that are being written.
     puts: AtomicU64,
     /// The sync that failed.
-    broken: OnceLock<String>,
+    broken: OnceLock<ReadOnly>,
 }
 
 impl Content {
@@ -265,24 +265,22 @@ impl Content {
         (dir, OsStr::new(digest.hex()))
     }
 
-    /// Why nothing can be written any more: the sync that failed.
-    pub fn broken(&self) -> Option<&str> {
-        self.inner.broken.get().map(String::as_str)
-    }
-
     /// A name below `ingest/` that only this process uses, and only once.
     fn put_name(&self) -> String {
         let number = self.inner.puts.fetch_add(1, Ordering::Relaxed);
         format!("put-{number}")
     }
 
+    /// Why no blobs are taken any more, if that is so.
+    pub fn read_only(&self) -> Option<&ReadOnly> {
+        self.inner.broken.get()
+    }
+
     /// Refuses changes after a sync has failed.
     fn check_writable(&self) -> Result<()> {
         match self.inner.broken.get() {
             None => Ok(()),
-            Some(reason) => Err(Error::ReadOnly {
-                reason: reason.clone(),
-            }),
+            Some(broken) => Err(Error::ReadOnly(broken.clone())),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, fs::File};
 
-use cairn_meta::{BlobRecord, Timestamp, Tx, View, schema};
+use cairn_meta::{BlobRecord, ReadOnly, Timestamp, Tx, View, schema};
 use cairn_sys::{Dir, FileType, OFlags, durable, raw};
 use cairn_types::{Classified, Digest, ErrorKind, Hasher, Labels, Namespace};
 
@@ -155,10 +155,12 @@ impl Content {
     /// reports such a failure once and then counts the lost pages as clean. A full disk is no reason,
     /// since the upload that met it is thrown away.
     fn failed(&self, attempted: String, err: cairn_sys::Error) -> Error {
+        let reason = err.words();
         let err = sys(attempted)(err);
         if is_sync(&err) && err.kind() != ErrorKind::ResourceExhausted {
-            tracing::error!("the content store is read-only: {err:?}");
-            let _ = self.inner.broken.set(err.to_string());
+            let broken = ReadOnly::now(format!("sync failed: {reason}"));
+            tracing::error!("{broken}: {err:?}");
+            let _ = self.inner.broken.set(broken);
         }
         err
     }

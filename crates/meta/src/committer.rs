@@ -11,12 +11,13 @@ use std::{
         Arc, OnceLock,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
+    time::{Duration, Instant},
 };
 
 use cairn_sys::fault;
 
 use crate::{
-    Error, Tx,
+    Error, ReadOnly, Tx,
     engine::{Batch, Engine, unpanicked},
     store::Inside,
     watch::Watches,
@@ -87,25 +88,40 @@ impl Job {
     }
 }
 
-/// The thread's body: ends when the last sender is gone. A commit that fails is left in `broken`
-/// before anybody is told of it.
-pub(crate) fn run(
-    engine: &Arc<dyn Engine>,
-    jobs: &Receiver<Job>,
-    broken: &OnceLock<Error>,
-    watches: &Watches,
-) {
+/// A group that was made durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Committed {
+    /// Transactions in it, those that changed nothing aside.
+    pub transactions: usize,
+    /// How long the engine took.
+    pub took: Duration,
+}
+
+/// What the thread tells the others.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// Set once, by the commit that failed.
+    pub(crate) broken: OnceLock<ReadOnly>,
+    /// Called with every commit, on the thread that makes them.
+    pub(crate) observer: OnceLock<Box<dyn Fn(Committed) + Send + Sync>>,
+    /// Told of what changes.
+    pub(crate) watches: Arc<Watches>,
+}
+
+/// The thread's body: ends when the last sender is gone.
+pub(crate) fn run(engine: &Arc<dyn Engine>, jobs: &Receiver<Job>, told: &Told) {
     // A transaction that asks for another one would wait for the thread it runs on.
     let _inside = Inside::enter();
     while let Ok(first) = jobs.recv() {
         let mut waiting = vec![first];
         waiting.extend(jobs.try_iter().take(GROUP_MAX - 1));
-        commit_group(engine.as_ref(), waiting, watches, broken);
+        commit_group(engine.as_ref(), waiting, told);
     }
 }
 
-fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, watches: &Watches, broken: &OnceLock<Error>) {
+fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
     let mut group = Batch::new();
+    let mut transactions = 0;
     let mut answers = Vec::with_capacity(jobs.len());
     match engine.snapshot() {
         Ok(snapshot) => {
@@ -122,10 +138,11 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, watches: &Watches, broken: 
                 // Whatever a transaction found, even its own refusal, may rest on changes before it
                 // that are not on the disk yet; only one that saw none of them and made none can be
                 // answered whatever comes of the commit.
-                match (wrote, broken.get()) {
-                    (true, Some(err)) => (outcome.answer)(Err(err.clone())),
+                match (wrote, told.broken.get()) {
+                    (true, Some(broken)) => (outcome.answer)(Err(Error::ReadOnly(broken.clone()))),
                     (wrote, _) => {
-                        watches.tell(&outcome.changes);
+                        told.watches.tell(&outcome.changes);
+                        transactions += usize::from(wrote);
                         group.extend(outcome.changes);
                         answers.push((outcome.answer, saw_others || wrote));
                     }
@@ -140,7 +157,16 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, watches: &Watches, broken: 
             return;
         }
     }
-    let committed = commit(engine, &group, broken);
+    let began = Instant::now();
+    let committed = commit(engine, &group, told);
+    if let (Ok(()), Some(observer)) = (&committed, told.observer.get())
+        && transactions > 0
+    {
+        observer(Committed {
+            transactions,
+            took: began.elapsed(),
+        });
+    }
     for (answer, depends) in answers {
         answer(if depends { committed.clone() } else { Ok(()) });
     }
@@ -148,7 +174,7 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, watches: &Watches, broken: 
 
 /// A failed commit leaves the disk in an unknown state; trying again could succeed without having
 /// written anything, so no later one is tried: once `broken` is set, no group has changes.
-fn commit(engine: &dyn Engine, group: &Batch, broken: &OnceLock<Error>) -> Result<(), Error> {
+fn commit(engine: &dyn Engine, group: &Batch, told: &Told) -> Result<(), Error> {
     if group.is_empty() {
         return Ok(());
     }
@@ -157,8 +183,9 @@ fn commit(engine: &dyn Engine, group: &Batch, broken: &OnceLock<Error>) -> Resul
         .map_err(|err| err.to_string())
         .and_then(|()| unpanicked(|| engine.commit(group))?);
     result.map_err(|reason| {
-        tracing::error!(%reason, "the store is read-only: writing records failed");
-        broken.get_or_init(|| Error::ReadOnly(reason)).clone()
+        let broken = ReadOnly::now(format!("writing records failed: {reason}"));
+        tracing::error!("{broken}");
+        Error::ReadOnly(told.broken.get_or_init(|| broken).clone())
     })
 }
 

@@ -1,8 +1,56 @@
 //! What can go wrong with records.
 
-use std::{io, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use cairn_types::{Classified, ErrorKind};
+
+use crate::Timestamp;
+
+/// Why and since when a store takes no changes, until it is opened again: a sync failed, and what later
+/// ones say of the same pages can no longer be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadOnly {
+    since: Timestamp,
+    reason: String,
+}
+
+impl ReadOnly {
+    /// From now on, for this reason.
+    pub fn now(reason: impl Into<String>) -> ReadOnly {
+        ReadOnly {
+            since: Timestamp::now(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The class of what cannot be done for it.
+    pub fn kind(&self) -> ErrorKind {
+        // The engines hand on only words; these are the system's, and what they ask for is space, not
+        // patience.
+        match self.reason.contains("No space left on device") {
+            true => ErrorKind::ResourceExhausted,
+            false => ErrorKind::Unavailable,
+        }
+    }
+}
+
+impl fmt::Display for ReadOnly {
+    /// The time is that of day, UTC, as the log has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self
+            .since
+            .0
+            .div_euclid(1_000_000_000)
+            .rem_euclid(24 * 60 * 60);
+        let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+        write!(
+            f,
+            "the store is read-only since {hours:02}:{minutes:02}:{:02} ({})",
+            seconds % 60,
+            self.reason
+        )
+    }
+}
 
 /// An error of the records.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -74,8 +122,8 @@ pub enum Error {
     #[error("read records: {0}")]
     Read(String),
     /// Writing failed in the engine; the store takes no more changes until it is opened again.
-    #[error("the store is read-only: writing records failed: {0}")]
-    ReadOnly(String),
+    #[error("{0}")]
+    ReadOnly(ReadOnly),
     /// A system call beside the engine failed.
     #[error("keep records")]
     Sys(#[source] Arc<cairn_sys::Error>),
@@ -96,12 +144,7 @@ impl Classified for Error {
             Error::Open { kind, .. } => *kind,
             Error::OtherEngine { .. } => ErrorKind::FailedPrecondition,
             Error::Read(_) | Error::Nested => ErrorKind::Internal,
-            // The engines hand on only words; this one is the system's, and what it asks for is
-            // space, not patience.
-            Error::ReadOnly(reason) if reason.contains("No space left on device") => {
-                ErrorKind::ResourceExhausted
-            }
-            Error::ReadOnly(_) => ErrorKind::Unavailable,
+            Error::ReadOnly(broken) => broken.kind(),
             Error::Sys(err) => err.kind(),
         }
     }
@@ -118,5 +161,26 @@ pub(crate) fn kind_of_io(err: &io::Error) -> ErrorKind {
             ErrorKind::PermissionDenied
         }
         _ => ErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_read_only_store_says() {
+        let broken = |reason: &str| ReadOnly {
+            since: Timestamp(1_795_840_267_000_000_001),
+            reason: reason.to_owned(),
+        };
+        let failed = broken("sync failed: Input/output error (os error 5)");
+        assert_eq!(
+            failed.to_string(),
+            "the store is read-only since 04:31:07 (sync failed: Input/output error (os error 5))"
+        );
+        assert_eq!(failed.kind(), ErrorKind::Unavailable);
+        let full = broken("writing records failed: No space left on device (os error 28)");
+        assert_eq!(full.kind(), ErrorKind::ResourceExhausted);
     }
 }

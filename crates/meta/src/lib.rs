@@ -16,7 +16,8 @@ mod store;
 mod txn;
 mod watch;
 
-pub use error::Error;
+pub use committer::Committed;
+pub use error::{Error, ReadOnly};
 pub use key::{Component, Key, Prefix};
 pub use record::Record;
 pub use records::{

@@ -3,15 +3,15 @@
 use std::{
     cell::Cell,
     ffi::OsStr,
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc::sync_channel},
+    sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
     thread::JoinHandle,
 };
 
 use cairn_sys::Dir;
 
 use crate::{
-    Error, Reader, Tx,
-    committer::{self, Job, QUEUE, Sender},
+    Error, ReadOnly, Reader, Tx,
+    committer::{self, Committed, Job, QUEUE, Sender, Told},
     engine::{Engine, Redb, Sled},
     error::kind_of_io,
     reserve,
@@ -49,9 +49,7 @@ pub struct Store {
 
 struct Inner {
     engine: Arc<dyn Engine>,
-    /// The commit that failed.
-    broken: Arc<OnceLock<Error>>,
-    watches: Arc<Watches>,
+    told: Arc<Told>,
     /// Taken on drop, so that the thread ends before the engine goes.
     way: Option<(Sender, Mutex<Option<JoinHandle<()>>>)>,
 }
@@ -87,15 +85,11 @@ impl Store {
             EngineKind::Sled => Arc::new(Sled::open(&inside)?),
         };
         let (sender, jobs) = sync_channel(QUEUE);
-        let (broken, watches) = (Arc::default(), Arc::<Watches>::default());
-        let (theirs, failed, told) = (
-            Arc::clone(&engine),
-            Arc::clone(&broken),
-            Arc::clone(&watches),
-        );
+        let told = Arc::new(Told::default());
+        let (theirs, tells) = (Arc::clone(&engine), Arc::clone(&told));
         let thread = std::thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || committer::run(&theirs, &jobs, &failed, &told))
+            .spawn(move || committer::run(&theirs, &jobs, &tells))
             .map_err(|err| Error::Open {
                 path: dir.path().display().to_string(),
                 engine: kind.name(),
@@ -104,23 +98,24 @@ impl Store {
             })?;
         let way = Some((sender, Mutex::new(Some(thread))));
         Ok(Store {
-            inner: Arc::new(Inner {
-                engine,
-                broken,
-                watches,
-                way,
-            }),
+            inner: Arc::new(Inner { engine, told, way }),
         })
     }
 
-    /// `redb` or `sled`.
+    /// Why the records take no changes any more, if that is so.
+    pub fn read_only(&self) -> Option<&ReadOnly> {
+        self.inner.told.broken.get()
+    }
+
+    /// Which engine keeps them.
     pub fn engine(&self) -> &'static str {
         self.inner.engine.name()
     }
 
-    /// Why nothing can be written any more: the commit that failed.
-    pub fn broken(&self) -> Option<&Error> {
-        self.inner.broken.get()
+    /// Tells `observer` of every commit from now on, on the thread that makes them, so it must not
+    /// wait. Only the first observer is told.
+    pub fn observe(&self, observer: impl Fn(Committed) + Send + Sync + 'static) {
+        let _ = self.inner.told.observer.set(Box::new(observer));
     }
 
     /// Looks at one state of the records. With sled no commit passes meanwhile, so it should be brief;
@@ -139,7 +134,7 @@ impl Store {
     /// # Errors
     /// As [`Store::write`].
     pub fn watch(&self) -> Result<Watch, Error> {
-        let watches = Arc::clone(&self.inner.watches);
+        let watches = Arc::clone(&self.inner.told.watches);
         // On the thread of the transactions, so that it comes before or after each, never within; and
         // answered when those before it are on the disk.
         self.write(move |_| Ok(watches.add()))

@@ -32,16 +32,21 @@ impl Node {
             engine: self.meta().engine(),
             free_bytes: space.free_bytes,
             total_bytes: space.total_bytes,
-            read_only: self.read_only(),
+            read_only: self.read_only().map(|failure| failure.to_string()),
         })
     }
 
     /// Why nothing can be changed before the store is opened again: a commit or a sync failed, and
-    /// trying again would prove nothing. `None` when all is well.
-    pub fn read_only(&self) -> Option<String> {
-        let records = self.meta().broken().map(ToString::to_string);
-        let content = || self.content().broken().map(str::to_owned);
-        let snapshots = || self.snapshots().broken().map(str::to_owned);
-        records.or_else(content).or_else(snapshots)
+    /// trying again would prove nothing. What is there can be read. `None` when all is well.
+    pub fn read_only(&self) -> Option<Failure> {
+        let rooms = [
+            self.meta().read_only(),
+            self.content().read_only(),
+            self.snapshots().read_only(),
+        ];
+        let broken = rooms.into_iter().flatten().next()?;
+        let failure = Failure::new(broken.kind(), "", broken.to_string());
+        let mended = "after the disk is mended: systemctl restart cairnd";
+        Some(failure.next("journalctl -u cairnd").next(mended))
     }
 }

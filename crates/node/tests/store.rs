@@ -383,7 +383,7 @@ fn a_store_that_can_write_no_more_says_why() {
         node.namespace_create(&ns, labels).err()
     });
     assert_eq!(failed.expect("full").kind, ErrorKind::ResourceExhausted);
-    let reason = node.read_only().expect("a reason");
+    let reason = node.read_only().expect("a reason").to_string();
     assert!(reason.contains("No space left on device"), "{reason}");
     let state = node.state().expect("state");
     assert_eq!((state.free_bytes, state.read_only), (0, Some(reason)));

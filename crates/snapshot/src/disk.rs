@@ -5,6 +5,7 @@ use std::{
     sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use cairn_meta::ReadOnly;
 use cairn_sys::{Dir, raw};
 use cairn_types::{Classified, ErrorKind, SnapshotKey};
 
@@ -31,8 +32,9 @@ impl Snapshots {
                 Ok::<_, Error>(fresh)
             })?;
         }
-        ids.pop().ok_or_else(|| Error::ReadOnly {
-            reason: "no snapshot id could be taken".to_owned(),
+        ids.pop().ok_or_else(|| {
+            let reason = "no snapshot id could be taken".to_owned();
+            Error::Meta(cairn_meta::Error::Read(reason))
         })
     }
 
@@ -96,11 +98,6 @@ impl Snapshots {
         synced.map_err(|err| self.inner.sync.failed(attempted, err))
     }
 
-    /// Why nothing can be written any more: the sync that failed.
-    pub fn broken(&self) -> Option<&str> {
-        self.inner.sync.broken.get().map(String::as_str)
-    }
-
     /// Refuses changes after a sync has failed.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.inner.sync.check()
@@ -127,7 +124,7 @@ pub(crate) struct Sync {
     state: Mutex<Runs>,
     ended: Condvar,
     /// The sync that failed: the kernel says so once and then counts the lost pages as clean.
-    broken: OnceLock<String>,
+    broken: OnceLock<ReadOnly>,
 }
 
 #[derive(Default)]
@@ -162,19 +159,23 @@ impl Sync {
         self.check()
     }
 
+    /// The sync that failed, if one did.
+    pub(crate) fn broken(&self) -> Option<&ReadOnly> {
+        self.broken.get()
+    }
+
     fn check(&self) -> Result<()> {
         match self.broken.get() {
             None => Ok(()),
-            Some(reason) => Err(Error::ReadOnly {
-                reason: reason.clone(),
-            }),
+            Some(broken) => Err(Error::ReadOnly(broken.clone())),
         }
     }
 
     /// Remembers a failed sync for ever.
     pub(crate) fn failed(&self, attempted: &str, err: cairn_sys::Error) -> Error {
-        tracing::error!("the snapshot store is read-only: {err}");
-        let _ = self.broken.set(err.to_string());
+        let broken = ReadOnly::now(format!("sync failed: {}", err.words()));
+        tracing::error!("{broken}: {err}");
+        let _ = self.broken.set(broken);
         sys(attempted)(err)
     }
 }

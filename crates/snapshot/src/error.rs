@@ -1,5 +1,6 @@
 //! What can go wrong with snapshots: containerd's classes, and the words its clients look for.
 
+use cairn_meta::ReadOnly;
 use cairn_types::{Classified, ErrorKind, LabelError, SnapshotKey};
 
 /// An error of the snapshotter.
@@ -84,11 +85,8 @@ pub enum Error {
     #[error(transparent)]
     Label(#[from] LabelError),
     /// A failed sync, now or earlier: what later syncs say can no longer be believed.
-    #[error("the snapshot store is read-only until it is opened again: {reason}")]
-    ReadOnly {
-        /// The sync that failed.
-        reason: String,
-    },
+    #[error("{0}")]
+    ReadOnly(ReadOnly),
     /// A system call failed.
     #[error("{attempted}")]
     Sys {
@@ -126,7 +124,7 @@ impl Classified for Error {
             | Error::TooDeep { .. } => ErrorKind::FailedPrecondition,
             Error::Damaged { .. } => ErrorKind::DataLoss,
             Error::Label(err) => err.kind(),
-            Error::ReadOnly { .. } => ErrorKind::Unavailable,
+            Error::ReadOnly(broken) => broken.kind(),
             Error::Sys { source, .. } => match source.kind() {
                 // Of our own files: neither may be taken for an answer about snapshots.
                 ErrorKind::NotFound | ErrorKind::AlreadyExists => ErrorKind::Internal,

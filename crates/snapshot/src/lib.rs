@@ -31,7 +31,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use cairn_meta::{SnapshotRecord, Store, Timestamp, View, schema};
+use cairn_meta::{ReadOnly, SnapshotRecord, Store, Timestamp, View, schema};
 use cairn_sys::{Dir, mount::OVERLAY_LOWER_COUNT_MAX};
 use cairn_types::{
     Labels, Namespace, SnapshotKey, SnapshotKind, Usage, merge_labels, validate_label,
@@ -119,6 +119,11 @@ impl Snapshots {
                 options,
             }),
         })
+    }
+
+    /// Why no trees are committed any more, if that is so.
+    pub fn read_only(&self) -> Option<&ReadOnly> {
+        self.inner.sync.broken()
     }
 
     /// What is known of a snapshot.

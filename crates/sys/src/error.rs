@@ -46,6 +46,15 @@ impl Error {
         self.errno == errno
     }
 
+    /// What the kernel said, in lower case and without its number.
+    pub fn words(&self) -> String {
+        let text = std::io::Error::from(self.errno).to_string();
+        let text = text.split(" (os error ").next().unwrap_or_default();
+        let mut chars = text.chars();
+        let first = chars.next().map(|c| c.to_ascii_lowercase());
+        first.into_iter().chain(chars).collect()
+    }
+
     /// The system call.
     pub fn op(&self) -> &'static str {
         self.op

@@ -103,11 +103,11 @@ impl Engine for Fake {
 type Change = fn(&mut Tx<'_>) -> Result<u64, Error>;
 
 /// Runs the closures as one group.
-fn group(engine: &Fake, broken: &OnceLock<Error>, closures: &[Change]) -> Vec<Result<u64, Error>> {
+fn group(engine: &Fake, told: &Told, closures: &[Change]) -> Vec<Result<u64, Error>> {
     let jobs: Vec<(Job, Receiver<Answer<u64, Error>>)> =
         closures.iter().map(|c| Job::new(*c)).collect();
     let (jobs, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-    commit_group(engine, jobs, &Watches::default(), broken);
+    commit_group(engine, jobs, told);
     let results = answers.into_iter().map(|a| a.recv().expect("one answer"));
     results.map(|r| r.unwrap_or(Ok(u64::MAX))).collect()
 }
@@ -138,11 +138,8 @@ fn kinds(results: &[Result<u64, Error>]) -> Vec<Result<u64, ErrorKind>> {
 #[test]
 fn a_group_is_one_commit_and_failures_in_it_leave_nothing() {
     let engine = Fake::default();
-    let results = group(
-        &engine,
-        &OnceLock::new(),
-        &[next, fail, blow, next, look, next],
-    );
+    let told = Told::default();
+    let results = group(&engine, &told, &[next, fail, blow, next, look, next]);
     let internal = Err(ErrorKind::Internal);
     let expected = [Ok(1), internal, Ok(u64::MAX), Ok(2), Ok(2), Ok(3)];
     assert_eq!(kinds(&results), expected);
@@ -153,24 +150,23 @@ fn a_group_is_one_commit_and_failures_in_it_leave_nothing() {
 fn a_failed_commit_is_everyones_and_no_later_one_is_tried() {
     for fault in [Fault::Commit, Fault::CommitPanics] {
         let engine = Fake::default();
-        let broken = OnceLock::new();
-        group(&engine, &broken, &[next]);
+        let told = Told::default();
+        group(&engine, &told, &[next]);
         engine.set_fault(Some(fault));
         // The first look rests on what is on disk; the second, and the refusal, on what is lost.
-        let results = group(&engine, &broken, &[look, next, look, fail]);
+        let results = group(&engine, &told, &[look, next, look, fail]);
         let lost = Err(ErrorKind::Unavailable);
         assert_eq!(kinds(&results), [Ok(1), lost, lost, lost]);
+        assert!(told.broken.get().is_some());
         let text = results[1].as_ref().expect_err("lost").to_string();
         assert!(
             text.contains("read-only") && text.contains("no space"),
             "{text}"
         );
 
-        assert_eq!(broken.get().map(ToString::to_string), Some(text));
-
         engine.set_fault(None);
         let tried = engine.commits.load(SeqCst);
-        let results = group(&engine, &broken, &[next, look, next, look]);
+        let results = group(&engine, &told, &[next, look, next, look]);
         assert_eq!(kinds(&results), [lost, Ok(1), lost, Ok(1)]);
         assert_eq!(engine.commits.load(SeqCst), tried);
     }
@@ -180,12 +176,12 @@ fn a_failed_commit_is_everyones_and_no_later_one_is_tried() {
 fn an_unreadable_state_is_told_and_passes() {
     let engine = Fake::default();
     engine.set_fault(Some(Fault::Snapshot));
-    let broken = OnceLock::new();
-    let results = group(&engine, &broken, &[next, look]);
+    let told = Told::default();
+    let results = group(&engine, &told, &[next, look]);
     let damaged = Err(ErrorKind::DataLoss);
     assert_eq!(kinds(&results), [damaged, damaged]);
     engine.set_fault(None);
-    assert_eq!(kinds(&group(&engine, &broken, &[next])), [Ok(1)]);
+    assert_eq!(kinds(&group(&engine, &told, &[next])), [Ok(1)]);
 }
 
 /// What waits while a commit runs shares the next one.
@@ -202,7 +198,15 @@ fn waiting_transactions_share_a_commit() {
         .collect();
     drop(sender);
     let shared: Arc<dyn Engine> = engine.clone();
-    run(&shared, &jobs, &OnceLock::new(), &Watches::default());
+    let told = Told::default();
+    let (send, commits) = sync_channel(10);
+    let observed = told.observer.set(Box::new(move |committed: Committed| {
+        send.send(committed.transactions).expect("room");
+    }));
+    assert!(observed.is_ok());
+    run(&shared, &jobs, &told);
+    drop(told);
+    assert_eq!(commits.iter().collect::<Vec<_>>(), [100]);
     for (n, answer) in (1..).zip(answers) {
         assert_eq!(
             answer
