@@ -35,7 +35,7 @@ use crate::{
     caller,
     calls::Calls,
     listen::{Listening, SocketFile},
-    server::{self, Health, MESSAGE_BYTES_MAX},
+    server::{self, Health, NO_LIMIT},
     service::Service,
     status::of,
 };
@@ -90,8 +90,8 @@ pub async fn routes(node: &Node) -> io::Result<(Routes, Health)> {
         ($($server:path => $service:expr),* $(,)?) => {$({
             use $server as Server;
             let server = Server::new($service)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX);
+                .max_decoding_message_size(NO_LIMIT)
+                .max_encoding_message_size(NO_LIMIT);
             routes = routes.add_service(InterceptedService::new(server, flat));
         })*};
     }
@@ -148,9 +148,14 @@ impl Serving {
         &self.calls
     }
 
+    /// What it says of itself.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// From now on nobody should come.
     pub async fn stopping(&mut self) {
-        self.health.stopping().await;
+        self.health.unwell().await;
         self.file = None;
     }
 

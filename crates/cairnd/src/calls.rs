@@ -1,5 +1,9 @@
-//! What surrounds every call: who may call, an id, a span, the log line at its end, figures, and word
-//! to the collector that something changed.
+//! What surrounds every call: who may call, an id, a span, the log line at its end, figures, how large
+//! its messages are, a refusal to change a store that is read-only, and word to the collector that
+//! something changed.
+
+mod body;
+mod frames;
 
 use std::{
     collections::HashMap,
@@ -9,22 +13,26 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Instant,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
-use http_body::{Frame, SizeHint};
+use cairn_node::Node;
+use http::{Request, Response};
 use tokio::sync::{Notify, watch};
-use tonic::{Code, Status, body::Body, transport::server::UdsConnectInfo};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, debug, error, warn};
 
+use self::body::{Answer, Question};
 use crate::{
+    incoming::Peer,
+    limits::Limits,
     maintain::Activity,
     methods::{self, Effect, Method},
-    metrics::{CallFigures, Metrics},
+    metrics::{CallFigures, Metrics, Socket},
+    status::of_failure,
+    turns,
 };
 
 /// Surrounds the calls of a server.
@@ -35,6 +43,8 @@ struct Shared {
     methods: HashMap<String, Arc<Known>>,
     unknown: Arc<Known>,
     uids: Vec<u32>,
+    limits: Limits,
+    node: Option<Node>,
     activity: Arc<Activity>,
     draining: watch::Receiver<bool>,
     next: AtomicU64,
@@ -47,42 +57,72 @@ struct Known {
     figures: Option<CallFigures>,
 }
 
+/// What [`Calls`] go by.
+pub struct Rules<'r> {
+    /// Users that are served; all when it is empty.
+    pub uids: &'r [u32],
+    /// How much one client may ask for.
+    pub limits: Limits,
+    /// Told of changes.
+    pub activity: Arc<Activity>,
+    /// Endless answers end when it turns true.
+    pub draining: watch::Receiver<bool>,
+    /// Counts, for calls on this socket.
+    pub metrics: Option<(&'r Metrics, Socket)>,
+    /// Changes are refused when its store has turned read-only.
+    pub node: Option<Node>,
+}
+
+impl Default for Rules<'_> {
+    /// Serves everybody, until the end.
+    fn default() -> Self {
+        let (_, never) = watch::channel(false);
+        Rules {
+            uids: &[],
+            limits: Limits::default(),
+            activity: Arc::default(),
+            draining: never,
+            metrics: None,
+            node: None,
+        }
+    }
+}
+
 impl Calls {
-    /// Serves users in `uids`, or all when it is empty; ends endless answers when `draining` turns
-    /// true.
-    pub fn new(
-        uids: &[u32],
-        activity: Arc<Activity>,
-        draining: watch::Receiver<bool>,
-        metrics: Option<&Metrics>,
-    ) -> Calls {
+    /// By these rules.
+    pub fn new(rules: Rules<'_>) -> Calls {
         let known = |method: Method| {
-            let figures = metrics.map(|metrics| metrics.of_calls(&method));
+            let figures = rules.metrics;
+            let figures = figures.map(|(metrics, socket)| metrics.of_calls(&method, socket));
             Arc::new(Known { method, figures })
         };
         let methods = methods::all().into_iter();
+        let methods = methods
+            .map(|(path, method)| (path, known(method)))
+            .collect();
+        let unknown = known(Method::unknown());
         Calls(Arc::new(Shared {
-            methods: methods
-                .map(|(path, method)| (path, known(method)))
-                .collect(),
-            unknown: known(Method::unknown()),
-            uids: uids.to_vec(),
-            activity,
-            ..Shared::told(draining)
+            methods,
+            unknown,
+            ..Shared::by(rules)
         }))
     }
 
     /// Serves the program that the server is in, which nobody collects for and which never drains: so
     /// it does not matter what a method does, and a start need not read all descriptors to know.
     pub fn inside() -> Calls {
-        let (_, never) = watch::channel(false);
-        Calls(Arc::new(Shared::told(never)))
+        Calls(Arc::new(Shared::by(Rules::default())))
+    }
+
+    /// How much one client may ask for.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 }
 
 impl Shared {
-    /// Serves everybody and knows no method.
-    fn told(draining: watch::Receiver<bool>) -> Shared {
+    /// That knows no method.
+    fn by(rules: Rules<'_>) -> Shared {
         let unknown = Known {
             method: Method::unknown(),
             figures: None,
@@ -90,9 +130,11 @@ impl Shared {
         Shared {
             methods: HashMap::new(),
             unknown: Arc::new(unknown),
-            uids: Vec::new(),
-            activity: Arc::default(),
-            draining,
+            uids: rules.uids.to_vec(),
+            limits: rules.limits,
+            node: rules.node,
+            activity: rules.activity,
+            draining: rules.draining,
             next: AtomicU64::new(1),
             running: AtomicUsize::new(0),
             ended: Notify::new(),
@@ -101,10 +143,8 @@ impl Shared {
 }
 
 impl Default for Calls {
-    /// Serves everybody, until the end.
     fn default() -> Calls {
-        let (_, never) = watch::channel(false);
-        Calls::new(&[], Arc::default(), never, None)
+        Calls::new(Rules::default())
     }
 }
 
@@ -143,19 +183,18 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Answered {
         let call = self.calls.begin(&request);
-        if let Err(refusal) = self.calls.admit(&request) {
+        if let Err(refusal) = self.calls.admit(&request, &call.known.method) {
             let answer = call.watch(refusal.into_http());
             return Box::pin(std::future::ready(Ok(answer)));
         }
-        let request = match &call.known.figures {
-            Some(figures) => {
-                let received = figures.received.clone();
-                request.map(|body| Body::new(Counted(body, Frames::default(), received)))
-            }
-            None => request,
-        };
+        let peer = request.extensions().get::<Peer>();
+        let turns = peer.and_then(|peer| peer.turns.clone());
+        let counters = call.known.figures.as_ref();
+        let counters = counters.map(|figures| figures.received());
+        let max = self.calls.0.limits.receive_bytes;
+        let request = request.map(|body| Body::new(Question::new(body, max, counters)));
         let span = call.span.clone();
-        let answer = self.inner.call(request);
+        let answer = turns::during(turns, self.inner.call(request));
         let answer = async move {
             let answer = answer.await?;
             Ok(call.watch(answer))
@@ -202,7 +241,7 @@ impl Calls {
             peer_uid = peer.map(|peer| peer.uid()),
         );
         if let Some(figures) = &known.figures {
-            figures.started.increment(1);
+            figures.begun();
         }
         shared.running.fetch_add(1, Ordering::SeqCst);
         Call {
@@ -214,9 +253,20 @@ impl Calls {
         }
     }
 
+    fn admit(&self, request: &Request<Body>, method: &Method) -> Result<(), Status> {
+        self.serves(request)?;
+        // One answer for all that is broken, with the sentence that says what to do; the rooms refuse
+        // only what their own part of the store cannot do any more.
+        let broken = || self.0.node.as_ref()?.read_only();
+        match method.effect != Effect::None {
+            true => broken().map_or(Ok(()), |failure| Err(of_failure(failure))),
+            false => Ok(()),
+        }
+    }
+
     /// The socket's permissions say who may open it; this says whom it is for, should they be wider.
     /// A connection inside this process has no other end to ask about.
-    fn admit(&self, request: &Request<Body>) -> Result<(), Status> {
+    fn serves(&self, request: &Request<Body>) -> Result<(), Status> {
         let Some(peer) = peer(request) else {
             return Ok(());
         };
@@ -231,7 +281,7 @@ impl Calls {
 }
 
 fn peer(request: &Request<Body>) -> Option<tokio::net::unix::UCred> {
-    request.extensions().get::<UdsConnectInfo>()?.peer_cred
+    request.extensions().get::<Peer>()?.cred
 }
 
 /// A call that has begun. One that is dropped before its end was given up by the client.
@@ -249,24 +299,7 @@ impl Call {
             self.end(status.code(), status.message());
             return answer;
         }
-        let draining = self.known.method.endless.then(|| {
-            let mut draining = self.shared.draining.clone();
-            let told: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-                // A server that cannot be told to drain never drains.
-                if draining.wait_for(|draining| *draining).await.is_err() {
-                    std::future::pending().await
-                }
-            });
-            told
-        });
-        answer.map(|body| {
-            Body::new(Answer {
-                body,
-                call: self,
-                draining,
-                frames: Frames::default(),
-            })
-        })
+        answer.map(|body| Body::new(Answer::new(body, self)))
     }
 
     fn end(&mut self, code: Code, message: &str) {
@@ -326,162 +359,5 @@ pub fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "Unavailable",
         Code::DataLoss => "DataLoss",
         Code::Unauthenticated => "Unauthenticated",
-    }
-}
-
-/// The body of an answer, which knows how the call ends.
-struct Answer {
-    body: Body,
-    call: Call,
-    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    frames: Frames,
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        let polled = {
-            let _inside = this.call.span.enter();
-            Pin::new(&mut this.body).poll_frame(cx)
-        };
-        match polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(data), Some(figures)) = (frame.data_ref(), &this.call.known.figures) {
-                    figures.sent.increment(this.frames.messages(data));
-                }
-                if let Some(trailers) = frame.trailers_ref() {
-                    this.end(trailers);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(status))) => {
-                this.call.end(status.code(), status.message());
-                Poll::Ready(Some(Err(status)))
-            }
-            Poll::Ready(None) => {
-                this.call.end(Code::Unknown, "the answer has no status");
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                let Some(draining) = &mut this.draining else {
-                    return Poll::Pending;
-                };
-                ready!(draining.as_mut().poll(cx));
-                this.draining = None;
-                let status = Status::unavailable("the daemon is stopping: unavailable");
-                let mut trailers = HeaderMap::new();
-                if let Err(status) = status.add_header(&mut trailers) {
-                    return Poll::Ready(Some(Err(status)));
-                }
-                this.end(&trailers);
-                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Answer {
-    fn end(&mut self, trailers: &HeaderMap) {
-        match Status::from_header_map(trailers) {
-            Some(status) => self.call.end(status.code(), status.message()),
-            None => self.call.end(Code::Unknown, "the answer has no status"),
-        }
-    }
-}
-
-/// The body of a request, whose messages are counted.
-struct Counted(Body, Frames, metrics::Counter);
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        let polled = ready!(Pin::new(&mut this.0).poll_frame(cx));
-        if let Some(Ok(frame)) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            this.2.increment(this.1.messages(data));
-        }
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
-
-/// Counts messages by their five-byte heads, however these are cut into frames.
-#[derive(Default)]
-struct Frames {
-    head: [u8; 5],
-    have: usize,
-    left: usize,
-}
-
-impl Frames {
-    /// How many messages begin (their head is whole) in `data`.
-    fn messages(&mut self, mut data: &[u8]) -> u64 {
-        let mut begun = 0;
-        while !data.is_empty() {
-            if self.left > 0 {
-                let skipped = self.left.min(data.len());
-                self.left -= skipped;
-                data = &data[skipped..];
-                continue;
-            }
-            let taken = (self.head.len() - self.have).min(data.len());
-            self.head[self.have..self.have + taken].copy_from_slice(&data[..taken]);
-            self.have += taken;
-            data = &data[taken..];
-            if self.have == self.head.len() {
-                let [_, a, b, c, d] = self.head;
-                self.left = u32::from_be_bytes([a, b, c, d]) as usize;
-                self.have = 0;
-                begun += 1;
-            }
-        }
-        begun
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_counted_however_they_are_cut() {
-        let mut bytes = Vec::new();
-        for len in [0_u8, 3, 0, 200] {
-            bytes.extend([0, 0, 0, 0, len]);
-            bytes.extend(vec![0xff; usize::from(len)]);
-        }
-        for cut in 1..bytes.len() {
-            let mut frames = Frames::default();
-            let begun: u64 = bytes.chunks(cut).map(|data| frames.messages(data)).sum();
-            assert_eq!(begun, 4, "cut every {cut} bytes");
-        }
     }
 }

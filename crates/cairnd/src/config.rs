@@ -24,6 +24,11 @@ const VERSION: u32 = 1;
 /// More would leave less than half of the time to the calls.
 const PAUSE_THRESHOLD_MAX: f64 = 0.5;
 
+/// A message has to have room for a frame of a blob and what goes with it.
+const MESSAGE_BYTES_MIN: usize = 2 << 20;
+/// gRPC counts in 32 bits; Go's clients in 31.
+const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
+
 /// Everything that can be chosen.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +63,24 @@ pub struct Grpc {
     #[serde(deserialize_with = "mode")]
     pub mode: u32,
     pub allowed_uids: Vec<u32>,
+    #[serde(deserialize_with = "message_size")]
+    pub max_recv_message_size: usize,
+    #[serde(deserialize_with = "message_size")]
+    pub max_send_message_size: usize,
+    #[serde(deserialize_with = "at_least_one")]
+    pub max_connections: usize,
+    #[serde(deserialize_with = "at_least_one")]
+    pub max_connections_per_process: usize,
+    #[serde(deserialize_with = "at_least_one")]
+    pub max_concurrent_streams: u32,
+    #[serde(deserialize_with = "at_least_one")]
+    pub max_working_calls: usize,
+    #[serde(deserialize_with = "not_none")]
+    pub handshake_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub keepalive_interval: Duration,
+    #[serde(deserialize_with = "not_none")]
+    pub keepalive_timeout: Duration,
 }
 
 /// The socket of containerd.
@@ -223,6 +246,36 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     })
 }
 
+/// A duration that must not be nothing.
+fn not_none<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    match duration(from)? {
+        Duration::ZERO => Err(D::Error::custom("it is no time at all")),
+        some => Ok(some),
+    }
+}
+
+fn at_least_one<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default + PartialEq,
+{
+    let count = T::deserialize(from)?;
+    match count == T::default() {
+        true => Err(D::Error::custom("with 0 nobody would be served")),
+        false => Ok(count),
+    }
+}
+
+fn message_size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let bytes = usize::deserialize(from)?;
+    if !(MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(&bytes) {
+        return Err(D::Error::custom(format_args!(
+            "{bytes} is not between {MESSAGE_BYTES_MIN} and {MESSAGE_BYTES_MAX}"
+        )));
+    }
+    Ok(bytes)
+}
+
 fn mode<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     match u32::deserialize(from)? {
         mode if mode <= 0o777 => Ok(mode),
@@ -297,6 +350,14 @@ mod tests {
             ("root", "here"),
             ("grpc.address", ""),
             ("grpc.mode", "4096"),
+            ("grpc.max_recv_message_size", "1048576"),
+            ("grpc.max_send_message_size", "2147483648"),
+            ("grpc.max_connections", "0"),
+            ("grpc.max_connections_per_process", "-1"),
+            ("grpc.max_concurrent_streams", "0"),
+            ("grpc.max_working_calls", "0"),
+            ("grpc.handshake_timeout", "0"),
+            ("grpc.keepalive_timeout", "0s"),
             ("gc.pause_threshold", "0.6"),
             ("gc.startup_delay", "soon"),
             ("gc.startup_delay", "-1s"),

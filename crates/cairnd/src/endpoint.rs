@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     config::Config,
     listen::{self, Owner, SocketFile},
-    metrics::Metrics,
+    metrics::{Metrics, Socket},
 };
 
 /// Listens where the configuration says.
@@ -70,23 +70,28 @@ impl Endpoint {
     /// Serves for as long as it is polled.
     pub async fn serve(
         self,
-        node: Node,
+        stores: Vec<(Socket, Node)>,
         metrics: Arc<Metrics>,
         draining: watch::Receiver<bool>,
     ) -> io::Result<()> {
+        let watched: Vec<Node> = stores.iter().map(|(_, node)| node.clone()).collect();
+        let stores = Arc::new(stores);
         let figures = move || {
-            let (node, metrics) = (node.clone(), metrics.clone());
+            let (stores, metrics) = (stores.clone(), metrics.clone());
             async move {
-                let text = metrics.render(&node).await;
+                let text = metrics.render(&stores).await;
                 ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
             }
         };
         let health = move || {
             let stopping = *draining.borrow();
+            let broken = watched.iter().find_map(Node::read_only);
             async move {
-                match stopping {
-                    false => (StatusCode::OK, "ok\n").into_response(),
-                    true => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response(),
+                let unwell = |text| (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+                match (stopping, broken) {
+                    (true, _) => unwell("stopping\n".to_owned()),
+                    (false, Some(failure)) => unwell(format!("{failure}\n")),
+                    (false, None) => (StatusCode::OK, "ok\n").into_response(),
                 }
             }
         };

@@ -1,6 +1,7 @@
 //! The daemon: containerd's API over a store, on a unix socket.
 //!
-//! - [`server`] puts the services together, [`listen`] makes the socket, [`run`] is the program;
+//! - [`server`] puts the services together, [`listen`] makes the socket, [`incoming`] and [`turns`]
+//!   keep one client's flood from the others, by [`limits`]; [`run`] is the program;
 //! - [`config`] is what can be chosen, [`options`] the flags, [`man`] what is generated from both;
 //! - [`calls`] surrounds every call, [`methods`] knows them all; [`maintain`] is what happens unasked;
 //! - [`log`], [`metrics`], [`endpoint`] and [`notify`] are for those who run it;
@@ -19,6 +20,8 @@ pub mod convert;
 pub mod details;
 pub mod embedded;
 pub mod endpoint;
+pub mod incoming;
+pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod maintain;
@@ -31,3 +34,4 @@ pub mod run;
 pub mod server;
 pub mod service;
 pub mod status;
+pub mod turns;

@@ -5,30 +5,19 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
-    pin::Pin,
-    task::{Context, Poll},
-    time::{Duration, Instant},
 };
 
 use rustix::{
     fs::Mode,
     process::{geteuid, umask},
 };
-use tokio::{
-    net::{UnixListener, UnixStream},
-    time::{Sleep, sleep},
-};
-use tokio_stream::Stream;
-use tracing::{error, warn};
+use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
 
 /// What systemd calls the socket of clients (`FileDescriptorName=`).
 const PUBLIC: &str = "public";
 /// What systemd calls the socket of containerd.
 const BACKEND: &str = "backend";
-/// How long accepting rests when it fails for want of descriptors or memory.
-const REST: Duration = Duration::from_millis(100);
-/// How often that is said.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Who may open a socket.
 #[derive(Clone, Copy, Debug)]
@@ -187,51 +176,4 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
     fs::remove_file(path)
-}
-
-/// Connections as they come. Want of descriptors makes it rest, not end.
-pub struct Incoming {
-    listener: UnixListener,
-    resting: Option<Pin<Box<Sleep>>>,
-    complained: Option<Instant>,
-}
-
-impl Incoming {
-    /// Those that `listener` accepts.
-    pub fn new(listener: UnixListener) -> Incoming {
-        Incoming {
-            listener,
-            resting: None,
-            complained: None,
-        }
-    }
-}
-
-impl Stream for Incoming {
-    type Item = io::Result<UnixStream>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(resting) = &mut self.resting {
-                std::task::ready!(resting.as_mut().poll(cx));
-                self.resting = None;
-            }
-            match std::task::ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, _)) => {
-                    return Poll::Ready(Some(Ok(stream)));
-                }
-                Err(err) => {
-                    // It may come and go with every connection that is closed.
-                    if self
-                        .complained
-                        .is_none_or(|at| at.elapsed() > COMPLAIN_EVERY)
-                    {
-                        self.complained = Some(Instant::now());
-                        error!("cannot accept a connection: {err}");
-                    }
-                    self.resting = Some(Box::pin(sleep(REST)));
-                }
-            }
-        }
-    }
 }

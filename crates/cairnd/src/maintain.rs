@@ -1,4 +1,5 @@
-//! What the daemon does when nobody asks: garbage collection and putting unpacked layers on the disk.
+//! What the daemon does when nobody asks: garbage collection, putting unpacked layers on the disk, and
+//! saying so when its store has turned read-only.
 //!
 //! Collections are scheduled by containerd's rules (its plugin `gc.scheduler`): a removal or enough
 //! changes make one due, and the time between two is such that no more than a chosen part of all time
@@ -16,12 +17,15 @@ use cairn_node::{GcReport, Node};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info};
 
-use crate::{config::Gc, metrics::Metrics};
+use crate::{config::Gc, metrics::Metrics, notify, server::Health};
 
 /// Shorter collections count as this long, or an empty store would be collected without end.
 const COLLECTION_MIN: Duration = Duration::from_millis(5);
 /// From a collection to the next while the pause threshold is 0.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon after a failed sync the daemon calls itself unwell.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// However low the pause threshold is.
 const INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -138,7 +142,7 @@ pub async fn collect(
         if woken {
             continue;
         }
-        if !schedule.due(&gc) {
+        if !schedule.due(&gc) || node.read_only().is_some() {
             schedule.next = Some(Instant::now() + schedule.interval(&gc));
             continue;
         }
@@ -187,6 +191,21 @@ fn tell(report: &GcReport) {
     }
 }
 
+/// Waits until the store takes no changes any more, and says so: to whoever asks for health, and to the
+/// service manager. What made it so is in the log.
+pub async fn guard(node: Node, health: Health) {
+    let mut beats = tokio::time::interval(LOOK);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        if let Some(failure) = node.read_only() {
+            health.unwell().await;
+            notify::status(&failure.to_string());
+            return;
+        }
+    }
+}
+
 /// Puts layers that were unpacked `delay` ago on the disk, for as long as it is polled.
 pub async fn settle(node: Node, delay: Duration) {
     // Twice, and a layer waits for half as long again at most.
@@ -194,6 +213,9 @@ pub async fn settle(node: Node, delay: Duration) {
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beats.tick().await;
+        if node.read_only().is_some() {
+            return;
+        }
         let node = node.clone();
         match tokio::task::spawn_blocking(move || node.settle(delay)).await {
             Ok(Ok(true)) => debug!("unpacked layers are on the disk"),

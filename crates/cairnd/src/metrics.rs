@@ -13,7 +13,9 @@ use std::{
 
 use cairn_node::{GcReport, Node};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use tokio::sync::Mutex;
 use tonic::Code;
 use tracing::error;
@@ -27,6 +29,30 @@ const SECONDS: &[f64] = &[
 /// The store is counted at most once in so long, however often somebody asks.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
+/// The bounds of a count of transactions in one commit.
+const GROUP: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
+];
+
+/// Which socket, and so which store, a figure is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// That of clients.
+    Public,
+    /// That of containerd.
+    Backend,
+}
+
+impl Socket {
+    /// The value of its label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Socket::Public => "public",
+            Socket::Backend => "backend",
+        }
+    }
+}
+
 /// All figures.
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
@@ -37,12 +63,14 @@ pub struct Metrics {
 
 /// The figures of one method.
 pub struct CallFigures {
-    /// Calls begun.
-    pub started: Counter,
-    /// Messages from the client.
-    pub received: Counter,
+    started: Counter,
     /// Messages to the client.
     pub sent: Counter,
+    /// Their bytes.
+    pub sent_bytes: Counter,
+    received: Counter,
+    received_bytes: Counter,
+    running: Gauge,
     seconds: Histogram,
     by_code: [OnceLock<Counter>; 17],
     recorder: Arc<PrometheusRecorder>,
@@ -50,6 +78,17 @@ pub struct CallFigures {
 }
 
 impl CallFigures {
+    /// A call has begun.
+    pub fn begun(&self) {
+        self.started.increment(1);
+        self.running.increment(1.0);
+    }
+
+    /// Messages from the client, and their bytes.
+    pub fn received(&self) -> (Counter, Counter) {
+        (self.received.clone(), self.received_bytes.clone())
+    }
+
     /// A call has ended.
     pub fn handled(&self, code: Code, took: Duration) {
         let known = &self.by_code[usize::try_from(code as i32).unwrap_or_default()];
@@ -64,6 +103,7 @@ impl CallFigures {
             })
         });
         counter.increment(1);
+        self.running.decrement(1.0);
         self.seconds.record(took.as_secs_f64());
     }
 }
@@ -76,6 +116,10 @@ impl Metrics {
     pub fn new(options: &config::Metrics) -> Result<Metrics, String> {
         let builder = PrometheusBuilder::new()
             .set_buckets(SECONDS)
+            .and_then(|builder| {
+                let sizes = Matcher::Full("cairn_commit_group_size".to_owned());
+                builder.set_buckets_for_metric(sizes, GROUP)
+            })
             .map_err(|err| err.to_string())?;
         let recorder = Arc::new(builder.build_recorder());
         let handle = recorder.handle();
@@ -101,6 +145,11 @@ impl Metrics {
             describe_counter "grpc_server_msg_received_total" "Messages from clients.";
             describe_counter "grpc_server_msg_sent_total" "Messages to clients.";
             describe_histogram "grpc_server_handling_seconds" "From the begin of a call to its end.";
+            describe_counter "cairn_grpc_received_bytes_total" "Bytes of messages from clients.";
+            describe_counter "cairn_grpc_sent_bytes_total" "Bytes of messages to clients.";
+            describe_histogram "cairn_commit_seconds" "From the begin of a commit of records to its sync.";
+            describe_histogram "cairn_commit_group_size" "Transactions that shared a commit.";
+            describe_gauge "cairn_store_read_only" "1 when a store takes no changes since a sync failed.";
             describe_gauge "cairn_build_info" "1, with the version of this program.";
             describe_counter "cairn_gc_runs_total" "Garbage collections, by result.";
             describe_histogram "cairn_gc_seconds" "How long collections took, beside other calls.";
@@ -124,16 +173,21 @@ impl Metrics {
     }
 
     /// Those of a method's calls.
-    pub fn of_calls(&self, method: &Method) -> CallFigures {
+    pub fn of_calls(&self, method: &Method, socket: Socket) -> CallFigures {
         let labels = vec![
             metrics::Label::from_static_parts("grpc_type", method.kind.label()),
             metrics::Label::new("grpc_service", method.service.clone()),
             metrics::Label::new("grpc_method", method.name.clone()),
+            metrics::Label::from_static_parts("socket", socket.label()),
         ];
+        let running = [("kind", "call"), ("socket", socket.label())];
         with_local_recorder(&*self.recorder, || CallFigures {
             started: counter!("grpc_server_started_total", labels.clone()),
             received: counter!("grpc_server_msg_received_total", labels.clone()),
             sent: counter!("grpc_server_msg_sent_total", labels.clone()),
+            received_bytes: counter!("cairn_grpc_received_bytes_total", labels.clone()),
+            sent_bytes: counter!("cairn_grpc_sent_bytes_total", labels.clone()),
+            running: gauge!("cairn_inflight", &running),
             seconds: match self.options.grpc_histogram {
                 true => histogram!("grpc_server_handling_seconds", labels.clone()),
                 false => Histogram::noop(),
@@ -142,6 +196,23 @@ impl Metrics {
             recorder: self.recorder.clone(),
             labels: labels.clone(),
         })
+    }
+
+    /// Counts every commit of a store's records from now on.
+    pub fn watch(&self, node: &Node, socket: Socket) {
+        let store = ("store", socket.label());
+        let (seconds, sizes) = with_local_recorder(&*self.recorder, || {
+            let engine = ("engine", node.meta().engine());
+            (
+                histogram!("cairn_commit_seconds", &[engine, store]),
+                histogram!("cairn_commit_group_size", &[store]),
+            )
+        });
+        node.meta().observe(move |committed| {
+            seconds.record(committed.took.as_secs_f64());
+            // Never more than a group holds.
+            sizes.record(u32::try_from(committed.transactions).map_or(f64::NAN, f64::from));
+        });
     }
 
     /// A collection has ended, with a report when it succeeded.
@@ -172,21 +243,32 @@ impl Metrics {
         });
     }
 
-    /// All figures as they are now.
-    pub async fn render(&self, node: &Node) -> String {
+    /// All figures as they are now, of these stores.
+    pub async fn render(&self, stores: &[(Socket, Node)]) -> String {
         let mut counted = self.counted.lock().await;
         if counted.is_none_or(|at| at.elapsed() > COUNT_EVERY) {
-            let node = node.clone();
-            let found = tokio::task::spawn_blocking(move || store::count(&node)).await;
-            match found {
-                Ok(Ok(found)) => with_local_recorder(&*self.recorder, || found.set()),
-                Ok(Err(reason)) => error!("cannot count what is stored: {reason}"),
-                Err(err) => error!("counting what is stored was given up: {err}"),
+            for (socket, node) in stores {
+                let node = node.clone();
+                let found = tokio::task::spawn_blocking(move || store::count(&node)).await;
+                match found {
+                    Ok(Ok(found)) => with_local_recorder(&*self.recorder, || found.set(*socket)),
+                    Ok(Err(reason)) => error!("cannot count what is stored: {reason}"),
+                    Err(err) => error!("counting what is stored was given up: {err}"),
+                }
             }
             *counted = Some(Instant::now());
         }
         drop(counted);
-        with_local_recorder(&*self.recorder, process::set);
+        with_local_recorder(&*self.recorder, || {
+            for (socket, node) in stores {
+                let broken = u64::from(node.read_only().is_some());
+                set(
+                    &gauge!("cairn_store_read_only", "store" => socket.label()),
+                    broken,
+                );
+            }
+            process::set();
+        });
         self.handle.render()
     }
 

@@ -1,5 +1,7 @@
 //! The program: open the store, listen, serve, and stop in order.
 
+mod ends;
+
 use std::{
     io::{self, Write},
     os::unix::net::UnixListener as StdListener,
@@ -10,24 +12,21 @@ use std::{
 
 use cairn_node::{EngineKind, Failure, Node, NodeOptions};
 use clap::Parser;
-use tokio::{
-    net::UnixListener,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-    task::JoinHandle,
-};
+use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
 use tracing::{error, info, warn};
 
+use self::ends::{Signals, both, ended, quiet};
 use crate::{
     backend::{self, Serving},
-    calls::Calls,
+    calls::{Calls, Rules},
     config::{self, Config, DEFAULT, Gc},
     endpoint::Endpoint,
+    limits::{self, Limits},
     listen::{self, Listening, Owner, Passed},
     log::{self, Log},
     maintain::{self, Activity},
     man,
-    metrics::Metrics,
+    metrics::{Metrics, Socket},
     notify,
     options::{Command, ConfigVerb, Flags, Options},
     server,
@@ -35,9 +34,6 @@ use crate::{
 
 /// How often recorded times are folded into histograms.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
-
-/// How long clients without a call have to take leave.
-const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -108,6 +104,7 @@ fn daemon(flags: &Flags) -> ExitCode {
 
 fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
     let began = Instant::now();
+    limits::raise_descriptors();
     let passed = listen::passed();
     let passed = passed.map_err(|err| format!("cannot use the sockets passed: {err}"))?;
     notify::status("opening the store");
@@ -167,12 +164,10 @@ impl Daemon<'_> {
         let (gc_sender, gc) = watch::channel(config.gc.clone());
         let metrics = self.endpoint(&draining).await?;
         let activity = Arc::new(Activity::default());
-        let calls = Calls::new(
-            &config.grpc.allowed_uids,
-            activity.clone(),
-            draining.clone(),
-            metrics.as_deref(),
-        );
+        let calls = Calls::new(Rules {
+            activity: activity.clone(),
+            ..self.rules(node, Socket::Public, &draining, metrics.as_deref())
+        });
         let mut backend = self
             .backend(passed.backend, &draining, metrics.as_deref())
             .await
@@ -184,11 +179,17 @@ impl Daemon<'_> {
             let _ = draining.wait_for(|draining| *draining).await;
         };
         let serving = tokio::spawn(server::serve_routes(routes, calls.clone(), listener, told));
+        let theirs = backend.as_ref().map(|backend| backend.health().clone());
+        let guards = [(Some(node), Some(health.clone())), (self.backend, theirs)];
+        let guards = guards.into_iter().filter_map(|(node, health)| {
+            Some(tokio::spawn(maintain::guard(node?.clone(), health?)))
+        });
         let background = [
             tokio::spawn(notify::watchdog(node.clone())),
             tokio::spawn(maintain::settle(node.clone(), config.unpack.settle_delay)),
             tokio::spawn(maintain::collect(node.clone(), gc, activity, metrics)),
         ];
+        let background: Vec<JoinHandle<()>> = background.into_iter().chain(guards).collect();
         let ms = began.elapsed().as_millis();
         info!(ms, root = %config.root.display(), "serving at {address}");
         notify::ready(&format!("serving at {address}"));
@@ -210,7 +211,7 @@ impl Daemon<'_> {
         }
         info!("stopping");
         notify::stopping("waiting for calls under way");
-        health.stopping().await;
+        health.unwell().await;
         if let Some(backend) = &mut backend {
             backend.stopping().await;
         }
@@ -254,6 +255,26 @@ impl Daemon<'_> {
         listen::bind(&self.config.grpc_socket(), owner).await
     }
 
+    fn rules<'r>(
+        &'r self,
+        node: &Node,
+        socket: Socket,
+        draining: &watch::Receiver<bool>,
+        metrics: Option<&'r Metrics>,
+    ) -> Rules<'r> {
+        if let Some(metrics) = metrics {
+            metrics.watch(node, socket);
+        }
+        Rules {
+            uids: &self.config.grpc.allowed_uids,
+            limits: Limits::of(&self.config.grpc),
+            activity: Arc::default(),
+            draining: draining.clone(),
+            metrics: metrics.map(|metrics| (metrics, socket)),
+            node: Some(node.clone()),
+        }
+    }
+
     /// Starts to serve containerd when that is wanted. Its calls make nothing of ours to be collected.
     async fn backend(
         &self,
@@ -272,8 +293,7 @@ impl Daemon<'_> {
             (None, Some(path)) => listen::bind(&path, Owner::default()).await?,
             (None, None) => return Ok(None),
         };
-        let uids = &self.config.grpc.allowed_uids;
-        let calls = Calls::new(uids, Arc::default(), draining.clone(), metrics);
+        let calls = Calls::new(self.rules(node, Socket::Backend, draining, metrics));
         let serving = Serving::start(node, listening, calls, draining.clone());
         serving.await.map(Some)
     }
@@ -300,7 +320,13 @@ impl Daemon<'_> {
                 folded.fold();
             }
         });
-        let serving = endpoint.serve(self.node.clone(), metrics.clone(), draining.clone());
+        let stores = [
+            (Socket::Public, Some(self.node)),
+            (Socket::Backend, self.backend),
+        ];
+        let stores = stores.into_iter();
+        let stores = stores.filter_map(|(socket, node)| Some((socket, node?.clone())));
+        let serving = endpoint.serve(stores.collect(), metrics.clone(), draining.clone());
         tokio::spawn(async move {
             if let Err(err) = serving.await {
                 error!("metrics are served no more: {err}");
@@ -346,67 +372,6 @@ impl Daemon<'_> {
             Ok(Ok(Err(failure))) => error!("{failure}"),
             Ok(Err(err)) => error!("putting layers on the disk was given up: {err}"),
             Err(_) => warn!("some layers are not on the disk yet"),
-        }
-    }
-}
-
-/// Connections on which nothing happens: a client that does not answer would hold the daemon up by
-/// not taking notice of its end.
-async fn quiet(all: &[Calls]) {
-    loop {
-        for calls in all {
-            calls.none().await;
-        }
-        tokio::time::sleep(GOODBYE).await;
-        if all.iter().all(Calls::are_none) {
-            return;
-        }
-    }
-}
-
-/// Waits for the end of the backend, which never comes when there is none.
-async fn ended(backend: &mut Option<Serving>) -> io::Result<()> {
-    match backend {
-        Some(backend) => backend.ended().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for the end of both servers.
-async fn both(serving: &mut JoinHandle<io::Result<()>>, backend: &mut Option<Serving>) {
-    let _ = serving.await;
-    if let Some(backend) = backend {
-        let _ = backend.ended().await;
-    }
-}
-
-struct Signals {
-    stop: Stop,
-    reload: Signal,
-}
-
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn catch() -> io::Result<Signals> {
-        Ok(Signals {
-            stop: Stop {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            },
-            reload: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-impl Stop {
-    async fn told(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

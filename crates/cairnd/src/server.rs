@@ -12,10 +12,10 @@ use tonic_health::{
 };
 use tower::layer::util::{Identity, Stack};
 
-use crate::{calls::Calls, listen::Incoming, methods, service};
+use crate::{calls::Calls, incoming::Incoming, methods, service};
 
-/// Most bytes of one message either way (containerd `defaults`).
-pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// What services are told of the size of messages: [`Calls`] measure them, for all services alike.
+pub(crate) const NO_LIMIT: usize = usize::MAX;
 
 /// What `grpc.health.v1` answers.
 #[derive(Clone)]
@@ -31,8 +31,8 @@ impl Health {
         }
     }
 
-    /// From now on nobody should come who has elsewhere to go.
-    pub async fn stopping(&self) {
+    /// From now on nobody should come who has elsewhere to go: the daemon stops, or takes no changes.
+    pub async fn unwell(&self) {
         self.set(ServingStatus::NotServing).await;
     }
 }
@@ -84,16 +84,22 @@ pub async fn serve_routes(
     listener: UnixListener,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let incoming = Incoming::new(listener, calls.limits());
     transport(calls)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(Incoming::new(listener), stop)
+        .serve_with_incoming_shutdown(incoming, stop)
         .await
         .map_err(io::Error::other)
 }
 
 /// HTTP/2 as blobs want it.
 pub(crate) fn transport(calls: Calls) -> Server<Stack<Calls, Identity>> {
+    let limits = calls.limits();
+    let keepalive = (!limits.keepalive.is_zero()).then_some(limits.keepalive);
     Server::builder()
+        .max_concurrent_streams(limits.streams)
+        .http2_keepalive_interval(keepalive)
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         // Blobs come in large frames; with the defaults of HTTP/2 a sender waits after each 64 KiB.
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)

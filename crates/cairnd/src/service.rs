@@ -19,7 +19,7 @@ use cairn_proto::{cairn::v1, containerd::services};
 use tonic::service::Routes;
 
 pub(crate) use self::snapshots::{NAME as SNAPSHOTTER, REF};
-use crate::server::MESSAGE_BYTES_MAX;
+use crate::server::NO_LIMIT;
 
 /// What every service has.
 #[derive(Clone)]
@@ -51,8 +51,8 @@ pub fn public(node: &Node, uuid: &str) -> Routes {
             $(routes = {
                 use $server as Server;
                 let server = Server::new(service.clone())
-                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(MESSAGE_BYTES_MAX);
+                    .max_decoding_message_size(NO_LIMIT)
+                    .max_encoding_message_size(NO_LIMIT);
                 routes.add_service(server)
             };)*
             routes

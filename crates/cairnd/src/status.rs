@@ -7,6 +7,8 @@ use cairn_node::Failure;
 use cairn_types::{Classified, ErrorKind};
 use tonic::{Code, Status};
 
+use crate::turns;
+
 /// A failure of the node as a status.
 pub fn of_failure(failure: Failure) -> Status {
     let mut message = failure.to_string();
@@ -65,12 +67,18 @@ fn code(kind: ErrorKind) -> (Code, &'static str) {
     }
 }
 
-/// Runs what may wait for a disk where it keeps nobody from being served.
+/// Runs what may wait for a disk where it keeps nobody from being served, when it is the caller's turn.
 pub async fn blocking<T, F>(work: F) -> Result<T, Status>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, Status> + Send + 'static,
 {
+    let turn = turns::take().await;
+    let work = move || {
+        // A caller that hangs up does not end what was begun for it.
+        let _turn = turn;
+        work()
+    };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(err) => {

@@ -3,7 +3,9 @@
 
 #![allow(missing_docs)]
 
-use std::{collections::BTreeMap, fs, path::Path};
+mod common;
+
+use std::{fs, path::Path};
 
 use cairn_node::{EngineKind, Node, NodeOptions};
 use cairn_proto::cairn::v1::{InfoRequest as StoreInfoRequest, store_client::StoreClient};
@@ -25,13 +27,11 @@ use cairn_proto::containerd::{
     types::{Descriptor, Mount},
 };
 use cairn_types::Digest;
+use common::{Served, layer::Layer, map, told};
 use prost_types::FieldMask;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 const REF: &str = "containerd.io/snapshot.ref";
@@ -48,40 +48,23 @@ struct Backend {
 
 type Labels<'l> = &'l [(&'l str, &'l str)];
 
-fn labels(labels: Labels<'_>) -> BTreeMap<String, String> {
-    let owned = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
-    labels.iter().map(owned).collect()
-}
-
 impl Backend {
     async fn start() -> Backend {
         Backend::at(TempDir::new().expect("temporary directory")).await
     }
 
     async fn at(work: TempDir) -> Backend {
-        let opened = Node::open(NodeOptions {
-            root: cairnd::backend::root(&work.path().join("root")),
-            engine: EngineKind::Redb,
-        });
-        let node = opened.expect("store");
+        let root = cairnd::backend::root(&work.path().join("root"));
         let socket = work.path().join("sock");
-        let _ = fs::remove_file(&socket);
-        let listener = cairnd::listen::at(&socket).await.expect("socket");
-        let (stop, stopped) = oneshot::channel::<()>();
-        let served = node.clone();
-        tokio::spawn(async move {
-            let stopped = async {
-                let _ = stopped.await;
-            };
-            cairnd::backend::serve(&served, listener, stopped).await
+        let served = Served::start(root, &socket, |node, listener, stopped| async move {
+            cairnd::backend::serve(&node, listener, told(stopped)).await
         });
-        let uri = format!("unix://{}", socket.display());
-        let endpoint = Endpoint::from_shared(uri).expect("address");
+        let served = served.await;
         Backend {
             work,
-            node: Some(node),
-            channel: endpoint.connect().await.expect("connection"),
-            stop: Some(stop),
+            node: Some(served.node),
+            channel: served.channel,
+            stop: Some(served.stop),
             name: "anything",
         }
     }
@@ -125,7 +108,7 @@ impl Backend {
             snapshotter: self.name.to_owned(),
             key: key.to_owned(),
             parent: parent.to_owned(),
-            labels: labels(with),
+            labels: map(with),
         };
         let answer = self.snapshots().prepare(request).await?;
         Ok(answer.into_inner().mounts)
@@ -141,7 +124,7 @@ impl Backend {
             snapshotter: self.name.to_owned(),
             name: name.to_owned(),
             key: key.to_owned(),
-            labels: labels(with),
+            labels: map(with),
             parent: parent.to_owned(),
         };
         self.snapshots().commit(request).await.map(drop)
@@ -226,16 +209,10 @@ fn code<T: std::fmt::Debug>(result: Result<T, Status>) -> Code {
 
 /// A tar stream of empty files.
 fn tar(names: &[&str]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for name in names {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(0o644);
-        header.set_size(0);
-        header.set_path(name).expect("path");
-        header.set_cksum();
-        builder.append(&header, &b""[..]).expect("entry");
-    }
-    builder.into_inner().expect("tar")
+    let files = names
+        .iter()
+        .fold(Layer::new(), |tar, name| tar.file(name, ""));
+    files.bytes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,7 +317,7 @@ async fn what_is_asked_for_by_reference_and_here_is_not_made_again() {
         snapshotter: String::new(),
         info: Some(Info {
             name: "a/2/other".to_owned(),
-            labels: labels(&[(REF, "sha256:late")]),
+            labels: map(&[(REF, "sha256:late")]),
             ..Info::default()
         }),
         update_mask: Some(FieldMask {

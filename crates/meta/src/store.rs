@@ -15,7 +15,7 @@ use crate::{
     engine::{Engine, Redb, Sled},
     error::kind_of_io,
     reserve,
-    watch::{Watch, Watches},
+    watch::Watch,
 };
 
 /// Where a database is made before it gets its name.

@@ -1,11 +1,11 @@
-//! What is stored, counted over all namespaces.
+//! What is stored, counted over all namespaces, by store.
 
 use cairn_meta::{View, schema};
 use cairn_node::Node;
 use cairn_types::SnapshotKind;
 use metrics::{describe_gauge, gauge};
 
-use super::set as set_count;
+use super::{Socket, set as set_count};
 
 pub(super) fn describe() {
     describe_gauge!("cairn_content_blobs", "Blobs.");
@@ -71,23 +71,32 @@ pub(super) fn count(node: &Node) -> Result<Found, cairn_meta::Error> {
 }
 
 impl Found {
-    pub(super) fn set(&self) {
-        set_count(&gauge!("cairn_content_blobs"), self.blobs);
-        set_count(&gauge!("cairn_content_bytes"), self.blob_bytes);
+    pub(super) fn set(&self, socket: Socket) {
+        let store = ("store", socket.label());
+        set_count(&gauge!("cairn_content_blobs", &[store]), self.blobs);
+        set_count(&gauge!("cairn_content_bytes", &[store]), self.blob_bytes);
         for (kind, count) in [
             ("active", self.active),
             ("view", self.views),
             ("committed", self.committed),
         ] {
-            set_count(&gauge!("cairn_snapshots", "kind" => kind), count);
+            set_count(&gauge!("cairn_snapshots", &[("kind", kind), store]), count);
         }
-        set_count(&gauge!("cairn_snapshot_bytes"), self.snapshot_bytes);
-        set_count(&gauge!("cairn_snapshots_not_durable"), self.not_durable);
-        set_count(&gauge!("cairn_images"), self.images);
-        set_count(&gauge!("cairn_leases"), self.leases);
-        set_count(&gauge!("cairn_inflight", "kind" => "ingest"), self.ingests);
+        set_count(
+            &gauge!("cairn_snapshot_bytes", &[store]),
+            self.snapshot_bytes,
+        );
+        set_count(
+            &gauge!("cairn_snapshots_not_durable", &[store]),
+            self.not_durable,
+        );
+        set_count(&gauge!("cairn_images", &[store]), self.images);
+        set_count(&gauge!("cairn_leases", &[store]), self.leases);
+        // As calls under way are told apart by their socket.
+        let ingests = [("kind", "ingest"), ("socket", socket.label())];
+        set_count(&gauge!("cairn_inflight", &ingests), self.ingests);
         if let Some(free) = self.free {
-            set_count(&gauge!("cairn_disk_free_bytes"), free);
+            set_count(&gauge!("cairn_disk_free_bytes", &[store]), free);
         }
     }
 }

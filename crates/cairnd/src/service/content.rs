@@ -5,7 +5,7 @@ mod write;
 use std::{borrow::Cow, pin::Pin};
 
 use bytes::Bytes;
-use cairn_content::{BlobInfo, IngestInfo};
+use cairn_content::{Blob, BlobInfo, IngestInfo};
 use cairn_node::{
     Resource,
     events::{Event, What},
@@ -29,6 +29,7 @@ use super::Service;
 use crate::{
     caller, convert,
     status::{blocking, missing, of, of_failure, with},
+    turns,
 };
 
 /// Infos in one message of a listing (containerd `contentserver`).
@@ -79,6 +80,67 @@ fn wire_status(info: IngestInfo) -> WireStatus {
         offset: convert::signed(info.offset),
         total: convert::signed(info.total),
         expected: String::new(),
+    }
+}
+
+/// A blob on its way to a client. It has a thread only while the client takes more: whoever opened many
+/// and read none would otherwise have them all.
+struct Reading {
+    blob: Blob,
+    start: u64,
+    at: u64,
+    end: u64,
+}
+
+type Chunk = Result<ReadContentResponse, Status>;
+
+impl Reading {
+    async fn run(mut self, mut send: mpsc::Sender<Chunk>) {
+        while self.at < self.end {
+            // A client that has enough hangs up, and that is the end of it.
+            let Ok(mut room) = send.reserve_owned().await else {
+                return;
+            };
+            let filled = blocking(move || {
+                loop {
+                    let chunk = self.chunk();
+                    let failed = chunk.is_err();
+                    let sender = room.send(chunk);
+                    if failed || self.at >= self.end {
+                        return Ok(None);
+                    }
+                    match sender.try_reserve_owned() {
+                        Ok(more) => room = more,
+                        Err(full) => return Ok(Some((self, full.into_inner()))),
+                    }
+                }
+            });
+            match filled.await {
+                Ok(Some(again)) => (self, send) = again,
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn chunk(&mut self) -> Chunk {
+        let length = usize::try_from(self.end - self.at)
+            .unwrap_or(CHUNK)
+            .min(CHUNK);
+        let mut data = vec![0; length];
+        let digest = self.blob.digest();
+        match self.blob.read_at(&mut data, self.at) {
+            Ok(0) => Err(with(ErrorKind::DataLoss, format!("{digest} is cut"))),
+            Ok(read) => {
+                data.truncate(read);
+                let offset = convert::signed(self.at - self.start);
+                self.at += read as u64;
+                Ok(ReadContentResponse {
+                    offset,
+                    data: Bytes::from(data),
+                })
+            }
+            Err(err) => Err(with(ErrorKind::Internal, format!("read {digest}: {err}"))),
+        }
     }
 }
 
@@ -191,37 +253,13 @@ impl Content for Service {
             wanted => start.saturating_add(wanted).min(size),
         };
         let (send, receive) = mpsc::channel(AHEAD);
-        // A client that has enough hangs up; the next send then fails, and that is the end of it.
-        tokio::task::spawn_blocking(move || {
-            let mut at = start;
-            while at < end {
-                let length = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
-                let mut data = vec![0; length];
-                let answer = match blob.read_at(&mut data, at) {
-                    Ok(0) => Err(with(
-                        ErrorKind::DataLoss,
-                        format!("{} is cut", blob.digest()),
-                    )),
-                    Ok(read) => {
-                        data.truncate(read);
-                        let offset = convert::signed(at - start);
-                        at += read as u64;
-                        Ok(ReadContentResponse {
-                            offset,
-                            data: Bytes::from(data),
-                        })
-                    }
-                    Err(err) => Err(with(
-                        ErrorKind::Internal,
-                        format!("read {}: {err}", blob.digest()),
-                    )),
-                };
-                let failed = answer.is_err();
-                if send.blocking_send(answer).is_err() || failed {
-                    return;
-                }
-            }
-        });
+        let reading = Reading {
+            blob,
+            start,
+            at: start,
+            end,
+        };
+        tokio::spawn(turns::carried(reading.run(send)));
         Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
     }
 

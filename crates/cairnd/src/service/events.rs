@@ -1,14 +1,18 @@
 //! `Events`: what happens in the store, and what clients tell one another through it.
 
-use std::{borrow::Cow, pin::Pin, sync::Arc};
+mod pack;
+
+use std::{
+    borrow::Cow,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use cairn_meta::Timestamp;
 use cairn_node::events::{Event, Listener, What};
 use cairn_proto::containerd::{
-    events as wire,
-    services::{
-        events::v1::{ForwardRequest, PublishRequest, SubscribeRequest, events_server::Events},
-        images::v1 as images,
+    services::events::v1::{
+        ForwardRequest, PublishRequest, SubscribeRequest, events_server::Events,
     },
     types::Envelope,
 };
@@ -16,12 +20,11 @@ use cairn_types::{
     ErrorKind, Namespace,
     filter::{self, Fields, Filters},
 };
-use prost::Message;
-use prost_types::Any;
 use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::UnboundedReceiverStream};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
+use self::pack::pack;
 use super::Service;
 use crate::{
     caller, convert,
@@ -85,140 +88,24 @@ fn inside<'e>(event: &'e Event, path: &[String]) -> Option<Cow<'e, str>> {
     }
 }
 
-/// Topic and event for the wire.
-fn pack(ns: &Namespace, what: &What) -> (String, Any) {
-    // Type URLs are bare names: receivers compare them to the letter.
-    let any = |name: &str, message: Vec<u8>| Any {
-        type_url: name.to_owned(),
-        value: message,
-    };
-    let namespace = ns.to_string();
-    let snapshotter = super::snapshots::NAME.to_owned();
-    let (topic, event) = match what {
-        What::NamespaceCreated(labels) => {
-            let event = wire::NamespaceCreate {
-                name: namespace,
-                labels: labels.clone(),
-            };
-            (
-                "/namespaces/create",
-                any("containerd.events.NamespaceCreate", event.encode_to_vec()),
-            )
-        }
-        What::NamespaceUpdated(labels) => {
-            let event = wire::NamespaceUpdate {
-                name: namespace,
-                labels: labels.clone(),
-            };
-            (
-                "/namespaces/update",
-                any("containerd.events.NamespaceUpdate", event.encode_to_vec()),
-            )
-        }
-        What::NamespaceDeleted => {
-            let event = wire::NamespaceDelete { name: namespace };
-            (
-                "/namespaces/delete",
-                any("containerd.events.NamespaceDelete", event.encode_to_vec()),
-            )
-        }
-        What::ContentCreated { digest, size } => {
-            let event = wire::ContentCreate {
-                digest: digest.to_string(),
-                size: convert::signed(*size),
-            };
-            (
-                "/content/create",
-                any("containerd.events.ContentCreate", event.encode_to_vec()),
-            )
-        }
-        What::ContentDeleted { digest } => {
-            let event = wire::ContentDelete {
-                digest: digest.to_string(),
-            };
-            (
-                "/content/delete",
-                any("containerd.events.ContentDelete", event.encode_to_vec()),
-            )
-        }
-        What::ImageCreated { name, labels } => {
-            let event = images::ImageCreate {
-                name: name.to_string(),
-                labels: labels.clone(),
-            };
-            let kind = "containerd.services.images.v1.ImageCreate";
-            ("/images/create", any(kind, event.encode_to_vec()))
-        }
-        What::ImageUpdated { name, labels } => {
-            let event = images::ImageUpdate {
-                name: name.to_string(),
-                labels: labels.clone(),
-            };
-            let kind = "containerd.services.images.v1.ImageUpdate";
-            ("/images/update", any(kind, event.encode_to_vec()))
-        }
-        What::ImageDeleted { name } => {
-            let event = images::ImageDelete {
-                name: name.to_string(),
-            };
-            let kind = "containerd.services.images.v1.ImageDelete";
-            ("/images/delete", any(kind, event.encode_to_vec()))
-        }
-        What::SnapshotPrepared { key, parent } => {
-            let event = wire::SnapshotPrepare {
-                key: key.to_string(),
-                parent: parent.as_ref().map(ToString::to_string).unwrap_or_default(),
-                snapshotter,
-            };
-            (
-                "/snapshot/prepare",
-                any("containerd.events.SnapshotPrepare", event.encode_to_vec()),
-            )
-        }
-        What::SnapshotCommitted { key, name } => {
-            let (key, name) = (key.to_string(), name.to_string());
-            let event = wire::SnapshotCommit {
-                key,
-                name,
-                snapshotter,
-            };
-            (
-                "/snapshot/commit",
-                any("containerd.events.SnapshotCommit", event.encode_to_vec()),
-            )
-        }
-        What::SnapshotRemoved { key } => {
-            let event = wire::SnapshotRemove {
-                key: key.to_string(),
-                snapshotter,
-            };
-            (
-                "/snapshot/remove",
-                any("containerd.events.SnapshotRemove", event.encode_to_vec()),
-            )
-        }
-        What::Published {
-            topic,
-            type_url,
-            value,
-        } => {
-            return (topic.clone(), any(type_url, value.clone()));
-        }
-    };
-    (topic.to_owned(), event)
-}
+/// Events kept for a subscriber who does not take them. Nobody waits for one, so one that is stopped
+/// would otherwise fill the memory of the daemon.
+const AHEAD: usize = 8192;
 
 /// A subscription: what passes its filters is sent on.
 struct Subscriber {
     filters: Filters,
-    send: mpsc::UnboundedSender<Result<Envelope, Status>>,
+    /// None when it fell behind.
+    send: Mutex<Option<mpsc::Sender<Envelope>>>,
 }
 
 impl Listener for Subscriber {
     fn hear(&self, event: &Arc<Event>) -> bool {
+        let mut send = self.send.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = &*send else { return false };
         let (topic, packed) = pack(&event.ns, &event.what);
         if !self.filters.pass(&Filtered(event, &topic)) {
-            return !self.send.is_closed();
+            return !sender.is_closed();
         }
         let envelope = Envelope {
             timestamp: Some(convert::time(event.at)),
@@ -226,14 +113,19 @@ impl Listener for Subscriber {
             topic,
             event: Some(packed),
         };
-        self.send.send(Ok(envelope)).is_ok()
+        let sent = sender.try_send(envelope).is_ok();
+        if !sent {
+            *send = None;
+        }
+        sent
     }
 }
 
 /// The stream, which keeps its subscriber alive.
 struct Subscription {
-    events: UnboundedReceiverStream<Result<Envelope, Status>>,
+    events: ReceiverStream<Envelope>,
     _subscriber: Arc<dyn Listener>,
+    ended: bool,
 }
 
 impl Stream for Subscription {
@@ -242,7 +134,17 @@ impl Stream for Subscription {
         mut self: Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Self::Item>> {
-        Pin::new(&mut self.events).poll_next(context)
+        let event = std::task::ready!(Pin::new(&mut self.events).poll_next(context));
+        // It ends when the subscriber gave up, and not before.
+        let lost = event.is_none() && !std::mem::replace(&mut self.ended, true);
+        std::task::Poll::Ready(match (event, lost) {
+            (Some(envelope), _) => Some(Ok(envelope)),
+            (None, true) => {
+                let text = format!("the subscriber is more than {AHEAD} events behind");
+                Some(Err(with(ErrorKind::ResourceExhausted, text)))
+            }
+            (None, false) => None,
+        })
     }
 }
 
@@ -308,13 +210,14 @@ impl Events for Service {
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let filters = Filters::parse(&request.into_inner().filters).map_err(|err| of(&err))?;
-        let (send, receive) = mpsc::unbounded_channel();
+        let (send, receive) = mpsc::channel(AHEAD);
+        let send = Mutex::new(Some(send));
         let subscriber: Arc<dyn Listener> = Arc::new(Subscriber { filters, send });
         self.node.listen(&subscriber);
-        let events = UnboundedReceiverStream::new(receive);
         Ok(Response::new(Box::pin(Subscription {
-            events,
+            events: ReceiverStream::new(receive),
             _subscriber: subscriber,
+            ended: false,
         })))
     }
 }

@@ -36,7 +36,7 @@ async fn figures_of_calls_store_and_process() {
     });
     assert_eq!(status, "HTTP/1.1 200 OK");
     let call = "grpc_type=\"bidi_stream\",grpc_service=\"containerd.services.content.v1.Content\",\
-                grpc_method=\"Write\"";
+                grpc_method=\"Write\",socket=\"public\"";
     for (series, expected) in [
         (format!("grpc_server_started_total{{{call}}}"), 1.0),
         (
@@ -49,11 +49,23 @@ async fn figures_of_calls_store_and_process() {
             format!("grpc_server_handling_seconds_bucket{{{call},le=\"+Inf\"}}"),
             1.0,
         ),
-        ("cairn_content_blobs".to_owned(), 1.0),
-        ("cairn_content_bytes".to_owned(), 7.0),
-        ("cairn_snapshots{kind=\"committed\"}".to_owned(), 0.0),
-        ("cairn_images".to_owned(), 0.0),
-        ("cairn_leases".to_owned(), 0.0),
+        ("cairn_content_blobs{store=\"public\"}".to_owned(), 1.0),
+        ("cairn_content_bytes{store=\"public\"}".to_owned(), 7.0),
+        (
+            "cairn_snapshots{kind=\"committed\",store=\"public\"}".to_owned(),
+            0.0,
+        ),
+        ("cairn_images{store=\"public\"}".to_owned(), 0.0),
+        ("cairn_leases{store=\"public\"}".to_owned(), 0.0),
+        (
+            "cairn_inflight{kind=\"call\",socket=\"public\"}".to_owned(),
+            0.0,
+        ),
+        (
+            "cairn_inflight{kind=\"ingest\",socket=\"public\"}".to_owned(),
+            0.0,
+        ),
+        ("cairn_store_read_only{store=\"public\"}".to_owned(), 0.0),
         ("cairn_gc_runs_total{result=\"ok\"}".to_owned(), 0.0),
         ("cairn_build_info{version=\"0.1.0\"}".to_owned(), 1.0),
         (
@@ -64,12 +76,16 @@ async fn figures_of_calls_store_and_process() {
         assert_eq!(value(&text, &series), Some(expected), "{series} in\n{text}");
     }
     for series in [
+        &*format!("cairn_grpc_received_bytes_total{{{call}}}"),
+        &*format!("cairn_grpc_sent_bytes_total{{{call}}}"),
         "process_cpu_seconds_total",
         "process_open_fds",
         "process_max_fds",
         "process_resident_memory_bytes",
         "process_start_time_seconds",
-        "cairn_disk_free_bytes",
+        "cairn_disk_free_bytes{store=\"public\"}",
+        "cairn_commit_seconds_count{engine=\"redb\",store=\"public\"}",
+        "cairn_commit_group_size_sum{store=\"public\"}",
     ] {
         assert!(
             value(&text, series).unwrap_or_default() > 0.0,

@@ -131,8 +131,8 @@ fn snapshots(place: &Place) -> (bool, bool) {
     let (_, text) = get(&place.path("run/metrics.sock"), "/metrics");
     let one = |series: &str| text.lines().any(|line| line == format!("{series} 1"));
     (
-        one("cairn_snapshots{kind=\"committed\"}"),
-        one("cairn_snapshots_not_durable"),
+        one("cairn_snapshots{kind=\"committed\",store=\"public\"}"),
+        one("cairn_snapshots_not_durable{store=\"public\"}"),
     )
 }
 

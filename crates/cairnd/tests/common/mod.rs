@@ -13,7 +13,10 @@ pub mod layer;
 pub mod own;
 pub mod snapshots;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use cairn_node::{EngineKind, Node, NodeOptions};
 use cairn_proto::{
@@ -40,7 +43,10 @@ use cairn_proto::{
 use cairn_types::Digest;
 use prost_types::FieldMask;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Code, Request, Response, Status, Streaming,
@@ -50,6 +56,47 @@ use tonic::{
 
 /// As large as containerd's clients take.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// A store that is served on a socket.
+pub struct Served {
+    pub node: Node,
+    pub channel: Channel,
+    pub stop: oneshot::Sender<()>,
+}
+
+impl Served {
+    /// Opens the store at `root` and has it served at `socket` until `stop` goes.
+    pub async fn start<F>(
+        root: PathBuf,
+        socket: &Path,
+        serve: impl FnOnce(Node, UnixListener, oneshot::Receiver<()>) -> F,
+    ) -> Served
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        let engine = EngineKind::Redb;
+        let node = Node::open(NodeOptions { root, engine }).expect("store");
+        let listener = cairnd::listen::at(socket).await.expect("socket");
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(serve(node.clone(), listener, stopped));
+        Served {
+            node,
+            channel: connect(socket).await,
+            stop,
+        }
+    }
+}
+
+async fn connect(socket: &Path) -> Channel {
+    let uri = format!("unix://{}", socket.display());
+    let endpoint = Endpoint::from_shared(uri).expect("address");
+    endpoint.connect().await.expect("connection")
+}
+
+/// The end of a server, as it waits for it.
+pub async fn told(stopped: oneshot::Receiver<()>) {
+    let _ = stopped.await;
+}
 
 /// A server and its root.
 pub struct Server {
@@ -63,29 +110,16 @@ impl Server {
     /// One over an empty store.
     pub async fn start() -> Server {
         let work = TempDir::new().expect("temporary directory");
-        let opened = Node::open(NodeOptions {
-            root: work.path().join("root"),
-            engine: EngineKind::Redb,
+        let (root, socket) = (work.path().join("root"), work.path().join("sock"));
+        let served = Served::start(root, &socket, |node, listener, stopped| async move {
+            cairnd::server::serve(&node, listener, told(stopped)).await
         });
-        let node = opened.expect("store");
-        let socket = work.path().join("sock");
-        let listener = cairnd::listen::at(&socket).await.expect("socket");
-        let (stop, stopped) = oneshot::channel::<()>();
-        let served = node.clone();
-        tokio::spawn(async move {
-            let stopped = async {
-                let _ = stopped.await;
-            };
-            cairnd::server::serve(&served, listener, stopped).await
-        });
-        let uri = format!("unix://{}", socket.display());
-        let endpoint = Endpoint::from_shared(uri).expect("address");
-        let channel = endpoint.connect().await.expect("connection");
+        let served = served.await;
         Server {
             work,
-            node,
-            channel,
-            _stop: stop,
+            node: served.node,
+            channel: served.channel,
+            _stop: served.stop,
         }
     }
 
@@ -97,6 +131,13 @@ impl Server {
                 lease: None,
             },
         }
+    }
+
+    /// A client with a connection of its own.
+    pub async fn apart(&self, ns: &str) -> Client {
+        let mut client = self.client(ns);
+        client.channel = connect(&self.path("sock")).await;
+        client
     }
 
     /// A client that says no namespace.

@@ -26,6 +26,7 @@ use super::{super::linking::Linking, Answers};
 use crate::{
     convert,
     status::{blocking, of, of_failure, with},
+    turns,
 };
 
 /// Answers that wait for a client who sends without listening.
@@ -64,11 +65,11 @@ pub(super) fn answers(
     mut messages: Streaming<WriteContentRequest>,
 ) -> Answers<WriteContentResponse> {
     let (send, receive) = mpsc::channel(AHEAD);
-    tokio::spawn(async move {
+    tokio::spawn(turns::carried(async move {
         if let Err(status) = run(node, linking, caller, &mut messages, &send).await {
             let _ = send.send(Err(status)).await;
         }
-    });
+    }));
     Box::pin(ReceiverStream::new(receive))
 }
 
@@ -79,7 +80,7 @@ async fn run(
     messages: &mut Streaming<WriteContentRequest>,
     send: &mpsc::Sender<Result<WriteContentResponse, Status>>,
 ) -> Result<(), Status> {
-    let Some(first) = next_of(messages).await? else {
+    let Some(first) = messages.message().await? else {
         return Err(Status::unknown("the stream ended before its first message"));
     };
     if first.r#ref.is_empty() {
@@ -105,23 +106,9 @@ async fn run(
             return Ok(());
         }
         upload = again;
-        next = next_of(messages).await?;
+        next = messages.message().await?;
     }
     Ok(())
-}
-
-/// The next message. One that is too large is no fault of an offset, which is what `OutOfRange` says
-/// here; containerd calls it exhausted.
-async fn next_of(
-    messages: &mut Streaming<WriteContentRequest>,
-) -> Result<Option<WriteContentRequest>, Status> {
-    messages
-        .message()
-        .await
-        .map_err(|status| match status.code() {
-            Code::OutOfRange => with(ErrorKind::ResourceExhausted, status.message()),
-            _ => status,
-        })
 }
 
 impl Upload {

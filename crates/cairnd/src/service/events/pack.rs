@@ -1,0 +1,108 @@
+//! Events in containerd's messages, each with its topic.
+
+use cairn_node::events::What;
+use cairn_proto::containerd::{events as wire, services::images::v1 as images};
+use cairn_types::Namespace;
+use prost::Message;
+use prost_types::Any;
+
+use super::super::snapshots;
+
+/// A message that is sent as an event.
+trait Told: Message {
+    const TOPIC: &'static str;
+    /// Its type URL: a bare name, since receivers compare it to the letter.
+    const NAME: &'static str;
+}
+
+macro_rules! told {
+    ($($topic:literal $name:literal $message:ty;)*) => {
+        $(impl Told for $message {
+            const TOPIC: &'static str = $topic;
+            const NAME: &'static str = $name;
+        })*
+    };
+}
+told! {
+    "/namespaces/create" "containerd.events.NamespaceCreate" wire::NamespaceCreate;
+    "/namespaces/update" "containerd.events.NamespaceUpdate" wire::NamespaceUpdate;
+    "/namespaces/delete" "containerd.events.NamespaceDelete" wire::NamespaceDelete;
+    "/content/create" "containerd.events.ContentCreate" wire::ContentCreate;
+    "/content/delete" "containerd.events.ContentDelete" wire::ContentDelete;
+    "/images/create" "containerd.services.images.v1.ImageCreate" images::ImageCreate;
+    "/images/update" "containerd.services.images.v1.ImageUpdate" images::ImageUpdate;
+    "/images/delete" "containerd.services.images.v1.ImageDelete" images::ImageDelete;
+    "/snapshot/prepare" "containerd.events.SnapshotPrepare" wire::SnapshotPrepare;
+    "/snapshot/commit" "containerd.events.SnapshotCommit" wire::SnapshotCommit;
+    "/snapshot/remove" "containerd.events.SnapshotRemove" wire::SnapshotRemove;
+}
+
+fn told<M: Told>(message: &M) -> (String, Any) {
+    let event = Any {
+        type_url: M::NAME.to_owned(),
+        value: message.encode_to_vec(),
+    };
+    (M::TOPIC.to_owned(), event)
+}
+
+/// Topic and event for the wire.
+pub(super) fn pack(ns: &Namespace, what: &What) -> (String, Any) {
+    let snapshotter = snapshots::NAME.to_owned();
+    match what {
+        What::NamespaceCreated(labels) => told(&wire::NamespaceCreate {
+            name: ns.to_string(),
+            labels: labels.clone(),
+        }),
+        What::NamespaceUpdated(labels) => told(&wire::NamespaceUpdate {
+            name: ns.to_string(),
+            labels: labels.clone(),
+        }),
+        What::NamespaceDeleted => told(&wire::NamespaceDelete {
+            name: ns.to_string(),
+        }),
+        What::ContentCreated { digest, size } => told(&wire::ContentCreate {
+            digest: digest.to_string(),
+            size: crate::convert::signed(*size),
+        }),
+        What::ContentDeleted { digest } => told(&wire::ContentDelete {
+            digest: digest.to_string(),
+        }),
+        What::ImageCreated { name, labels } => told(&images::ImageCreate {
+            name: name.to_string(),
+            labels: labels.clone(),
+        }),
+        What::ImageUpdated { name, labels } => told(&images::ImageUpdate {
+            name: name.to_string(),
+            labels: labels.clone(),
+        }),
+        What::ImageDeleted { name } => told(&images::ImageDelete {
+            name: name.to_string(),
+        }),
+        What::SnapshotPrepared { key, parent } => told(&wire::SnapshotPrepare {
+            key: key.to_string(),
+            parent: parent.as_ref().map(ToString::to_string).unwrap_or_default(),
+            snapshotter,
+        }),
+        What::SnapshotCommitted { key, name } => told(&wire::SnapshotCommit {
+            key: key.to_string(),
+            name: name.to_string(),
+            snapshotter,
+        }),
+        What::SnapshotRemoved { key } => told(&wire::SnapshotRemove {
+            key: key.to_string(),
+            snapshotter,
+        }),
+        // A client's own, as it came.
+        What::Published {
+            topic,
+            type_url,
+            value,
+        } => {
+            let event = Any {
+                type_url: type_url.clone(),
+                value: value.clone(),
+            };
+            (topic.clone(), event)
+        }
+    }
+}
