@@ -1,6 +1,7 @@
 //! `cairnd` as a service manager starts it, and Debian's `ctr` as its client.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Daemon {
     work: TempDir,
     process: Child,
-    backend: bool,
+    arguments: Vec<OsString>,
 }
 
 impl Default for Daemon {
@@ -30,21 +31,37 @@ impl Default for Daemon {
 impl Daemon {
     /// Starts it on an empty root and waits until it answers.
     pub fn start() -> Daemon {
-        Daemon::start_with(false)
+        Daemon::start_with(|_| Vec::new())
     }
 
     /// As [`Daemon::start`], with a socket for containerd beside the other, at `backend.sock`.
     pub fn with_backend() -> Daemon {
-        Daemon::start_with(true)
+        Daemon::start_with(|work| {
+            let socket = work.join("backend.sock").into_os_string();
+            vec!["--backend-address".into(), socket]
+        })
     }
 
-    fn start_with(backend: bool) -> Daemon {
+    /// As [`Daemon::start`], with its store elsewhere, and figures at `metrics.sock`.
+    pub fn with_store(root: &Path) -> Daemon {
+        Daemon::start_with(|work| {
+            let socket = work.join("metrics.sock").into_os_string();
+            let root = root.as_os_str().to_owned();
+            vec!["--root".into(), root, "--metrics-address".into(), socket]
+        })
+    }
+
+    fn start_with(arguments: impl FnOnce(&Path) -> Vec<OsString>) -> Daemon {
         let work = TempDir::new().expect("temporary directory");
-        let process = spawn(work.path(), backend);
+        let mut arguments = arguments(work.path());
+        if !arguments.contains(&"--root".into()) {
+            arguments.extend(["--root".into(), work.path().join("root").into_os_string()]);
+        }
+        let process = spawn(work.path(), &arguments);
         let daemon = Daemon {
             work,
             process,
-            backend,
+            arguments,
         };
         daemon.wait();
         daemon
@@ -52,7 +69,7 @@ impl Daemon {
 
     /// Starts another one on the same root; the last must have ended.
     pub fn restart(&mut self) {
-        self.process = spawn(self.work.path(), self.backend);
+        self.process = spawn(self.work.path(), &self.arguments);
         self.wait();
     }
 
@@ -149,7 +166,7 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(work: &Path, backend: bool) -> Child {
+fn spawn(work: &Path, arguments: &[OsString]) -> Child {
     let binary = Cairn::binary().with_file_name("cairnd");
     assert!(
         binary.exists(),
@@ -162,14 +179,9 @@ fn spawn(work: &Path, backend: bool) -> Child {
         .open(work.join("log"))
         .expect("log");
     let mut command = Command::new(binary);
-    command.arg("--root").arg(work.join("root"));
     command.arg("--state").arg(work.join("state"));
     command.arg("--address").arg(work.join("sock"));
-    if backend {
-        command
-            .arg("--backend-address")
-            .arg(work.join("backend.sock"));
-    }
+    command.args(arguments);
     command
         .stdout(Stdio::null())
         .stderr(log)

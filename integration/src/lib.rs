@@ -1,7 +1,8 @@
 //! What the end-to-end tests share: images made byte by byte, whole trees read back, the program
 //! under test, and the peers it is held against.
 //!
-//! Nothing here uses Cairn's crates: expectations come from outside.
+//! Nothing here uses Cairn's crates but the generated messages of the API: expectations come from
+//! outside.
 
 // Helpers of tests fail by panicking; the panic names what went wrong.
 #![allow(clippy::missing_panics_doc)]
@@ -17,4 +18,5 @@ pub mod peers;
 pub mod raw;
 pub mod registry;
 pub mod script;
+pub mod soak;
 pub mod tree;

@@ -69,6 +69,32 @@ impl Disk {
         fs::remove_file(self.filler()).expect("remove");
     }
 
+    /// From now on no block that was never written can be, as on a disk whose spare sectors are used
+    /// up: the kernel learns of it when it writes pages out, and every sync fails.
+    pub fn fail(&self) {
+        let below = rustix::fs::statvfs(self.dir.path()).expect("statvfs");
+        let used = (below.f_blocks - below.f_bfree) * below.f_frsize;
+        self.below(&format!("remount,size={used}"));
+    }
+
+    /// Has the disk mended, and what is on it mounted anew; nobody may use it meanwhile.
+    pub fn mend(&self) {
+        self.below("remount,size=50%");
+        run(Command::new("umount").arg(self.path()));
+        let image = self.dir.path().join("image");
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(image)
+            .arg(self.path()));
+    }
+
+    /// Changes the memory behind the disk.
+    fn below(&self, options: &str) {
+        run(Command::new("mount")
+            .args(["-o", options])
+            .arg(self.dir.path()));
+    }
+
     fn filler(&self) -> PathBuf {
         self.path().join("filler")
     }
