@@ -177,7 +177,13 @@ impl http_body::Body for Question {
                 }
             }
         }
-        Poll::Ready(polled)
+        // A client that was killed while it asked is no fault of anybody here.
+        Poll::Ready(polled.map(|frame| {
+            frame.map_err(|status| match status.code() {
+                Code::Unknown => with(ErrorKind::Unavailable, "the client is gone"),
+                _ => status,
+            })
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
