@@ -15,12 +15,12 @@ fn both(transcript: &str) {
 
 #[test]
 fn images() {
-    Scene::with_archives().play(include_str!("transcripts/images.txt"));
+    both(include_str!("transcripts/images.txt"));
 }
 
 #[test]
 fn objects() {
-    Scene::with_archives().play(include_str!("transcripts/objects.txt"));
+    both(include_str!("transcripts/objects.txt"));
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn documents() {
 
 #[test]
 fn names_and_aliases() {
-    Scene::with_archives().play(include_str!("transcripts/names.txt"));
+    both(include_str!("transcripts/names.txt"));
 }
 
 /// The only outputs that tell where the server is.
