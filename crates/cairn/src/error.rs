@@ -9,10 +9,10 @@ use std::{
 };
 
 use cairn_types::ErrorKind;
-use serde_json::{Value, json};
 
 use crate::{
     args::{Global, NAMESPACE},
+    model,
     out::{Out, Style, paint},
 };
 
@@ -205,18 +205,28 @@ impl Problem {
     }
 
     /// The machine-readable form; every key is always there.
-    pub fn json(&self) -> Value {
-        let object = self.object.as_ref();
-        json!({"error": {
-            "code": self.kind.code(),
-            "message": self.message(),
-            "attempted": self.attempted,
-            "object": object.map(|(kind, name)| json!({"kind": kind, "name": name})),
-            "namespace": self.namespace,
-            "causes": self.causes,
-            "found_in": self.found_in,
-            "next": self.next,
-        }})
+    pub fn document(&self) -> model::Failure {
+        let object = self.object.as_ref().map(|(kind, name)| model::Object {
+            kind: kind.clone(),
+            name: name.clone(),
+        });
+        model::Failure {
+            error: model::FailureParts {
+                attempted: self.attempted.clone(),
+                causes: self.causes.clone(),
+                code: self.kind.code(),
+                found_in: self.found_in.clone(),
+                message: self.message(),
+                namespace: self.namespace.clone(),
+                next: self.next.clone(),
+                object,
+            },
+        }
+    }
+
+    /// [`Problem::document`] on one line.
+    pub fn json(&self) -> String {
+        serde_json::to_string(&self.document()).expect("texts under text keys")
     }
 
     /// Writes it to standard error in the form that was asked for.
@@ -311,7 +321,7 @@ error: cannot inspect image docker.io/library/busybox:1.36: not found
             "{painted}"
         );
         assert_eq!(
-            problem.json().to_string(),
+            problem.json(),
             r#"{"error":{"attempted":"inspect image","causes":[],"code":"not_found","found_in":["k8s.io"],"message":"cannot inspect image docker.io/library/busybox:1.36: not found","namespace":"default","next":["cairn -n k8s.io images inspect docker.io/library/busybox:1.36"],"object":{"kind":"image","name":"docker.io/library/busybox:1.36"}}}"#
         );
     }

@@ -8,6 +8,9 @@ use cairn_types::{Labels, SnapshotKind};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+#[cfg(test)]
+mod schema;
+
 /// A moment: nanoseconds and `Z` in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub Timestamp);
@@ -20,6 +23,7 @@ impl Serialize for Time {
 
 /// What a name points at.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Target {
     /// Of the manifest or index.
     pub media_type: String,
@@ -31,6 +35,7 @@ pub struct Target {
 
 /// One name in one namespace.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Image {
     /// The full reference.
     pub name: String,
@@ -58,6 +63,7 @@ pub struct Image {
 
 /// One blob as a namespace sees it.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Blob {
     /// Whole.
     pub digest: String,
@@ -75,12 +81,14 @@ pub struct Blob {
 
 /// One snapshot.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Snapshot {
     /// Its name.
     pub key: String,
     /// What it stands on.
     pub parent: Option<String>,
     /// In lower case.
+    #[cfg_attr(test, schemars(with = "schema::Kind"))]
     pub kind: SnapshotKind,
     /// Bytes on disk of its own layer.
     pub size: Option<u64>,
@@ -98,6 +106,7 @@ pub struct Snapshot {
 
 /// One bundle.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bundle {
     /// Absolute.
     pub dir: String,
@@ -121,6 +130,7 @@ pub struct Bundle {
 
 /// One upload that is not complete.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ingest {
     /// Its name.
     #[serde(rename = "ref")]
@@ -139,6 +149,7 @@ pub struct Ingest {
 
 /// One mount to make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Mount {
     /// `overlay` or `bind`.
     #[serde(rename = "type")]
@@ -153,6 +164,7 @@ pub struct Mount {
 
 /// What must not be collected yet.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lease {
     /// Its name.
     pub id: String,
@@ -168,6 +180,7 @@ pub struct Lease {
 
 /// One thing that a lease holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Resource {
     /// `content`, `images`, `ingests` or `snapshots/overlayfs`.
     #[serde(rename = "type")]
@@ -178,6 +191,7 @@ pub struct Resource {
 
 /// A separate view of the store.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Namespace {
     /// Its name.
     pub name: String,
@@ -193,6 +207,7 @@ pub struct Namespace {
 
 /// What a server is made of.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Plugin {
     /// As containerd calls its kind.
     #[serde(rename = "type")]
@@ -204,6 +219,7 @@ pub struct Plugin {
     /// What it can do.
     pub capabilities: Vec<String>,
     /// `ok`, `skip` or `error`.
+    #[cfg_attr(test, schemars(extend("enum" = ["ok", "skip", "error"])))]
     pub status: &'static str,
     /// Why it is not `ok`.
     pub error: Option<String>,
@@ -213,6 +229,7 @@ pub struct Plugin {
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
     /// When.
     pub time: Time,
@@ -229,10 +246,12 @@ pub struct Event {
 
 /// Who serves a store.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Server {
     /// Of the server.
     pub version: String,
     /// `daemon`, or `embedded` in this process.
+    #[cfg_attr(test, schemars(extend("enum" = ["daemon", "embedded"])))]
     pub mode: &'static str,
     /// The daemon's socket.
     pub address: Option<String>,
@@ -246,6 +265,7 @@ pub struct Server {
 
 /// How a store and its server are.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Info {
     /// Who serves it.
     #[serde(flatten)]
@@ -272,6 +292,7 @@ pub struct Info {
 
 /// One line of `df`.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Usage {
     /// `images`, `content`, `snapshots`, `ingests`.
     #[serde(rename = "type")]
@@ -288,6 +309,7 @@ pub struct Usage {
 
 /// How many of each kind `gc` removed.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Removed {
     /// Names.
     pub images: u64,
@@ -303,6 +325,7 @@ pub struct Removed {
 
 /// What `gc` did.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Gc {
     /// Nothing was removed, only counted.
     pub dry_run: bool,
@@ -315,6 +338,46 @@ pub struct Gc {
     /// Bytes by kind, for the table only: the document has one sum.
     #[serde(skip)]
     pub freed: Removed,
+}
+
+/// What went wrong, on standard error.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Failure {
+    /// All of it.
+    pub error: FailureParts,
+}
+
+/// What went wrong, in parts.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FailureParts {
+    /// Verb and kind, as `inspect image`; empty when nothing was attempted.
+    pub attempted: String,
+    /// The chain, outermost first.
+    pub causes: Vec<String>,
+    /// The class, as gRPC names it, in snake case.
+    pub code: &'static str,
+    /// Other namespaces that have the object.
+    pub found_in: Vec<String>,
+    /// The first line that a person sees, without its `error: `.
+    pub message: String,
+    /// Where it was looked for.
+    pub namespace: Option<String>,
+    /// What to do, one step each.
+    pub next: Vec<String>,
+    /// What it was about.
+    pub object: Option<Object>,
+}
+
+/// Something that has a name.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Object {
+    /// `image`, `blob`, `snapshot`, …
+    pub kind: String,
+    /// Whole, unquoted.
+    pub name: String,
 }
 
 /// An image from its name down to its layers, for the tree of `inspect`.
