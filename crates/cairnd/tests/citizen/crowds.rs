@@ -105,8 +105,14 @@ fn one_process_has_so_many_connections() {
     assert!(daemon.log().contains(&text), "{}", daemon.log());
     assert!(another_is_served(&place));
     drop(crowd);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    wait_for("an answer", || runtime.block_on(place.version()).ok());
+    // The daemon has still to hear of their end.
+    wait_for("a place", || {
+        let mut stream = connect();
+        stream.write_all(PREFACE).ok()?;
+        stream.write_all(&SETTINGS).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_exact(&mut [0; 9]).ok()
+    });
 }
 
 #[test]
