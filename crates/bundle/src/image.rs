@@ -127,7 +127,7 @@ fn perform(prepared: &Prepared, place: &HostDir) -> Result<(), Failure> {
     })
 }
 
-/// Unmounts what [`mount`] mounted at `target`. Its snapshot goes too when it was read-only, or with
+/// Unmounts what [`mount()`] mounted at `target`. Its snapshot goes too when it was read-only, or with
 /// `remove`; what was changed in a writable one is otherwise kept.
 ///
 /// # Errors
@@ -189,7 +189,7 @@ fn is_mounted(place: &HostDir, attempted: &str) -> Result<bool, Failure> {
     mounted.map_err(|err| Failure::of(attempted, &err).object("directory", place))
 }
 
-/// Where the files of this snapshot of [`mount`]'s are mounted, if they are. The store cannot tell.
+/// Where the files of this snapshot of [`mount()`]'s are mounted, if they are. The store cannot tell.
 pub fn mounted_at(key: &SnapshotKey) -> Option<HostDir> {
     let target = HostDir::of_mount_key(key)?;
     let mounted = mount::is_mount_point(target.as_path()).unwrap_or(false);

@@ -5,16 +5,16 @@
 //! another process, which mounts nothing and writes nowhere else. All that is done here, by whoever
 //! has a [`Store`]:
 //!
-//! - [`place`] finds where a bundle is to be and builds it aside, [`create`] and [`remove`] are the
-//!   verbs; [`claim`] keeps two from working on one directory;
-//! - [`spec`] writes the configuration by the conversion rules of the image-spec, from the parts
-//!   [`process`], [`users`], [`cwd`], [`seccomp`] and [`volumes`];
-//! - [`image`] mounts an image's files without a container.
+//! - `place` finds where a bundle is to be and builds it aside, `create` and `remove` are the
+//!   verbs; `claim` keeps two from working on one directory;
+//! - `spec` writes the configuration by the conversion rules of the image-spec, from the parts
+//!   `process`, `users`, `cwd`, `seccomp` and `volumes`;
+//! - `image` mounts an image's files without a container.
 //!
 //! A bundle is made in a hidden directory beside its own, which is renamed when all is in it: the
 //! final name is absent or leads to a whole bundle. Its record says first that it is being made, and
 //! last that it is whole. What is neither, and has nobody at work on it, is undone by the next who
-//! comes by ([`finish`]).
+//! comes by (`finish`).
 
 mod claim;
 mod configure;
