@@ -148,9 +148,10 @@ fn who_does_not_speak_is_not_waited_for() {
     closed(&mut halting);
 }
 
-#[tokio::test]
+// Two threads: the idle client has to answer pings while this one waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_answers_no_more_is_let_go() {
-    let place = place("keepalive_interval = \"200ms\"\nkeepalive_timeout = \"200ms\"");
+    let place = place("keepalive_interval = \"200ms\"\nkeepalive_timeout = \"3s\"");
     let _daemon = place.start();
     let idle = place.channel().await;
     // As a process that was stopped in the middle: it is connected, and takes nothing.
