@@ -66,9 +66,4 @@ impl Embedded {
     pub fn settle(&self, min_age: Duration) -> Result<bool, Status> {
         self.node.settle(min_age).map_err(details::of)
     }
-
-    /// The store itself.
-    pub fn node(&self) -> &Node {
-        &self.node
-    }
 }

@@ -50,6 +50,14 @@ pub fn missing(what: &str) -> Status {
     with(ErrorKind::InvalidArgument, format!("{what} is required"))
 }
 
+/// The class of a code, and the words that messages of it end in, for clients that take them off again.
+pub fn class(code: Code) -> Option<(ErrorKind, &'static str)> {
+    ErrorKind::ALL.into_iter().find_map(|kind| {
+        let (known, words) = self::code(kind);
+        (known == code).then_some((kind, words))
+    })
+}
+
 /// The code of a class, and the words that containerd's own errors of it end in.
 fn code(kind: ErrorKind) -> (Code, &'static str) {
     match kind {

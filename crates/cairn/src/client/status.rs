@@ -8,46 +8,8 @@ use cairn_types::ErrorKind;
 use prost::Message;
 use tonic::{Code, Status};
 
+use super::some;
 use crate::error::Problem;
-
-/// What containerd's services end a message with, so that its clients can take it off again.
-const CLASSES: [(Code, ErrorKind, &str); 11] = [
-    (
-        Code::AlreadyExists,
-        ErrorKind::AlreadyExists,
-        "already exists",
-    ),
-    (Code::DataLoss, ErrorKind::DataLoss, "data loss"),
-    (
-        Code::FailedPrecondition,
-        ErrorKind::FailedPrecondition,
-        "failed precondition",
-    ),
-    (Code::Internal, ErrorKind::Internal, "internal"),
-    (
-        Code::InvalidArgument,
-        ErrorKind::InvalidArgument,
-        "invalid argument",
-    ),
-    (Code::NotFound, ErrorKind::NotFound, "not found"),
-    (
-        Code::Unimplemented,
-        ErrorKind::Unimplemented,
-        "not implemented",
-    ),
-    (
-        Code::PermissionDenied,
-        ErrorKind::PermissionDenied,
-        "permission denied",
-    ),
-    (
-        Code::ResourceExhausted,
-        ErrorKind::ResourceExhausted,
-        "resource exhausted",
-    ),
-    (Code::Unavailable, ErrorKind::Unavailable, "unavailable"),
-    (Code::Cancelled, ErrorKind::Canceled, "context canceled"),
-];
 
 /// A status as a problem. One without Cairn's details has neither verb nor object: the caller knows
 /// them.
@@ -60,10 +22,7 @@ pub(super) fn problem(status: &Status) -> Problem {
         return Problem::new(ErrorKind::Unimplemented, "", "", reason)
             .next("compare its version with this one's: cairn version");
     }
-    let class = CLASSES.iter().find(|(code, ..)| *code == status.code());
-    let (kind, words) = class.map_or((ErrorKind::Internal, ""), |(_, kind, words)| {
-        (*kind, *words)
-    });
+    let (kind, words) = cairnd::status::class(status.code()).unwrap_or((ErrorKind::Internal, ""));
     let message = status.message();
     let told = message.strip_suffix(words);
     let told = told.and_then(|rest| rest.strip_suffix(": "));
@@ -92,7 +51,6 @@ fn parts(status: &Status) -> Option<v1::Failure> {
 }
 
 fn of_parts(parts: v1::Failure) -> Problem {
-    let some = |text: String| Some(text).filter(|text| !text.is_empty());
     let kind = ErrorKind::from_code(&parts.kind).unwrap_or(ErrorKind::Internal);
     let mut problem = Problem::new(kind, &parts.attempted, "", parts.reason);
     problem.object = some(parts.object).map(|name| (parts.object_kind, name));
