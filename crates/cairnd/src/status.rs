@@ -5,6 +5,7 @@
 
 use cairn_node::Failure;
 use cairn_types::{Classified, ErrorKind};
+use tokio::sync::oneshot;
 use tonic::{Code, Status};
 
 use crate::turns;
@@ -81,17 +82,26 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T, Status> + Send + 'static,
 {
-    let turn = turns::take().await;
-    let work = move || {
+    let (answer, answered) = oneshot::channel();
+    aside(Box::new(move || {
         // A caller that hangs up does not end what was begun for it.
+        let _ = answer.send(work());
+    }))
+    .await;
+    answered.await.unwrap_or_else(|_| {
+        // What panicked has left its words in the log.
+        Err(with(ErrorKind::Internal, "the request was given up"))
+    })
+}
+
+/// Of no type, unlike what each call waits for: the machinery of tasks is compiled once.
+async fn aside(work: Box<dyn FnOnce() + Send>) {
+    let turn = turns::take().await;
+    let ended = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        work()
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(err) => {
-            tracing::error!("a request was given up: {err}");
-            Err(with(ErrorKind::Internal, "the request was given up"))
-        }
+        work();
+    });
+    if let Err(err) = ended.await {
+        tracing::error!("a request was given up: {err}");
     }
 }

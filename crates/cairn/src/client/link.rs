@@ -5,6 +5,7 @@ use std::{
     future::Future,
     io,
     path::{Path, PathBuf},
+    pin::{Pin, pin},
     sync::Mutex,
     time::Duration,
 };
@@ -169,7 +170,14 @@ impl Link {
 
     /// Waits for work that is made of several answers.
     pub(super) fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime.block_on(work)
+        let mut result = None;
+        self.drive(pin!(async { result = Some(work.await) }));
+        result.unwrap_or_else(|| unreachable!("what was driven to its end has a result"))
+    }
+
+    /// Of no type, unlike the work itself: the machinery of a runtime is compiled once.
+    fn drive(&self, work: Pin<&mut dyn Future<Output = ()>>) {
+        self.runtime.block_on(work);
     }
 
     /// A status as a problem, for the parts of [`Link::run`].
