@@ -14,6 +14,9 @@ need_root() {
     [ "$(id -u)" -eq 0 ] || die "cannot $1: mounting needs root, you are $(id -un)" "sudo $0"
 }
 
+# What cargo needs besides Rust.
+build_packages=(gcc libc6-dev)
+
 # Installs the Debian packages among "$@" that are missing.
 apt_need() {
     local missing=() package
@@ -55,7 +58,7 @@ find_cargo() {
 # Runs cargo in the checkout; as the user who called sudo, so that no file there becomes root's.
 build() {
     find_cargo
-    apt_need gcc libc6-dev
+    apt_need "${build_packages[@]}"
     if [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ] && [ "$(stat -c %U .)" = "$SUDO_USER" ]; then
         sudo -u "$SUDO_USER" env PATH="$PATH" CARGO_HOME="${CARGO_HOME:-}" \
             RUSTUP_HOME="${RUSTUP_HOME:-}" cargo "$@"
