@@ -26,7 +26,16 @@ use crate::{
 /// Most transactions in one commit: bounds how long the first one waits.
 const GROUP_MAX: usize = 1024;
 
-/// What a finished closure leaves: its changes, and how to answer its caller once they are durable.
+/// What a caller waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// That its changes are on the disk.
+    OnDisk,
+    /// That others can see them.
+    Seen,
+}
+
+/// What a finished closure leaves: its changes, and how to answer its caller once they are made.
 struct Outcome {
     changes: Batch,
     answer: Box<dyn FnOnce(Result<(), Error>) + Send>,
@@ -48,7 +57,10 @@ impl Outcome {
 }
 
 /// A transaction on its way to the thread.
-pub(crate) struct Job(Box<Run>);
+pub(crate) struct Job {
+    run: Box<Run>,
+    wanted: Wanted,
+}
 
 /// Takes the state to work on, or why there is none.
 type Run = dyn FnOnce(Result<Tx<'_>, Error>) -> Outcome + Send;
@@ -58,7 +70,7 @@ pub(crate) type Answer<T, E> = Result<Result<T, E>, Box<dyn Any + Send>>;
 
 impl Job {
     /// Wraps a closure; the receiver gets exactly one answer, after the commit.
-    pub(crate) fn new<T, E, F>(closure: F) -> (Job, Receiver<Answer<T, E>>)
+    pub(crate) fn new<T, E, F>(closure: F, wanted: Wanted) -> (Job, Receiver<Answer<T, E>>)
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -84,7 +96,8 @@ impl Job {
             });
             Outcome { changes, answer }
         };
-        (Job(Box::new(run)), receiver)
+        let run = Box::new(run);
+        (Job { run, wanted }, receiver)
     }
 }
 
@@ -122,6 +135,7 @@ pub(crate) fn run(engine: &Arc<dyn Engine>, jobs: &Receiver<Job>, told: &Told) {
 fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
     let mut group = Batch::new();
     let mut transactions = 0;
+    let mut wanted = Wanted::Seen;
     let mut answers = Vec::with_capacity(jobs.len());
     match engine.snapshot() {
         Ok(snapshot) => {
@@ -133,7 +147,7 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
                     own: Batch::new(),
                 };
                 let saw_others = !group.is_empty();
-                let outcome = (job.0)(Ok(tx));
+                let outcome = (job.run)(Ok(tx));
                 let wrote = !outcome.changes.is_empty();
                 // Whatever a transaction found, even its own refusal, may rest on changes before it
                 // that are not on the disk yet; only one that saw none of them and made none can be
@@ -143,6 +157,9 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
                     (wrote, _) => {
                         told.watches.tell(&outcome.changes);
                         transactions += usize::from(wrote);
+                        if wrote && job.wanted == Wanted::OnDisk {
+                            wanted = Wanted::OnDisk;
+                        }
                         group.extend(outcome.changes);
                         answers.push((outcome.answer, saw_others || wrote));
                     }
@@ -152,13 +169,13 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
         Err(err) => {
             tracing::error!(%err, "cannot read records");
             for job in jobs {
-                ((job.0)(Err(err.clone())).answer)(Ok(()));
+                ((job.run)(Err(err.clone())).answer)(Ok(()));
             }
             return;
         }
     }
     let began = Instant::now();
-    let committed = commit(engine, &group, told);
+    let committed = commit(engine, &group, wanted, told);
     if let (Ok(()), Some(observer)) = (&committed, told.observer.get())
         && transactions > 0
     {
@@ -174,14 +191,17 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
 
 /// A failed commit leaves the disk in an unknown state; trying again could succeed without having
 /// written anything, so no later one is tried: once `broken` is set, no group has changes.
-fn commit(engine: &dyn Engine, group: &Batch, told: &Told) -> Result<(), Error> {
+fn commit(engine: &dyn Engine, group: &Batch, wanted: Wanted, told: &Told) -> Result<(), Error> {
     if group.is_empty() {
         return Ok(());
     }
     let gate = fault::gate("commit", || format!("{} records", group.len()));
-    let result = gate
-        .map_err(|err| err.to_string())
-        .and_then(|()| unpanicked(|| engine.commit(group))?);
+    let result = gate.map_err(|err| err.to_string()).and_then(|()| {
+        unpanicked(|| match wanted {
+            Wanted::OnDisk => engine.commit(group),
+            Wanted::Seen => engine.note(group),
+        })?
+    });
     result.map_err(|reason| {
         let broken = ReadOnly::now(format!("writing records failed: {reason}"));
         tracing::error!("{broken}");

@@ -1,5 +1,6 @@
 //! The narrow door to an engine: look up, walk, and make one batch durable.
 
+mod journaled;
 mod redb;
 mod sled;
 mod turns;
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::{redb::Redb, sled::Sled};
+pub(crate) use self::{journaled::Journaled, redb::Redb, sled::Sled};
 use crate::Error;
 
 /// Changes that become durable together: new bytes, or removal.
@@ -20,6 +21,27 @@ pub(crate) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// Keys and values, by key.
 pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Changes by key, to be seen instead of what is below them.
+pub(crate) type Over<'a> = BTreeMap<&'a [u8], Option<&'a [u8]>>;
+
+/// Sorted pairs as they are with `over` over them.
+pub(crate) fn laid_over(below: Pairs, over: &Over<'_>) -> Pairs {
+    if over.is_empty() {
+        return below;
+    }
+    let mut merged = Pairs::with_capacity(below.len() + over.len());
+    let mut below = below.into_iter().peekable();
+    for (key, value) in over {
+        while let Some(pair) = below.next_if(|(known, _)| known.as_slice() < *key) {
+            merged.push(pair);
+        }
+        below.next_if(|(known, _)| known == key);
+        merged.extend(value.map(|value| (key.to_vec(), value.to_vec())));
+    }
+    merged.extend(below);
+    merged
+}
 
 /// A state that does not change while it is looked at.
 pub(crate) trait Snapshot {
@@ -39,6 +61,11 @@ pub(crate) trait Engine: Send + Sync {
     /// Applies the whole batch or nothing, and returns only when it is on the disk. Called by one
     /// thread. After an error the state is unknown: nothing may be written before a new opening.
     fn commit(&self, batch: &Batch) -> Result<(), String>;
+    /// The same for a batch that nobody has to be promised: it may get to the disk only with the next
+    /// one that is committed, and never without those before it.
+    fn note(&self, batch: &Batch) -> Result<(), String> {
+        self.commit(batch)
+    }
     /// Most bytes of one value.
     fn value_bytes_max(&self) -> usize;
     /// Most bytes of one key.

@@ -25,11 +25,10 @@ impl ReadOnly {
 
     /// The class of what cannot be done for it.
     pub fn kind(&self) -> ErrorKind {
-        // The engines hand on only words; these are the system's, and what they ask for is space, not
-        // patience.
-        match self.reason.contains("No space left on device") {
-            true => ErrorKind::ResourceExhausted,
-            false => ErrorKind::Unavailable,
+        match kind_of_words(&self.reason) {
+            // What it asks for is space, not patience.
+            ErrorKind::ResourceExhausted => ErrorKind::ResourceExhausted,
+            _ => ErrorKind::Unavailable,
         }
     }
 }
@@ -147,6 +146,14 @@ impl Classified for Error {
             Error::ReadOnly(broken) => broken.kind(),
             Error::Sys(err) => err.kind(),
         }
+    }
+}
+
+/// The class of an error of which an engine hands on only the system's words.
+pub(crate) fn kind_of_words(reason: &str) -> ErrorKind {
+    match reason.contains("No space left on device") {
+        true => ErrorKind::ResourceExhausted,
+        false => ErrorKind::Internal,
     }
 }
 

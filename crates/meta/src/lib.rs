@@ -7,6 +7,7 @@
 mod committer;
 mod engine;
 mod error;
+mod journal;
 mod key;
 mod record;
 mod records;

@@ -11,10 +11,10 @@ use cairn_sys::Dir;
 
 use crate::{
     Error, ReadOnly, Reader, Tx,
-    committer::{self, Committed, Job, QUEUE, Sender, Told},
-    engine::{Engine, Redb, Sled},
+    committer::{self, Committed, Job, QUEUE, Sender, Told, Wanted},
+    engine::{Engine, Journaled, Redb, Sled},
     error::kind_of_io,
-    reserve,
+    journal, reserve,
     watch::Watch,
 };
 
@@ -80,10 +80,12 @@ impl Store {
         // and nothing may be acknowledged in a directory that a power cut could still take away.
         dir.fsync()?;
         let inside = dir.open_dir(name)?;
-        let engine: Arc<dyn Engine> = match kind {
-            EngineKind::Redb => Arc::new(Redb::open(&inside)?),
-            EngineKind::Sled => Arc::new(Sled::open(&inside)?),
+        journal::create_missing(&inside)?;
+        let engine: Box<dyn Engine> = match kind {
+            EngineKind::Redb => Box::new(Redb::open(&inside)?),
+            EngineKind::Sled => Box::new(Sled::open(&inside)?),
         };
+        let engine: Arc<dyn Engine> = Arc::new(Journaled::open(&inside, engine)?);
         let (sender, jobs) = sync_channel(QUEUE);
         let told = Arc::new(Told::default());
         let (theirs, tells) = (Arc::clone(&engine), Arc::clone(&told));
@@ -152,11 +154,35 @@ impl Store {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        self.run(change, Wanted::OnDisk)
+    }
+
+    /// As [`Store::write`], for what nobody is promised: it returns when the change can be seen. The
+    /// process may end without its being lost, and a power cut loses it only with all that comes after
+    /// it; so once a later [`Store::write`] has returned, it is on the disk as well.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn note<T, E, F>(&self, change: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.run(change, Wanted::Seen)
+    }
+
+    fn run<T, E, F>(&self, change: F, wanted: Wanted) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         if INSIDE.get() > 0 {
             return Err(E::from(Error::Nested));
         }
         let gone = || E::from(Error::Read("the records' thread gave no answer".to_owned()));
-        let (job, answer) = Job::new(change);
+        let (job, answer) = Job::new(change, wanted);
         let (sender, _) = self.inner.way.as_ref().ok_or_else(gone)?;
         sender.send(job).map_err(|_| gone())?;
         match answer.recv() {
@@ -216,5 +242,7 @@ fn make(dir: &Dir, kind: EngineKind) -> Result<(), Error> {
         EngineKind::Redb => Redb::create(&inside)?,
         EngineKind::Sled => Sled::create(&inside)?,
     }
+    journal::create(&inside)?;
+    inside.fsync()?;
     Ok(dir.rename_noreplace(aside, dir, OsStr::new(kind.name()))?)
 }

@@ -1,10 +1,8 @@
 //! Looking at records, and changing several as one.
 
-use std::collections::BTreeMap;
-
 use crate::{
     Error, Key, Prefix, Record, Table,
-    engine::{Batch, Engine, Pairs, Snapshot},
+    engine::{Batch, Engine, Over, Pairs, Snapshot, laid_over},
     record, schema,
 };
 
@@ -136,20 +134,15 @@ impl View for Tx<'_> {
     }
 
     fn raw_scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
-        let mut pairs: BTreeMap<Vec<u8>, Vec<u8>> =
-            self.snapshot.scan(prefix)?.into_iter().collect();
+        let mut over = Over::new();
+        // Its own come last, and win.
         for changes in [self.group, &self.own] {
             let inside = changes
                 .range(prefix.to_vec()..)
-                .take_while(|(k, _)| k.starts_with(prefix));
-            for (key, change) in inside {
-                match change {
-                    Some(value) => pairs.insert(key.clone(), value.clone()),
-                    None => pairs.remove(key),
-                };
-            }
+                .take_while(|(key, _)| key.starts_with(prefix));
+            over.extend(inside.map(|(key, value)| (key.as_slice(), value.as_deref())));
         }
-        Ok(pairs.into_iter().collect())
+        Ok(laid_over(self.snapshot.scan(prefix)?, &over))
     }
 }
 

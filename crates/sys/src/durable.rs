@@ -17,6 +17,17 @@ pub fn sync_file(file: &File) -> Result<()> {
     fault::call("fsync", || raw::shown(file), || rustix::fs::fsync(file))
 }
 
+/// Syncs the bytes of a file, and of what else is known of it only what leads to them.
+///
+/// An error is as final as one of [`sync_file`].
+pub fn sync_data(file: &File) -> Result<()> {
+    fault::call(
+        "fdatasync",
+        || raw::shown(file),
+        || rustix::fs::fdatasync(file),
+    )
+}
+
 /// Gives a written file its final name, such that after a power cut the name either does not exist
 /// or leads to all of its bytes.
 ///

@@ -104,6 +104,27 @@ fn rest<'b>(op: &'static str, file: &File, bytes: &'b [u8], written: usize) -> R
     }
 }
 
+/// Reads `length` bytes at `offset`, or as many as there are.
+pub fn read_at(file: &File, length: usize, offset: u64) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        let pread = || rustix::io::pread(file, &mut bytes[filled..], offset + filled as u64);
+        match fault::call("pread", || shown(file), pread)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// How many bytes a file has.
+pub fn length(file: &File) -> Result<u64> {
+    let stat = fault::call("fstat", || shown(file), || rustix::fs::fstat(file))?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
 /// Reads at most `limit` bytes from the file's position to its end; more are `EFBIG`.
 pub fn read_to_end(file: &File, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();

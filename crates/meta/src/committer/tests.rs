@@ -104,8 +104,10 @@ type Change = fn(&mut Tx<'_>) -> Result<u64, Error>;
 
 /// Runs the closures as one group.
 fn group(engine: &Fake, told: &Told, closures: &[Change]) -> Vec<Result<u64, Error>> {
-    let jobs: Vec<(Job, Receiver<Answer<u64, Error>>)> =
-        closures.iter().map(|c| Job::new(*c)).collect();
+    let jobs: Vec<(Job, Receiver<Answer<u64, Error>>)> = closures
+        .iter()
+        .map(|c| Job::new(*c, Wanted::OnDisk))
+        .collect();
     let (jobs, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
     commit_group(engine, jobs, told);
     let results = answers.into_iter().map(|a| a.recv().expect("one answer"));

@@ -1,0 +1,335 @@
+//! Any engine behind a journal: a commit is one frame there, and the engine takes over many at once.
+//!
+//! What the engine has not taken over is kept in memory as well, where lookups see it before the
+//! engine's own state: the young changes, in the segment that is written to, and the old ones, which
+//! the engine is being given by a thread of its own.
+
+use std::{
+    ops::Bound,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::JoinHandle,
+};
+
+use cairn_sys::{Dir, fault};
+use rpds::RedBlackTreeMapSync;
+
+use super::{Batch, Engine, Over, Pairs, Snapshot, laid_over, unpanicked};
+use crate::{
+    Error,
+    error::kind_of_words,
+    journal::{Journal, Trouble},
+    record,
+};
+
+/// Under it the engine has the number of the last frame that it took over. No table has this tag.
+const TAKEN_OVER: &[u8] = b"\0journal\0";
+
+/// Changes by key. A clone costs nothing and does not change any more.
+type Changes = RedBlackTreeMapSync<Vec<u8>, Option<Vec<u8>>>;
+
+/// What the engine does not have yet.
+#[derive(Clone, Default)]
+struct Memory {
+    young: Changes,
+    old: Changes,
+    /// How often young changes have become old ones.
+    turns: u64,
+}
+
+/// How far the engine is with the old changes.
+#[derive(Default)]
+struct Progress {
+    busy: bool,
+    failed: Option<String>,
+}
+
+struct Shared {
+    engine: Box<dyn Engine>,
+    memory: RwLock<Memory>,
+    progress: Mutex<Progress>,
+    moved: Condvar,
+}
+
+/// Old changes on their way into the engine, up to the frame of this number.
+struct Load {
+    changes: Changes,
+    last: u64,
+}
+
+/// An engine behind a journal.
+pub(crate) struct Journaled {
+    shared: Arc<Shared>,
+    /// Of the one thread that commits. Gone when a write failed: what is on the disk is not known then,
+    /// and no later write may succeed.
+    journal: Mutex<Option<Journal>>,
+    /// Taken on drop.
+    carrier: Option<(Sender<Load>, JoinHandle<()>)>,
+}
+
+impl Journaled {
+    /// Opens the journal in `dir`, where the engine's files are, and goes on from what the engine
+    /// lacks.
+    pub(crate) fn open(dir: &Dir, engine: Box<dyn Engine>) -> Result<Journaled, Error> {
+        let known = taken_over(engine.as_ref())?;
+        let found = Journal::open(dir, known).map_err(|trouble| match trouble {
+            Trouble::Sys(err) => Error::from(err),
+            Trouble::Damaged(text) => Error::Damaged(text),
+        })?;
+        let mut young = Changes::default();
+        for (key, value) in found.changes.into_iter().flatten() {
+            young.insert_mut(key, value);
+        }
+        if found.in_both {
+            let load = Load {
+                changes: std::mem::take(&mut young),
+                last: found.journal.last(),
+            };
+            load.into_engine(engine.as_ref())
+                .map_err(|reason| Error::Open {
+                    path: dir.path().display().to_string(),
+                    engine: engine.name(),
+                    kind: kind_of_words(&reason),
+                    reason,
+                })?;
+        }
+        let memory = Memory {
+            young,
+            ..Memory::default()
+        };
+        let shared = Arc::new(Shared {
+            engine,
+            memory: RwLock::new(memory),
+            progress: Mutex::default(),
+            moved: Condvar::new(),
+        });
+        let (sender, loads) = channel();
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("records-carrier".to_owned())
+            .spawn(move || carry(&theirs, &loads))
+            .map_err(|err| Error::Read(format!("start a thread: {err}")))?;
+        Ok(Journaled {
+            shared,
+            journal: Mutex::new(Some(found.journal)),
+            carrier: Some((sender, thread)),
+        })
+    }
+
+    fn write(&self, changes: &Batch, durably: bool) -> Result<(), String> {
+        let mut slot = lock(&self.journal);
+        let journal = slot.as_mut().ok_or("an earlier write failed")?;
+        if let Err(reason) = self.append(journal, changes, durably) {
+            *slot = None;
+            return Err(reason);
+        }
+        let mut memory = self.shared.memory();
+        for (key, value) in changes {
+            memory.young.insert_mut(key.clone(), value.clone());
+        }
+        Ok(())
+    }
+
+    fn append(&self, journal: &mut Journal, changes: &Batch, durably: bool) -> Result<(), String> {
+        let mut frame = journal.pack(changes)?;
+        if journal.is_full(&frame) {
+            self.turn(journal)?;
+            // It says which frames before it are on the disk; now all are.
+            frame = journal.pack(changes)?;
+        }
+        journal.append(&frame).map_err(|err| err.to_string())?;
+        if durably {
+            journal.sync().map_err(|err| err.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Goes on in the other segment, once the engine has what that held, and lets the engine have the
+    /// young changes.
+    fn turn(&self, journal: &mut Journal) -> Result<(), String> {
+        self.shared.settled()?;
+        let last = journal.last();
+        journal.switch().map_err(|err| err.to_string())?;
+        let changes = {
+            let mut memory = self.shared.memory();
+            memory.old = std::mem::take(&mut memory.young);
+            memory.turns += 1;
+            memory.old.clone()
+        };
+        lock(&self.shared.progress).busy = true;
+        let load = Load { changes, last };
+        match &self.carrier {
+            Some((sender, _)) if sender.send(load).is_ok() => Ok(()),
+            _ => Err("the thread that feeds the engine is gone".to_owned()),
+        }
+    }
+
+    /// Lets the engine have everything.
+    fn settle(&self) -> Result<(), String> {
+        let mut slot = lock(&self.journal);
+        let journal = slot.as_mut().ok_or("an earlier write failed")?;
+        if !self.shared.seen().young.is_empty() {
+            self.turn(journal)?;
+        }
+        self.shared.settled()
+    }
+}
+
+impl Shared {
+    fn memory(&self) -> RwLockWriteGuard<'_, Memory> {
+        // What is inside is whole at every moment.
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> Memory {
+        let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
+        memory.clone()
+    }
+
+    /// Waits until the engine has the old changes.
+    fn settled(&self) -> Result<(), String> {
+        let progress = lock(&self.progress);
+        let waited = self.moved.wait_while(progress, |progress| progress.busy);
+        let progress = waited.unwrap_or_else(PoisonError::into_inner);
+        match &progress.failed {
+            None => Ok(()),
+            Some(reason) => Err(reason.clone()),
+        }
+    }
+}
+
+impl Load {
+    fn into_engine(self, engine: &dyn Engine) -> Result<(), String> {
+        let changes = self.changes.iter();
+        let mut batch: Batch = changes.map(|(k, v)| (k.clone(), v.clone())).collect();
+        let number = record::seal(TAKEN_OVER, &self.last);
+        batch.insert(TAKEN_OVER.to_vec(), Some(number));
+        fault::gate("settle", || format!("{} records", batch.len()))
+            .map_err(|err| err.to_string())?;
+        unpanicked(|| engine.commit(&batch))?
+    }
+}
+
+/// The body of the thread that feeds the engine.
+fn carry(shared: &Shared, loads: &Receiver<Load>) {
+    while let Ok(load) = loads.recv() {
+        let done = load.into_engine(shared.engine.as_ref());
+        let mut progress = lock(&shared.progress);
+        match done {
+            Ok(()) => shared.memory().old = Changes::default(),
+            // They stay in memory and in the journal, from which the next opening tries again.
+            Err(reason) => {
+                tracing::error!(%reason, "the engine did not take over what is in the journal");
+                progress.failed = Some(reason);
+            }
+        }
+        progress.busy = false;
+        shared.moved.notify_all();
+    }
+}
+
+fn taken_over(engine: &dyn Engine) -> Result<u64, Error> {
+    match engine.snapshot()?.get(TAKEN_OVER)? {
+        Some(bytes) => record::open(TAKEN_OVER, &bytes),
+        None => Ok(0),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine for Journaled {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, Error> {
+        loop {
+            let memory = self.shared.seen();
+            let below = self.shared.engine.snapshot()?;
+            // Had young changes become old ones in between, the engine could have them already, and
+            // with them changes that are younger than what was seen of the memory.
+            if self.shared.seen().turns == memory.turns {
+                return Ok(Box::new(State { memory, below }));
+            }
+        }
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), String> {
+        self.write(batch, true)
+    }
+
+    fn note(&self, batch: &Batch) -> Result<(), String> {
+        self.write(batch, false)
+    }
+
+    fn value_bytes_max(&self) -> usize {
+        self.shared.engine.value_bytes_max()
+    }
+
+    fn key_bytes_max(&self) -> usize {
+        self.shared.engine.key_bytes_max()
+    }
+
+    fn name(&self) -> &'static str {
+        self.shared.engine.name()
+    }
+}
+
+impl Drop for Journaled {
+    fn drop(&mut self) {
+        if let Err(reason) = self.settle() {
+            tracing::warn!(%reason, "the journal is left to the next opening");
+        }
+        if let Some((sender, thread)) = self.carrier.take() {
+            drop(sender);
+            let _ = thread.join();
+        }
+    }
+}
+
+struct State<'a> {
+    memory: Memory,
+    below: Box<dyn Snapshot + 'a>,
+}
+
+impl State<'_> {
+    /// The changes of the keys that begin with `prefix` and come behind `from`.
+    fn changed(&self, prefix: &[u8], from: Bound<&[u8]>) -> Over<'_> {
+        let mut over = Over::new();
+        // The young ones come last, and win.
+        for changes in [&self.memory.old, &self.memory.young] {
+            let inside = changes
+                .range::<[u8], _>((from, Bound::Unbounded))
+                .take_while(|(key, _)| key.starts_with(prefix));
+            over.extend(inside.map(|(key, value)| (key.as_slice(), value.as_deref())));
+        }
+        over
+    }
+}
+
+impl Snapshot for State<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let memory = &self.memory;
+        match memory.young.get(key).or_else(|| memory.old.get(key)) {
+            Some(change) => Ok(change.clone()),
+            None => self.below.get(key),
+        }
+    }
+
+    fn scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
+        let over = self.changed(prefix, Bound::Included(prefix));
+        Ok(laid_over(self.below.scan(prefix)?, &over))
+    }
+
+    fn scan_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Pairs, Error> {
+        let over = self.changed(prefix, Bound::Excluded(after));
+        // However many of those below are removed above, as many as are asked for are left.
+        let below = self.below.scan_after(prefix, after, limit + over.len())?;
+        let mut pairs = laid_over(below, &over);
+        pairs.truncate(limit);
+        Ok(pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests;
