@@ -34,7 +34,7 @@ use std::{
 };
 
 use cairn_meta::{ReadOnly, Store, Timestamp, View, schema};
-use cairn_sys::{Dir, OFlags};
+use cairn_sys::{Dir, OFlags, durable};
 use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
 
 pub use self::{
@@ -63,6 +63,13 @@ pub struct BlobInfo {
     pub updated_at: Timestamp,
 }
 
+/// The directory of the blobs that are named by one algorithm.
+struct Blobs {
+    dir: Dir,
+    /// Of the names in it.
+    syncs: durable::Shared,
+}
+
 /// The content store. Clones share it; at most one process may have it open.
 #[derive(Clone)]
 pub struct Content {
@@ -72,7 +79,7 @@ pub struct Content {
 struct Inner {
     meta: Store,
     /// One for each of [`Algorithm::ALL`].
-    blobs: [Dir; 3],
+    blobs: [Blobs; 3],
     ingests: Dir,
     /// Refs that are being written.
     writing: Locks<(Namespace, IngestRef)>,
@@ -95,7 +102,12 @@ impl Content {
             root.create_dir_all_open(path, 0o700)
                 .map_err(sys(format!("open content in {}", root.path().display())))
         };
-        let of = |algorithm: Algorithm| make(&format!("blobs/{}", algorithm.name()));
+        let of = |algorithm: Algorithm| {
+            Ok::<_, Error>(Blobs {
+                dir: make(&format!("blobs/{}", algorithm.name()))?,
+                syncs: durable::Shared::default(),
+            })
+        };
         let [a, b, c] = Algorithm::ALL;
         Ok(Content {
             inner: Arc::new(Inner {
@@ -256,13 +268,16 @@ impl Content {
 
     /// The directory and file name of a blob.
     fn place<'a>(&'a self, digest: &'a Digest) -> (&'a Dir, &'a OsStr) {
+        (&self.blobs_of(digest).dir, OsStr::new(digest.hex()))
+    }
+
+    fn blobs_of(&self, digest: &Digest) -> &Blobs {
         let [a, b, c] = &self.inner.blobs;
-        let dir = match digest.algorithm() {
+        match digest.algorithm() {
             Algorithm::Sha256 => a,
             Algorithm::Sha384 => b,
             Algorithm::Sha512 => c,
-        };
-        (dir, OsStr::new(digest.hex()))
+        }
     }
 
     /// A name below `ingest/` that only this process uses, and only once.

@@ -91,7 +91,8 @@ impl Content {
         let failed = |err: cairn_sys::Error| self.failed(format!("publish blob {digest}"), err);
         raw::fchmod(written.file, MODE).map_err(failed)?;
         let from = (written.dir, written.name);
-        match durable::publish(written.file, from, (blobs, name)) {
+        let syncs = &self.blobs_of(digest).syncs;
+        match durable::publish(written.file, from, (blobs, name), syncs) {
             Ok(()) => return Ok(()),
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
             Err(err) => return Err(failed(err)),
@@ -99,14 +100,14 @@ impl Content {
         if let Some(known) = self.verified(digest, written.size)? {
             // Whoever named it may not have come to syncing the name, or even the bytes.
             durable::sync_file(&known).map_err(failed)?;
-            return blobs.fsync().map_err(failed);
+            return syncs.run(|| blobs.fsync()).map_err(failed);
         }
         tracing::warn!("blob {digest} was damaged and is replaced");
         written
             .dir
             .rename(written.name, blobs, name)
             .map_err(failed)?;
-        blobs.fsync().map_err(failed)
+        syncs.run(|| blobs.fsync()).map_err(failed)
     }
 
     /// The file of a blob, if its bytes are right.

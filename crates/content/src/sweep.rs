@@ -43,7 +43,8 @@ impl Content {
         }
         let recorded: HashSet<Digest> = recorded.into_iter().map(|(digest, _)| digest).collect();
         let mut removed = 0;
-        for (dir, algorithm) in self.inner.blobs.iter().zip(cairn_types::Algorithm::ALL) {
+        for (blobs, algorithm) in self.inner.blobs.iter().zip(cairn_types::Algorithm::ALL) {
+            let dir = &blobs.dir;
             for entry in dir.entries().map_err(sys("sweep blobs"))? {
                 let text = format!("{}:{}", algorithm.name(), entry.name.to_string_lossy());
                 if Digest::parse(&text).is_ok_and(|digest| recorded.contains(&digest)) {

@@ -2,17 +2,21 @@
 
 use std::{
     ffi::OsStr,
-    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use cairn_meta::ReadOnly;
-use cairn_sys::{Dir, raw};
+use cairn_sys::{Dir, durable, raw};
 use cairn_types::{Classified, ErrorKind, SnapshotKey};
 
 use crate::{Error, Result, Snapshots, error::sys};
 
 /// Ids taken from their counter at once: a transaction costs a flush, and skipped numbers nothing.
 const IDS: usize = 64;
+
+/// Most inodes of a tree that are synced one by one. Each costs a flush of the device; of more files
+/// than this `syncfs` makes shorter work, even though it waits for what others wrote.
+const SYNCED_EACH_MAX: u64 = 64;
 
 /// Where removed trees wait for their end.
 pub(crate) const TRASH: &str = "trash";
@@ -92,9 +96,23 @@ impl Snapshots {
         }
     }
 
+    /// Puts a snapshot's tree of so many inodes on the disk.
+    pub(crate) fn sync_tree(&self, key: &SnapshotKey, id: u64, inodes: u64) -> Result<()> {
+        let attempted = format!("commit snapshot {key}");
+        if inodes > SYNCED_EACH_MAX {
+            return self.sync(&attempted);
+        }
+        let synced = self.tree(key, id)?.sync_tree();
+        synced.map_err(|err| match err.op() {
+            "fsync" => self.inner.sync.failed(&attempted, err),
+            _ => sys(attempted)(err),
+        })
+    }
+
     /// Syncs the names of a new snapshot's directories.
     pub(crate) fn sync_names(&self, dir: &Dir, attempted: &str) -> Result<()> {
-        let synced = dir.fsync().and_then(|()| self.inner.root.fsync());
+        let root = || self.inner.sync.names.run(|| self.inner.root.fsync());
+        let synced = dir.fsync().and_then(|()| root());
         synced.map_err(|err| self.inner.sync.failed(attempted, err))
     }
 
@@ -117,45 +135,23 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One `syncfs` for all who wait for one: whoever comes while one is running needs the next, and all
-/// of those share it.
+/// The syncs of the store, each shared by all who wait for the same one.
 #[derive(Default)]
 pub(crate) struct Sync {
-    state: Mutex<Runs>,
-    ended: Condvar,
+    /// Everything that was written.
+    all: durable::Shared,
+    /// The names of snapshots' directories.
+    names: durable::Shared,
     /// The sync that failed: the kernel says so once and then counts the lost pages as clean.
     broken: OnceLock<ReadOnly>,
-}
-
-#[derive(Default)]
-struct Runs {
-    begun: u64,
-    done: u64,
 }
 
 impl Sync {
     /// Returns when everything that was written before this call is on the disk.
     pub(crate) fn run(&self, dir: &Dir, attempted: &str) -> Result<()> {
-        let mut runs = lock(&self.state);
-        let mine = runs.begun + 1;
-        while runs.done < mine {
-            self.check()?;
-            if runs.begun > runs.done {
-                runs = self
-                    .ended
-                    .wait(runs)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            runs.begun += 1;
-            drop(runs);
-            let synced = dir.syncfs().map_err(|err| self.failed(attempted, err));
-            runs = lock(&self.state);
-            runs.done = runs.begun;
-            self.ended.notify_all();
-            synced?;
-        }
-        // Also for those whose run somebody else made, and lost.
+        self.check()?;
+        let synced = self.all.run(|| dir.syncfs());
+        synced.map_err(|err| self.failed(attempted, err))?;
         self.check()
     }
 

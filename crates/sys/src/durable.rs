@@ -3,11 +3,13 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
+    sync::{Condvar, Mutex, PoisonError},
 };
 
+use cairn_types::{Classified, ErrorKind};
 use rustix::fs::OFlags;
 
-use crate::{Dir, Result, fault, raw};
+use crate::{Dir, Error, Result, fault, raw};
 
 /// Syncs a file: bytes, length, owner and mode.
 ///
@@ -29,15 +31,101 @@ pub fn sync_data(file: &File) -> Result<()> {
 }
 
 /// Gives a written file its final name, such that after a power cut the name either does not exist
-/// or leads to all of its bytes.
+/// or leads to all of its bytes. Whoever publishes in the same directory at the same time shares
+/// `syncs`, its own.
 ///
 /// `EEXIST` leaves both files as they are.
-pub fn publish(file: &File, from: (&Dir, &OsStr), to: (&Dir, &OsStr)) -> Result<()> {
+pub fn publish(
+    file: &File,
+    from: (&Dir, &OsStr),
+    to: (&Dir, &OsStr),
+    syncs: &Shared,
+) -> Result<()> {
     // The bytes, before any name can lead to them.
     sync_file(file)?;
     from.0.rename_noreplace(from.1, to.0, to.1)?;
     // The name itself; only after this may a record speak of it.
-    to.0.fsync()
+    syncs.run(|| to.0.fsync())
+}
+
+/// One sync for all who wait for the same one: whoever comes while one is running needs the next, and
+/// all of those share it.
+///
+/// The kernel tells of lost pages once, to whoever syncs first, and then counts them as clean. So after
+/// a failure all who come later are told of it as well, unless it is that the disk is full.
+#[derive(Default)]
+pub struct Shared {
+    state: Mutex<Runs>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Runs {
+    begun: u64,
+    done: u64,
+    /// The last that failed, by its number.
+    failed: Option<(u64, Error)>,
+}
+
+impl Runs {
+    /// What those are told who needed the run `mine`, which is over or to begin now.
+    fn outcome(&self, mine: u64) -> Result<()> {
+        match &self.failed {
+            Some((number, err)) if *number >= mine || !is_full(err) => Err(err.clone()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_full(err: &Error) -> bool {
+    err.kind() == ErrorKind::ResourceExhausted
+}
+
+impl Shared {
+    /// Returns when a run of `sync` that began after this call has ended, whoever made it.
+    ///
+    /// # Errors
+    /// That of the run, of an earlier one, or of a later one that ended before this returns.
+    pub fn run(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
+        let lock = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs = lock();
+        let mine = runs.begun + 1;
+        while runs.begun > runs.done {
+            runs = self
+                .ended
+                .wait(runs)
+                .unwrap_or_else(PoisonError::into_inner);
+            if runs.done >= mine {
+                return runs.outcome(mine);
+            }
+        }
+        runs.outcome(mine)?;
+        runs.begun += 1;
+        let number = runs.begun;
+        drop(runs);
+        let ending = Ending(self, number);
+        let synced = sync();
+        if let Err(err) = &synced {
+            lock().failed = Some((number, err.clone()));
+        }
+        drop(ending);
+        synced
+    }
+}
+
+/// The end of a run, through a panic too: those who wait must not wait for ever.
+struct Ending<'s>(&'s Shared, u64);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut runs = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::thread::panicking() {
+            let err = Error::new("fsync", "by another thread", rustix::io::Errno::IO);
+            runs.failed = Some((self.1, err));
+        }
+        runs.done = self.1;
+        self.0.ended.notify_all();
+    }
 }
 
 /// Writes a small file whole: it has either its old or its new bytes, at any crash. One writer per

@@ -8,7 +8,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// A failed system call; prints like strace: `openat2 /var/lib/cairn/content: No space left on
 /// device`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{op} {object}: {}", std::io::Error::from(*errno))]
 pub struct Error {
     op: &'static str,

@@ -1,4 +1,4 @@
-//! Whole trees: listing, removing and measuring them without following a link or crossing a mount.
+//! Whole trees: listing, removing, measuring and syncing them without following a link or crossing a mount.
 
 use std::{
     collections::HashSet,
@@ -8,12 +8,12 @@ use std::{
 
 use cairn_types::Usage;
 use rustix::{
-    fs::{FileType, RawDir, Stat},
+    fs::{FileType, OFlags, RawDir, Stat},
     io::Errno,
 };
 
 use crate::{
-    Dir, Error, Result, fault,
+    Dir, Error, Result, durable, fault,
     walk::{Level, Walk, open_same_mount},
 };
 
@@ -96,6 +96,30 @@ impl Dir {
         }
     }
 
+    /// Puts this directory and all below it on the disk, one after the other: for a tree of a few files
+    /// cheaper than [`Dir::syncfs`], which waits for whatever anybody has written. Does not cross
+    /// mounts.
+    pub fn sync_tree(&self) -> Result<()> {
+        let name = OsString::from(".");
+        let dir = open_same_mount(self, &name, false)?;
+        let pending = sync_files(&dir)?;
+        let mut walk = Walk::new(Level { dir, name, pending });
+        loop {
+            if let Some(name) = walk.here.pending.pop() {
+                match walk.open(&name) {
+                    Ok(dir) => {
+                        let pending = sync_files(&dir)?;
+                        walk.descend(Level { dir, name, pending })?;
+                    }
+                    Err(err) if skipped(err.errno()) => {}
+                    Err(err) => return Err(err),
+                }
+            } else if walk.ascend()?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Allocated bytes and inodes of this directory and all below, each inode once. Does not cross
     /// mounts. What disappears while it is measured is not counted.
     pub fn usage(&self) -> Result<Usage> {
@@ -120,6 +144,34 @@ impl Dir {
             }
         }
     }
+}
+
+/// Puts the files of a directory on the disk, and then the names in it; answers the directories there.
+fn sync_files(dir: &Dir) -> Result<Vec<OsString>> {
+    let mut directories = Vec::new();
+    each_name(dir, |name, kind| {
+        let kind = match kind {
+            FileType::Unknown => match dir.try_stat(name)? {
+                Some(stat) => FileType::from_raw_mode(stat.st_mode),
+                None => return Ok(()),
+            },
+            known => known,
+        };
+        match kind {
+            FileType::Directory => directories.push(name.to_owned()),
+            // Should it be a fifo by now, opening it does not wait.
+            FileType::RegularFile => match dir.open_file(name, OFlags::NONBLOCK, 0) {
+                Ok(file) => durable::sync_file(&file)?,
+                Err(err) if skipped(err.errno()) => {}
+                Err(err) => return Err(err),
+            },
+            // All there is to links and devices is in the directory.
+            _ => {}
+        }
+        Ok(())
+    })?;
+    dir.fsync()?;
+    Ok(directories)
 }
 
 /// Counts blocks and inodes.

@@ -32,7 +32,12 @@ fn scenario(root: &Path) -> cairn_sys::Result<()> {
         raw::write_all(&file, &BLOB[..4])?;
         raw::write_all_at(&file, &BLOB[4..], 4)?;
         raw::fchmod(&file, 0o444)?;
-        durable::publish(&file, (&dir, name("ingest")), (&blobs, name("blob")))?;
+        durable::publish(
+            &file,
+            (&dir, name("ingest")),
+            (&blobs, name("blob")),
+            &durable::Shared::default(),
+        )?;
     }
     durable::write_file(&dir, name("record"), b"new", 0o600)
 }

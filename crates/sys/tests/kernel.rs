@@ -9,6 +9,11 @@ use std::{
         ffi::OsStrExt,
         fs::{MetadataExt, PermissionsExt, symlink},
     },
+    sync::{
+        Barrier,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
 };
 
 use cairn_sys::{Dir, FileType, OFlags, durable, lock};
@@ -61,14 +66,16 @@ fn image_paths_end_at_the_root() {
 #[test]
 fn publish_refuses_to_replace() {
     let (temp, root) = dir();
+    let syncs = durable::Shared::default();
     let file = root
         .open_file(name("a"), OFlags::CREATE | OFlags::RDWR, 0o600)
         .expect("file");
-    durable::publish(&file, (&root, name("a")), (&root, name("b"))).expect("publish");
+    durable::publish(&file, (&root, name("a")), (&root, name("b")), &syncs).expect("publish");
     let file = root
         .open_file(name("c"), OFlags::CREATE | OFlags::RDWR, 0o600)
         .expect("file");
-    let err = durable::publish(&file, (&root, name("c")), (&root, name("b"))).expect_err("there");
+    let err =
+        durable::publish(&file, (&root, name("c")), (&root, name("b")), &syncs).expect_err("there");
     assert!(err.is(Errno::EXIST));
     durable::write_file(&root, name("b"), b"new", 0o640).expect("write");
     let meta = fs::metadata(temp.path().join("b")).expect("there");
@@ -305,4 +312,77 @@ fn our_layout_is_made_with_its_modes() {
     symlink("/tmp", temp.path().join("link")).expect("link");
     root.create_dir_all_open("link/x", 0o700)
         .expect_err("a link is no level of ours");
+}
+
+/// Whoever asks for a sync gets one that began after he asked, and many share one.
+#[test]
+fn shared_syncs_begin_after_they_are_asked_for() {
+    const THREADS: usize = 8;
+    let syncs = durable::Shared::default();
+    // Of the last sync that ended: how much had been asked for when it began.
+    let (asked, covered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let runs = AtomicUsize::new(0);
+    let all_came = Barrier::new(THREADS + 1);
+    let ask = || {
+        let mine = asked.fetch_add(1, SeqCst) + 1;
+        let synced = syncs.run(|| {
+            let seen = asked.load(SeqCst);
+            if runs.fetch_add(1, SeqCst) == 0 {
+                // The others come while the first one runs.
+                all_came.wait();
+            }
+            covered.store(seen, SeqCst);
+            Ok(())
+        });
+        synced.expect("sync");
+        assert!(covered.load(SeqCst) >= mine);
+    };
+    thread::scope(|scope| {
+        scope.spawn(ask);
+        while runs.load(SeqCst) == 0 {
+            thread::yield_now();
+        }
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                all_came.wait();
+                ask();
+            });
+        }
+    });
+    assert!(runs.load(SeqCst) <= THREADS + 1);
+}
+
+/// Nobody is told that he has been served by a sync that failed, nor by one after it, which would only
+/// count what was lost as clean. A full disk loses nothing that it did not refuse.
+#[test]
+fn a_shared_sync_that_fails_fails_for_all_who_share_it() {
+    for (errno, for_ever) in [(Errno::IO, true), (Errno::NOSPC, false)] {
+        let syncs = durable::Shared::default();
+        let (running, waiting) = (Barrier::new(2), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let first = syncs.run(|| {
+                    running.wait();
+                    while waiting.load(SeqCst) < 4 {
+                        thread::yield_now();
+                    }
+                    Ok(())
+                });
+                first.expect("the first does not fail");
+            });
+            running.wait();
+            let failing: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        waiting.fetch_add(1, SeqCst);
+                        syncs.run(|| Err(cairn_sys::Error::new("fsync", "d", errno)))
+                    })
+                })
+                .collect();
+            for failed in failing {
+                assert!(failed.join().expect("thread").is_err());
+            }
+        });
+        assert_eq!(syncs.run(|| Ok(())).is_err(), for_ever, "{errno}");
+    }
 }
