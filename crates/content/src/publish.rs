@@ -103,6 +103,8 @@ impl Content {
             return syncs.run(|| blobs.fsync()).map_err(failed);
         }
         tracing::warn!("blob {digest} was damaged and is replaced");
+        // Here the bytes come first: a record may speak of the name already.
+        durable::sync_file(written.file).map_err(failed)?;
         written
             .dir
             .rename(written.name, blobs, name)

@@ -30,9 +30,13 @@ pub fn sync_data(file: &File) -> Result<()> {
     )
 }
 
-/// Gives a written file its final name, such that after a power cut the name either does not exist
-/// or leads to all of its bytes. Whoever publishes in the same directory at the same time shares
-/// `syncs`, its own.
+/// Gives a written file its final name, and returns when the bytes and the name are on the disk.
+/// Whoever publishes in the same directory at the same time shares `syncs`, its own.
+///
+/// The name comes first: a journaling file system then has both in one of its transactions, and the
+/// second sync finds nothing left to do. So after a power cut the name may lead to other bytes, and
+/// nothing may be believed of it that no record says. After an error of a sync the name is taken away
+/// again: what the kernel still shows under it need not be on the disk, and no later sync would tell.
 ///
 /// `EEXIST` leaves both files as they are.
 pub fn publish(
@@ -41,11 +45,13 @@ pub fn publish(
     to: (&Dir, &OsStr),
     syncs: &Shared,
 ) -> Result<()> {
-    // The bytes, before any name can lead to them.
-    sync_file(file)?;
     from.0.rename_noreplace(from.1, to.0, to.1)?;
-    // The name itself; only after this may a record speak of it.
-    syncs.run(|| to.0.fsync())
+    // Only after these may a record speak of it.
+    let synced = sync_file(file).and_then(|()| syncs.run(|| to.0.fsync()));
+    if synced.is_err() {
+        let _ = to.0.unlink(to.1);
+    }
+    synced
 }
 
 /// One sync for all who wait for the same one: whoever comes while one is running needs the next, and

@@ -124,17 +124,17 @@ fn visit_all(kind: &str, suffix: &str, succeeds: bool) -> Vec<String> {
 #[test]
 fn killed_before_each_call() {
     let hit = visit_all("kill", "", false);
-    // The order of a publish: the bytes, the name, the directory; only then the record.
+    // The order of a publish: the name, the bytes, the directory; only then the record.
     let position = |text: &str, from: usize| {
         let found = hit[from..].iter().position(|line| line.contains(text));
         from + found.unwrap_or_else(|| panic!("{text} is not in {hit:#?}"))
     };
     let bytes = position("/ingest>", position("pwrite", 0) + 1);
-    let bytes = position("fsync", bytes);
     let rename = position("renameat2", bytes);
-    let directory = position("fsync", rename);
-    assert_eq!((rename, directory), (bytes + 1, bytes + 2), "{hit:#?}");
-    assert!(hit[bytes].contains("/ingest>"), "{}", hit[bytes]);
+    let bytes = position("fsync", rename);
+    let directory = position("fsync", bytes + 1);
+    assert_eq!((bytes, directory), (rename + 1, rename + 2), "{hit:#?}");
+    assert!(hit[bytes].contains("/blob>"), "{}", hit[bytes]);
     assert!(
         hit[directory].contains("content/blobs"),
         "{}",
