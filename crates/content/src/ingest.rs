@@ -144,7 +144,8 @@ impl Content {
         leased: bool,
     ) -> Result<(IngestRecord, bool)> {
         let (key, expected) = (key.clone(), expected.cloned());
-        self.inner.meta.write(move |tx| {
+        // Not waited for: an upload that a power cut takes away is begun again.
+        self.inner.meta.note(move |tx| {
             let now = Timestamp::now();
             let (mut record, start_over) = match tx.get(&schema::INGESTS, &key)? {
                 Some(known) => {

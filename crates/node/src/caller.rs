@@ -73,7 +73,8 @@ impl Caller {
 
 impl Node {
     /// Makes the caller's lease hold `resource`, which need not be there yet: so a thing is held from
-    /// the moment it exists. Nothing without a lease.
+    /// the moment it exists. Nothing without a lease. A power cut can undo it only with all changes
+    /// after it, so what is made afterwards and is on the disk is held there, too.
     ///
     /// # Errors
     /// `NotFound` when the lease does not exist.
@@ -84,7 +85,7 @@ impl Node {
         let (holder, wanted) = (caller.clone(), resource.clone());
         let held = self
             .meta()
-            .write(move |tx: &mut Tx| holder.hold_in(tx, &wanted));
+            .note(move |tx: &mut Tx| holder.hold_in(tx, &wanted));
         match held {
             Ok(true) => Ok(()),
             Ok(false) => Err(no_lease(caller, lease)),
@@ -118,8 +119,8 @@ impl Node {
         }
     }
 
-    /// Makes the caller's lease let go of `resource`. A lease or resource that is not there is none
-    /// to let go of.
+    /// Makes the caller's lease let go of `resource`, which is gone already: a lease that a power cut
+    /// makes hold it again holds nothing. A lease or resource that is not there is none to let go of.
     pub fn let_go(&self, caller: &Caller, resource: &Resource) -> Result<(), Failure> {
         let Some(id) = caller
             .lease
@@ -132,7 +133,7 @@ impl Node {
         let key = (caller.ns.clone(), id, kind.to_owned(), name);
         let written = self
             .meta()
-            .write(move |tx: &mut Tx| tx.delete(&schema::LEASE_RESOURCES, &key));
+            .note(move |tx: &mut Tx| tx.delete(&schema::LEASE_RESOURCES, &key));
         written.map_err(|err| Failure::of("let go", &err).namespace(&caller.ns))
     }
 }

@@ -26,7 +26,8 @@ impl Snapshots {
     pub(crate) fn next_id(&self) -> Result<u64> {
         let mut ids = lock(&self.inner.ids);
         if ids.is_empty() {
-            *ids = self.inner.meta.write(|tx| {
+            // Not waited for: whatever record uses one comes after it.
+            *ids = self.inner.meta.note(|tx| {
                 let mut fresh = Vec::with_capacity(IDS);
                 for _ in 0..IDS {
                     fresh.push(tx.next_id("snapshot")?);

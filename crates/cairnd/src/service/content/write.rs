@@ -271,7 +271,7 @@ impl Upload {
         match ingest.commit(size, expected, labels) {
             Ok(digest) if digest == becomes => Ok(digest),
             Ok(digest) => {
-                self.hold(&digest)?;
+                self.held(&digest)?;
                 Ok(digest)
             }
             Err(Error::Exists { digest, .. }) => {
