@@ -1,14 +1,17 @@
-//! One thread that runs all transactions and makes each group of them durable by one commit.
+//! Runs transactions one after the other, and makes each group of them durable by one commit.
 //!
 //! Transactions that arrive while a commit is under way wait together and share the next one, so
-//! sixteen clients pay for one flush, not sixteen; and since one thread runs them all, none needs a
-//! lock on a record.
+//! sixteen clients pay for one flush, not sixteen; and since never two run at a time, none needs a lock
+//! on a record. Whoever comes first leads: runs his own and those that wait, commits, and lets the
+//! first of those who came meanwhile lead on. A thread for it would do the same with two changes of
+//! threads for each lone change, which cost as much as the flush.
 
 use std::{
     any::Any,
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     time::{Duration, Instant},
@@ -43,11 +46,11 @@ struct Outcome {
 
 impl Outcome {
     fn failed<T: Send + 'static, E: Send + 'static>(
-        sender: SyncSender<Answer<T, E>>,
+        sender: SyncSender<Word<T, E>>,
         err: E,
     ) -> Outcome {
         let answer = Box::new(move |_| {
-            let _ = sender.send(Ok(Err(err)));
+            let _ = sender.send(Word::Done(Ok(Err(err))));
         });
         Outcome {
             changes: Batch::new(),
@@ -56,10 +59,12 @@ impl Outcome {
     }
 }
 
-/// A transaction on its way to the thread.
+/// A transaction that waits for its turn.
 pub(crate) struct Job {
     run: Box<Run>,
     wanted: Wanted,
+    /// Asks its caller to lead.
+    lead: Box<dyn Fn() + Send>,
 }
 
 /// Takes the state to work on, or why there is none.
@@ -68,15 +73,28 @@ type Run = dyn FnOnce(Result<Tx<'_>, Error>) -> Outcome + Send;
 /// What comes back: the closure's own result, an error of the commit, or the closure's panic.
 pub(crate) type Answer<T, E> = Result<Result<T, E>, Box<dyn Any + Send>>;
 
+/// What a caller hears while it waits.
+pub(crate) enum Word<T, E> {
+    /// Its turn has come to lead.
+    Lead,
+    /// Its transaction is over.
+    Done(Answer<T, E>),
+}
+
 impl Job {
     /// Wraps a closure; the receiver gets exactly one answer, after the commit.
-    pub(crate) fn new<T, E, F>(closure: F, wanted: Wanted) -> (Job, Receiver<Answer<T, E>>)
+    pub(crate) fn new<T, E, F>(closure: F, wanted: Wanted) -> (Job, Receiver<Word<T, E>>)
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (sender, receiver) = sync_channel(1);
+        // Room for both words, so that nobody waits for whom he tells.
+        let (sender, receiver) = sync_channel(2);
+        let leads = sender.clone();
+        let lead = Box::new(move || {
+            let _ = leads.send(Word::Lead);
+        });
         let run = move |looked: Result<Tx<'_>, Error>| {
             let mut tx = match looked {
                 Ok(tx) => tx,
@@ -89,15 +107,15 @@ impl Job {
                 _ => Batch::new(),
             };
             let answer = Box::new(move |committed: Result<(), Error>| {
-                let _ = sender.send(match (result, committed) {
+                let _ = sender.send(Word::Done(match (result, committed) {
                     (Ok(_), Err(err)) => Ok(Err(E::from(err))),
                     (other, _) => other,
-                });
+                }));
             });
             Outcome { changes, answer }
         };
         let run = Box::new(run);
-        (Job { run, wanted }, receiver)
+        (Job { run, wanted, lead }, receiver)
     }
 }
 
@@ -110,25 +128,94 @@ pub struct Committed {
     pub took: Duration,
 }
 
-/// What the thread tells the others.
+/// What the transactions tell the others.
 #[derive(Default)]
 pub(crate) struct Told {
     /// Set once, by the commit that failed.
     pub(crate) broken: OnceLock<ReadOnly>,
-    /// Called with every commit, on the thread that makes them.
+    /// Called with every commit, by whoever leads.
     pub(crate) observer: OnceLock<Box<dyn Fn(Committed) + Send + Sync>>,
     /// Told of what changes.
     pub(crate) watches: Arc<Watches>,
 }
 
-/// The thread's body: ends when the last sender is gone.
-pub(crate) fn run(engine: &Arc<dyn Engine>, jobs: &Receiver<Job>, told: &Told) {
-    // A transaction that asks for another one would wait for the thread it runs on.
-    let _inside = Inside::enter();
-    while let Ok(first) = jobs.recv() {
-        let mut waiting = vec![first];
-        waiting.extend(jobs.try_iter().take(GROUP_MAX - 1));
-        commit_group(engine.as_ref(), waiting, told);
+/// The transactions of one store.
+pub(crate) struct Committer {
+    engine: Arc<dyn Engine>,
+    told: Arc<Told>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Job>,
+    /// Somebody leads, or has been asked to.
+    led: bool,
+}
+
+impl Committer {
+    pub(crate) fn new(engine: Arc<dyn Engine>, told: Arc<Told>) -> Committer {
+        Committer {
+            engine,
+            told,
+            queue: Mutex::default(),
+        }
+    }
+
+    /// Runs a closure as one transaction, and others that wait, if it is this caller's turn; `None` when
+    /// no answer came.
+    pub(crate) fn run<T, E, F>(&self, closure: F, wanted: Wanted) -> Option<Answer<T, E>>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (job, words) = Job::new(closure, wanted);
+        let mut queue = self.queue();
+        queue.waiting.push_back(job);
+        let first = !std::mem::replace(&mut queue.led, true);
+        drop(queue);
+        if first {
+            self.lead();
+        }
+        loop {
+            match words.recv() {
+                Ok(Word::Lead) => self.lead(),
+                Ok(Word::Done(answer)) => return Some(answer),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Runs all that wait as one group. A transaction that asks for another one would wait for itself.
+    fn lead(&self) {
+        let _inside = Inside::enter();
+        let _next = Next(self);
+        let jobs = {
+            let mut queue = self.queue();
+            let count = queue.waiting.len().min(GROUP_MAX);
+            queue.waiting.drain(..count).collect()
+        };
+        commit_group(self.engine.as_ref(), jobs, &self.told);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Whole at every moment.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets the next one lead when it is dropped, through a panic too.
+struct Next<'c>(&'c Committer);
+
+impl Drop for Next<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        match queue.waiting.front() {
+            // It is still there when its caller leads, and he waits for nothing but this.
+            Some(first) => (first.lead)(),
+            None => queue.led = false,
+        }
     }
 }
 
@@ -208,12 +295,6 @@ fn commit(engine: &dyn Engine, group: &Batch, wanted: Wanted, told: &Told) -> Re
         Error::ReadOnly(told.broken.get_or_init(|| broken).clone())
     })
 }
-
-/// The way to the thread; full when far too many wait.
-pub(crate) type Sender = SyncSender<Job>;
-
-/// Jobs that may wait before senders do.
-pub(crate) const QUEUE: usize = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -59,7 +59,7 @@ pub(crate) trait Engine: Send + Sync {
     /// Looks at the state of the last commit.
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, Error>;
     /// Applies the whole batch or nothing, and returns only when it is on the disk. Called by one
-    /// thread. After an error the state is unknown: nothing may be written before a new opening.
+    /// thread at a time. After an error the state is unknown: nothing may be written before a new opening.
     fn commit(&self, batch: &Batch) -> Result<(), String>;
     /// The same for a batch that nobody has to be promised: it may get to the disk only with the next
     /// one that is committed, and never without those before it.

@@ -1,19 +1,13 @@
 //! Opening the records, and the two ways to use them.
 
-use std::{
-    cell::Cell,
-    ffi::OsStr,
-    sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
-    thread::JoinHandle,
-};
+use std::{cell::Cell, ffi::OsStr, sync::Arc};
 
 use cairn_sys::Dir;
 
 use crate::{
     Error, ReadOnly, Reader, Tx,
-    committer::{self, Committed, Job, QUEUE, Sender, Told, Wanted},
+    committer::{Committed, Committer, Told, Wanted},
     engine::{Engine, Journaled, Redb, Sled},
-    error::kind_of_io,
     journal, reserve,
     watch::Watch,
 };
@@ -41,7 +35,7 @@ impl EngineKind {
     }
 }
 
-/// The records of a store. Clones share it; the last one to go waits for what is being committed.
+/// The records of a store. Clones share it.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -50,8 +44,7 @@ pub struct Store {
 struct Inner {
     engine: Arc<dyn Engine>,
     told: Arc<Told>,
-    /// Taken on drop, so that the thread ends before the engine goes.
-    way: Option<(Sender, Mutex<Option<JoinHandle<()>>>)>,
+    committer: Committer,
 }
 
 impl Store {
@@ -86,21 +79,14 @@ impl Store {
             EngineKind::Sled => Box::new(Sled::open(&inside)?),
         };
         let engine: Arc<dyn Engine> = Arc::new(Journaled::open(&inside, engine)?);
-        let (sender, jobs) = sync_channel(QUEUE);
         let told = Arc::new(Told::default());
-        let (theirs, tells) = (Arc::clone(&engine), Arc::clone(&told));
-        let thread = std::thread::Builder::new()
-            .name("records".to_owned())
-            .spawn(move || committer::run(&theirs, &jobs, &tells))
-            .map_err(|err| Error::Open {
-                path: dir.path().display().to_string(),
-                engine: kind.name(),
-                reason: err.to_string(),
-                kind: kind_of_io(&err),
-            })?;
-        let way = Some((sender, Mutex::new(Some(thread))));
+        let committer = Committer::new(Arc::clone(&engine), Arc::clone(&told));
         Ok(Store {
-            inner: Arc::new(Inner { engine, told, way }),
+            inner: Arc::new(Inner {
+                engine,
+                told,
+                committer,
+            }),
         })
     }
 
@@ -114,8 +100,8 @@ impl Store {
         self.inner.engine.name()
     }
 
-    /// Tells `observer` of every commit from now on, on the thread that makes them, so it must not
-    /// wait. Only the first observer is told.
+    /// Tells `observer` of every commit from now on, while others wait for it, so it must not wait. Only
+    /// the first observer is told.
     pub fn observe(&self, observer: impl Fn(Committed) + Send + Sync + 'static) {
         let _ = self.inner.told.observer.set(Box::new(observer));
     }
@@ -137,13 +123,13 @@ impl Store {
     /// As [`Store::write`].
     pub fn watch(&self) -> Result<Watch, Error> {
         let watches = Arc::clone(&self.inner.told.watches);
-        // On the thread of the transactions, so that it comes before or after each, never within; and
-        // answered when those before it are on the disk.
+        // As a transaction, so that it comes before or after each, never within; and answered when those
+        // before it are on the disk.
         self.write(move |_| Ok(watches.add()))
     }
 
-    /// Runs `change` as one transaction and returns when it is on the disk. It runs on another
-    /// thread, after others and before others, so it should only look at records and write records.
+    /// Runs `change` as one transaction and returns when it is on the disk. Others wait for it, and it
+    /// may run on the thread of one of them, so it should only look at records and write records.
     ///
     /// # Errors
     /// The closure's own, and then nothing is written; [`Error::ReadOnly`] when this or an earlier
@@ -181,14 +167,10 @@ impl Store {
         if INSIDE.get() > 0 {
             return Err(E::from(Error::Nested));
         }
-        let gone = || E::from(Error::Read("the records' thread gave no answer".to_owned()));
-        let (job, answer) = Job::new(change, wanted);
-        let (sender, _) = self.inner.way.as_ref().ok_or_else(gone)?;
-        sender.send(job).map_err(|_| gone())?;
-        match answer.recv() {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(_) => Err(gone()),
+        match self.inner.committer.run(change, wanted) {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Err(E::from(Error::Read("a change got no answer".to_owned()))),
         }
     }
 }
@@ -212,22 +194,6 @@ impl Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         INSIDE.set(INSIDE.get() - 1);
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let Some((sender, thread)) = self.way.take() else {
-            return;
-        };
-        drop(sender);
-        let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            // A transaction may hold the last clone; a thread cannot wait for itself.
-            if thread.thread().id() != std::thread::current().id() {
-                let _ = thread.join();
-            }
-        }
     }
 }
 

@@ -76,7 +76,7 @@ pub(crate) struct Watches {
 }
 
 impl Watches {
-    /// One more. To be called on the records' thread, so that it falls between two transactions.
+    /// One more. To be called in a transaction, so that it falls between two others.
     pub(crate) fn add(self: &Arc<Watches>) -> Watch {
         let heard = Arc::default();
         lock(&self.all).push(Arc::downgrade(&heard));
@@ -87,7 +87,7 @@ impl Watches {
         }
     }
 
-    /// Tells everybody of the changes of one transaction. On the records' thread.
+    /// Tells everybody of the changes of one transaction, before the next one runs.
     pub(crate) fn tell(&self, changes: &Batch) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;

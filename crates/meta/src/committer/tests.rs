@@ -29,6 +29,7 @@ enum Fault {
 struct Fake {
     map: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
     commits: AtomicUsize,
+    notes: AtomicUsize,
     fault: Mutex<Option<Fault>>,
 }
 
@@ -87,6 +88,11 @@ impl Engine for Fake {
         Ok(())
     }
 
+    fn note(&self, _: &Batch) -> Result<(), String> {
+        self.notes.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
     fn value_bytes_max(&self) -> usize {
         1 << 20
     }
@@ -104,13 +110,16 @@ type Change = fn(&mut Tx<'_>) -> Result<u64, Error>;
 
 /// Runs the closures as one group.
 fn group(engine: &Fake, told: &Told, closures: &[Change]) -> Vec<Result<u64, Error>> {
-    let jobs: Vec<(Job, Receiver<Answer<u64, Error>>)> = closures
+    let jobs: Vec<(Job, Receiver<Word<u64, Error>>)> = closures
         .iter()
         .map(|c| Job::new(*c, Wanted::OnDisk))
         .collect();
     let (jobs, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
     commit_group(engine, jobs, told);
-    let results = answers.into_iter().map(|a| a.recv().expect("one answer"));
+    let results = answers.into_iter().map(|words| match words.recv() {
+        Ok(Word::Done(answer)) => answer,
+        _ => panic!("no answer"),
+    });
     results.map(|r| r.unwrap_or(Ok(u64::MAX))).collect()
 }
 
@@ -186,38 +195,86 @@ fn an_unreadable_state_is_told_and_passes() {
     assert_eq!(kinds(&group(&engine, &told, &[next])), [Ok(1)]);
 }
 
-/// What waits while a commit runs shares the next one.
+/// Whoever comes while a commit runs shares the next one, and one of them leads it.
 #[test]
 fn waiting_transactions_share_a_commit() {
+    const WAITING: u64 = 20;
     let engine = Arc::new(Fake::default());
-    let (sender, jobs) = sync_channel(100);
-    let answers: Vec<_> = (0..100)
-        .map(|_| {
-            let (job, answer) = Job::new(next);
-            assert!(sender.send(job).is_ok());
-            answer
-        })
-        .collect();
-    drop(sender);
-    let shared: Arc<dyn Engine> = engine.clone();
-    let told = Told::default();
-    let (send, commits) = sync_channel(10);
+    let told = Arc::new(Told::default());
+    let (send, commits) = sync_channel(100);
     let observed = told.observer.set(Box::new(move |committed: Committed| {
         send.send(committed.transactions).expect("room");
     }));
     assert!(observed.is_ok());
-    run(&shared, &jobs, &told);
+    let committer = Committer::new(engine.clone(), Arc::clone(&told));
+    let (begun, begins) = sync_channel(0);
+    let (go, may_go) = sync_channel::<()>(0);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            let first = move |tx: &mut Tx<'_>| {
+                begun.send(()).expect("told");
+                may_go.recv().expect("let go");
+                next(tx)
+            };
+            committer.run::<u64, Error, _>(first, Wanted::OnDisk)
+        });
+        begins.recv().expect("begun");
+        let waiting = (0..WAITING)
+            .map(|_| scope.spawn(|| committer.run::<u64, Error, _>(next, Wanted::OnDisk)));
+        let waiting: Vec<_> = waiting.collect();
+        while committer.queue().waiting.len() < usize::try_from(WAITING).expect("small") {
+            std::thread::yield_now();
+        }
+        go.send(()).expect("let go");
+        let number = |answer: Option<Answer<u64, Error>>| match answer {
+            Some(Ok(Ok(number))) => number,
+            _ => panic!("no number"),
+        };
+        assert_eq!(number(first.join().expect("thread")), 1);
+        let mut numbers: Vec<u64> = waiting
+            .into_iter()
+            .map(|thread| number(thread.join().expect("thread")))
+            .collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (2..=WAITING + 1).collect::<Vec<_>>());
+    });
+    assert_eq!(engine.commits.load(SeqCst), 2);
+    drop(committer);
     drop(told);
-    assert_eq!(commits.iter().collect::<Vec<_>>(), [100]);
-    for (n, answer) in (1..).zip(answers) {
+    assert_eq!(commits.iter().collect::<Vec<_>>(), [1, 20]);
+}
+
+/// What an observer does is not the transactions' fault, and those who wait must not wait for ever.
+#[test]
+fn a_leader_that_panics_lets_the_next_one_lead() {
+    let engine = Arc::new(Fake::default());
+    let told = Arc::new(Told::default());
+    let observed = told.observer.set(Box::new(|_| panic!("on purpose")));
+    assert!(observed.is_ok());
+    let committer = Committer::new(engine, told);
+    for _ in 0..2 {
+        let led = catch_unwind(AssertUnwindSafe(|| {
+            committer.run::<u64, Error, _>(next, Wanted::OnDisk)
+        }));
+        assert!(led.is_err());
+    }
+    assert!(!committer.queue().led);
+}
+
+/// A group that nobody waits for is no commit; one with a single change that somebody waits for is.
+#[test]
+fn what_nobody_waits_for_is_only_noted() {
+    for (wanted, durably) in [
+        ([Wanted::Seen, Wanted::Seen], false),
+        ([Wanted::Seen, Wanted::OnDisk], true),
+    ] {
+        let engine = Fake::default();
+        let jobs = wanted.map(|wanted| Job::new(next, wanted).0);
+        commit_group(&engine, jobs.into(), &Told::default());
+        let (noted, committed) = (engine.notes.load(SeqCst), engine.commits.load(SeqCst));
         assert_eq!(
-            answer
-                .recv()
-                .expect("answer")
-                .expect("no panic")
-                .expect("ok"),
-            n
+            (noted, committed),
+            (usize::from(!durably), usize::from(durably))
         );
     }
-    assert_eq!(engine.commits.load(SeqCst), 1);
 }

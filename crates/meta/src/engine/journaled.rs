@@ -62,7 +62,7 @@ struct Load {
 /// An engine behind a journal.
 pub(crate) struct Journaled {
     shared: Arc<Shared>,
-    /// Of the one thread that commits. Gone when a write failed: what is on the disk is not known then,
+    /// Of whoever commits, one at a time. Gone when a write failed: what is on the disk is not known then,
     /// and no later write may succeed.
     journal: Mutex<Option<Journal>>,
     /// Taken on drop.

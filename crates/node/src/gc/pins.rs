@@ -107,7 +107,7 @@ pub(crate) struct Sentence {
     number: u64,
 }
 
-/// A sentence as the records' thread passes it.
+/// A sentence as a transaction passes it.
 pub(super) struct Judge {
     registry: Arc<Registry>,
     number: u64,
