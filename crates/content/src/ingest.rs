@@ -8,7 +8,7 @@ use std::{
 };
 
 use cairn_meta::{IngestRecord, Timestamp, Tx, View, schema};
-use cairn_sys::{Dir, OFlags, raw};
+use cairn_sys::{OFlags, raw};
 use cairn_types::{Algorithm, Digest, Hasher, IngestRef, Labels, Namespace};
 
 use crate::{
@@ -19,9 +19,6 @@ use crate::{
     locks::Held,
     publish::{Written, is_sync},
 };
-
-/// The file of an upload, in its directory.
-const DATA: &str = "data";
 
 /// What is known of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +46,6 @@ pub struct Ingest {
     ns: Namespace,
     reference: IngestRef,
     record: IngestRecord,
-    dir: Dir,
     file: File,
     /// Of the first `offset` bytes.
     hasher: Hasher,
@@ -104,13 +100,14 @@ impl Content {
         };
         let (record, start_over) = self.open_record(&key, expected, total, leased)?;
         let attempted = || format!("open ingest {reference}");
-        let dir = self.ingest_dir(record.id).map_err(sys(attempted()))?;
+        // Its name need not last: an upload may shrink in a power cut.
         let mut flags = OFlags::RDWR | OFlags::CREATE;
         if start_over {
             flags |= OFlags::TRUNC;
         }
-        let file = dir
-            .open_file(OsStr::new(DATA), flags, 0o600)
+        let ingests = &self.inner.ingests;
+        let file = ingests
+            .open_file(OsStr::new(&record.id.to_string()), flags, 0o600)
             .map_err(sys(attempted()))?;
         let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
         let (hasher, offset) =
@@ -124,7 +121,6 @@ impl Content {
             ns: ns.clone(),
             reference: reference.clone(),
             record,
-            dir,
             file,
             hasher,
             algorithm,
@@ -177,19 +173,6 @@ impl Content {
         })
     }
 
-    /// Opens the directory of an upload, or makes it. Its name need not last: an upload may shrink
-    /// in a power cut.
-    fn ingest_dir(&self, id: u64) -> cairn_sys::Result<Dir> {
-        let name = id.to_string();
-        let name = OsStr::new(&name);
-        match self.inner.ingests.open_dir(name) {
-            Err(err) if is_missing(&err) => {}
-            other => return other,
-        }
-        self.inner.ingests.create_dir(name, 0o700)?;
-        self.inner.ingests.open_dir(name)
-    }
-
     /// What is known of one upload.
     pub fn status(&self, ns: &Namespace, reference: &IngestRef) -> Result<IngestInfo> {
         let key = (ns.clone(), reference.clone());
@@ -225,12 +208,9 @@ impl Content {
     ) -> Result<IngestInfo> {
         let attempted = || format!("look at ingest {reference}");
         let name = record.id.to_string();
-        // Either may be missing: they are made after the record, and go before it.
-        let stat = match self.inner.ingests.open_dir(OsStr::new(&name)) {
-            Ok(dir) => dir.try_stat(OsStr::new(DATA)).map_err(sys(attempted()))?,
-            Err(err) if is_missing(&err) => None,
-            Err(err) => return Err(sys(attempted())(err)),
-        };
+        // It may be missing: it is made after the record, and goes before it.
+        let stat = self.inner.ingests.try_stat(OsStr::new(&name));
+        let stat = stat.map_err(sys(attempted()))?;
         let mut updated_at = record.updated_at;
         let mut offset = 0;
         if let Some(stat) = stat {
@@ -287,16 +267,21 @@ impl Content {
     /// Bytes that came of the upload whose files have this number.
     pub fn ingest_bytes(&self, id: u64) -> u64 {
         let name = id.to_string();
-        let dir = self.inner.ingests.open_dir(OsStr::new(&name)).ok();
-        let stat = dir.and_then(|dir| dir.try_stat(OsStr::new(DATA)).ok().flatten());
+        let stat = self
+            .inner
+            .ingests
+            .try_stat(OsStr::new(&name))
+            .ok()
+            .flatten();
         stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))
     }
 
-    /// Removes the files of an upload whose record is gone; what fails is left to the next sweep.
+    /// Removes the file of an upload whose record is gone; what fails is left to the next sweep.
     pub fn remove_ingest(&self, id: u64) {
         let name = id.to_string();
-        if let Err(err) = self.inner.ingests.remove_tree(OsStr::new(&name)) {
-            tracing::warn!("remove directory of ingest {name}: {err}");
+        match self.inner.ingests.unlink(OsStr::new(&name)) {
+            Err(err) if !is_missing(&err) => tracing::warn!("remove file of ingest {name}: {err}"),
+            _ => {}
         }
     }
 }
@@ -360,10 +345,11 @@ impl Ingest {
         // A write that failed half-way leaves bytes behind those that were counted.
         raw::ftruncate(&self.file, self.offset)
             .map_err(sys(format!("commit ingest {}", self.reference)))?;
+        let name = self.record.id.to_string();
         let written = Written {
             file: &self.file,
-            dir: &self.dir,
-            name: OsStr::new(DATA),
+            dir: &content.inner.ingests,
+            name: OsStr::new(&name),
             size: self.offset,
         };
         if let Err(err) = content.publish(&digest, &written, &changing) {

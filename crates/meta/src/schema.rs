@@ -5,7 +5,7 @@
 //! images           NAMESPACE NAME                 target descriptor, labels, times
 //! blobs            DIGEST                         size, time            one for each file in blobs/
 //! blob-links       NAMESPACE DIGEST               labels, times         who may see it
-//! ingests          NAMESPACE REF                  id of its directory, expected, total, times
+//! ingests          NAMESPACE REF                  id of its file, expected, total, times
 //! snapshots        NAMESPACE KEY                  id of its directory, kind, parent, usage, …
 //! children         NAMESPACE PARENT CHILD         -
 //! leases           NAMESPACE ID                   labels, time
