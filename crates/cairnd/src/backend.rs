@@ -24,17 +24,14 @@ use cairn_node::Node;
 use cairn_proto::containerd::services;
 use cairn_types::Namespace;
 use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
-use tonic::{
-    Request, Status,
-    metadata::MetadataValue,
-    service::{Routes, interceptor::InterceptedService},
-};
+use tonic::{Request, Status, metadata::MetadataValue, service::interceptor::InterceptedService};
 
 use self::refs::Refs;
 use crate::{
     caller,
     calls::Calls,
     listen::{Listening, SocketFile},
+    routes::Routes,
     server::{self, Health, NO_LIMIT},
     service::Service,
     status::of,

@@ -48,8 +48,7 @@ impl Embedded {
             tokio_stream::once(Ok::<_, io::Error>(theirs)).chain(tokio_stream::pending());
         tokio::spawn(async move {
             let served = server::transport(Calls::inside())
-                .add_routes(routes)
-                .serve_with_incoming(incoming)
+                .serve_with_incoming(routes, incoming)
                 .await;
             if let Err(err) = served {
                 tracing::error!("the server inside this process ended: {err}");

@@ -5,7 +5,8 @@
 //! - [`config`] is what can be chosen, [`options`] the flags, [`man`] what is generated from both;
 //! - [`calls`] surrounds every call, [`methods`] knows them all; [`maintain`] is what happens unasked;
 //! - [`log`], [`metrics`], [`endpoint`] and [`notify`] are for those who run it;
-//! - [`service`] has one file for each service of the API; they parse, call the node and convert;
+//! - [`routes`] finds the service of a call; [`service`] has one file for each of them; they parse, call
+//!   the node and convert;
 //! - [`backend`] serves another socket, for containerd itself, with the same services;
 //! - [`caller`], [`status`], [`details`] and [`convert`] are what all of them share;
 //! - [`embedded`] is the server inside another program.
@@ -30,6 +31,7 @@ pub mod methods;
 pub mod metrics;
 pub mod notify;
 pub mod options;
+pub mod routes;
 pub mod run;
 pub mod server;
 pub mod service;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, future::Future, io};
 
 use cairn_node::Node;
 use tokio::net::UnixListener;
-use tonic::{service::Routes, transport::Server};
+use tonic::transport::Server;
 use tonic_health::{
     ServingStatus,
     pb::health_server::{Health as HealthService, HealthServer},
@@ -12,7 +12,7 @@ use tonic_health::{
 };
 use tower::layer::util::{Identity, Stack};
 
-use crate::{calls::Calls, incoming::Incoming, methods, service};
+use crate::{calls::Calls, incoming::Incoming, methods, routes::Routes, service};
 
 /// What services are told of the size of messages: [`Calls`] measure them, for all services alike.
 pub(crate) const NO_LIMIT: usize = usize::MAX;
@@ -86,8 +86,7 @@ pub async fn serve_routes(
 ) -> io::Result<()> {
     let incoming = Incoming::new(listener, calls.limits());
     transport(calls)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stop)
+        .serve_with_incoming_shutdown(routes, incoming, stop)
         .await
         .map_err(io::Error::other)
 }

@@ -16,10 +16,9 @@ mod version;
 use cairn_meta::Timestamp;
 use cairn_node::Node;
 use cairn_proto::{cairn::v1, containerd::services};
-use tonic::service::Routes;
 
 pub(crate) use self::snapshots::{NAME as SNAPSHOTTER, REF};
-use crate::server::NO_LIMIT;
+use crate::{routes::Routes, server::NO_LIMIT};
 
 /// What every service has.
 #[derive(Clone)]
