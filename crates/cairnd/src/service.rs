@@ -14,11 +14,17 @@ mod snapshots;
 mod version;
 
 use cairn_meta::Timestamp;
-use cairn_node::Node;
+use cairn_node::{EngineKind, Node};
 use cairn_proto::{cairn::v1, containerd::services};
+use tonic::Status;
 
 pub(crate) use self::snapshots::{NAME as SNAPSHOTTER, REF};
-use crate::{routes::Routes, server::NO_LIMIT};
+use crate::{
+    routes::Routes,
+    server::NO_LIMIT,
+    status::{self, blocking},
+    turns,
+};
 
 /// What every service has.
 #[derive(Clone)]
@@ -27,6 +33,8 @@ pub struct Service {
     uuid: std::sync::Arc<str>,
     started: Timestamp,
     linking: std::sync::Arc<linking::Linking>,
+    /// Whether looking at records waits for no commit.
+    prompt: bool,
 }
 
 impl Service {
@@ -37,7 +45,31 @@ impl Service {
             uuid: uuid.into(),
             started: Timestamp::now(),
             linking: std::sync::Arc::default(),
+            // With sled a look waits while a commit syncs, which is long and happens all the time.
+            prompt: node.meta().engine() == EngineKind::Redb.name(),
         }
+    }
+
+    /// Looks at a few records: there and then, as a rule.
+    ///
+    /// They lie in memory nearly always, where finding them takes less than waking another thread to
+    /// do it, twice: there and back. When they have to come from the disk this worker of the runtime
+    /// stands still until they do. So that the others' calls never do, at most all workers but one may
+    /// be at it; when no worker can be spared, or the process that asks has no turn left, it is done
+    /// where [`blocking`] does it. `block_in_place` is no way out: it hands over the worker's tasks to
+    /// another thread first, wherever the records are.
+    async fn look<T, F>(&self, look: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Node) -> Result<T, Status> + Send + 'static,
+    {
+        if self.prompt
+            && let Some(_here) = turns::here()
+        {
+            return status::unpanicked(|| look(&self.node));
+        }
+        let node = self.node.clone();
+        blocking(move || look(&node)).await
     }
 }
 

@@ -3,6 +3,8 @@
 //! Stock clients take the class from the code and strip a trailing `: <class>` from the message, so a
 //! message ends in its class and is printed once by them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use cairn_node::Failure;
 use cairn_types::{Classified, ErrorKind};
 use tokio::sync::oneshot;
@@ -88,10 +90,18 @@ where
         let _ = answer.send(work());
     }))
     .await;
-    answered.await.unwrap_or_else(|_| {
-        // What panicked has left its words in the log.
-        Err(with(ErrorKind::Internal, "the request was given up"))
-    })
+    // What panicked has left its words in the log.
+    answered.await.unwrap_or_else(|_| Err(given_up()))
+}
+
+/// Runs what waits for nobody, and answers a panic as [`blocking`] does.
+pub(crate) fn unpanicked<T>(work: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
+    // What it had begun to change is dropped with it.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(given_up()))
+}
+
+fn given_up() -> Status {
+    with(ErrorKind::Internal, "the request was given up")
 }
 
 /// Of no type, unlike what each call waits for: the machinery of tasks is compiled once.

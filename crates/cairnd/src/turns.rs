@@ -1,9 +1,18 @@
 //! Turns at the threads that wait for disks. Each process that calls has so many, so that one which
 //! asks for a thousand things at once does not keep another's one thing waiting behind them all.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 /// The turns of one process.
 #[derive(Clone, Debug)]
@@ -28,17 +37,46 @@ pub(crate) async fn during<F: Future>(turns: Option<Turns>, call: F) -> F::Outpu
     }
 }
 
+/// Those of the call that this is in.
+pub(crate) fn own() -> Option<Turns> {
+    TURNS.try_with(Turns::clone).ok()
+}
+
 /// Runs what a call leaves to a task of its own with the same turns.
 pub(crate) fn carried<F: Future>(task: F) -> impl Future<Output = F::Output> {
-    let turns = TURNS.try_with(Turns::clone).ok();
-    during(turns, task)
+    during(own(), task)
 }
 
 /// Waits for a turn; it lasts until what is returned is dropped.
 pub(crate) async fn take() -> Option<OwnedSemaphorePermit> {
-    let Turns(turns) = TURNS.try_with(Turns::clone).ok()?;
+    let Turns(turns) = own()?;
     // It is never closed.
     turns.acquire_owned().await.ok()
+}
+
+/// Workers that do themselves what may wait for a disk.
+static BUSY: AtomicUsize = AtomicUsize::new(0);
+
+/// A worker's leave to do so, with a turn, until it is dropped.
+pub(crate) struct Here(#[expect(dead_code, reason = "held")] Option<OwnedSemaphorePermit>);
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        BUSY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Leave for this worker to do what may wait for a disk, if there is a turn at once and another worker
+/// stays for whatever comes meanwhile.
+pub(crate) fn here() -> Option<Here> {
+    let workers = Handle::try_current().ok()?.metrics().num_workers();
+    let turn = match own() {
+        Some(Turns(turns)) => Some(turns.try_acquire_owned().ok()?),
+        None => None,
+    };
+    let one_more = |busy: usize| (busy + 1 < workers).then_some(busy + 1);
+    let counted = BUSY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+    counted.is_ok().then(|| Here(turn))
 }
 
 #[cfg(test)]
@@ -60,6 +98,33 @@ mod tests {
         // As a call that leaves a task behind and ends.
         let left = during(Some(one), async { Some(carried(take())) }).await;
         assert!(left.expect("a task").await.is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn one_worker_is_always_free() {
+        let first = here().expect("there are three");
+        let second = here().expect("one is left");
+        assert!(here().is_none(), "and stays");
+        drop(first);
+        let turns = Turns::new(1);
+        let none = during(Some(turns.clone()), async {
+            let held = take().await;
+            assert!(held.is_some());
+            here().is_none()
+        });
+        assert!(none.await, "without a turn");
+        let own = during(Some(turns.clone()), async { here() }).await;
+        let own = own.expect("with one");
+        assert_eq!(turns.0.available_permits(), 0, "which it has");
+        drop(second);
+        drop(own);
+        assert_eq!(turns.0.available_permits(), 1);
+        assert_eq!(BUSY.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn the_only_worker_is_never_kept() {
+        assert!(here().is_none());
     }
 
     /// What a future is ready with at once.

@@ -4,11 +4,18 @@
 
 mod common;
 
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
 use cairn_proto::containerd::services::content::v1::{
     AbortRequest, DeleteContentRequest, Info, InfoRequest, ListContentRequest, ListStatusesRequest,
     ReadContentRequest, StatusRequest, UpdateRequest,
 };
 use common::{Client, Server, code, expecting, long_label, map, mask, sha256, write};
+use rustix::fs::Advice;
 use tonic::Code;
 
 async fn info(client: &Client, digest: &str) -> Result<Info, Code> {
@@ -251,6 +258,50 @@ async fn reading_takes_any_range() {
     }
     let empty = client.put("", &[]).await;
     assert_eq!(read(&client, &empty, 0, 0).await, Ok(vec![]));
+}
+
+/// Has the kernel forget what it has of a file in memory, where the file lies on a disk.
+fn forget(file: &Path) {
+    let file = File::open(file).expect("a blob");
+    file.sync_all().expect("sync");
+    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("advice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_waits_for_the_disk_where_it_must() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    let bytes: Vec<u8> = (0..8_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    let digest = client.put_bytes(&bytes, &[]).await;
+    let hex = digest.strip_prefix("sha256:").expect("sha256");
+    let file = server.path("root/content/blobs/sha256").join(hex);
+    forget(&file);
+    assert_eq!(read(&client, &digest, 0, 0).await, Ok(bytes.clone()));
+    forget(&file);
+    assert_eq!(
+        read(&client, &digest, 7_999_999, 5).await,
+        Ok(bytes[7_999_999..].to_vec())
+    );
+    // More than fits between a server and a client that does not listen, and then somebody cuts it.
+    let request = ReadContentRequest {
+        digest,
+        ..ReadContentRequest::default()
+    };
+    let answers = client.content().read(request).await.expect("read");
+    let mut answers = answers.into_inner();
+    let first = answers.message().await.expect("bytes");
+    assert!(!first.expect("bytes").data.is_empty());
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("mode");
+    let file = File::options().write(true).open(&file).expect("a blob");
+    file.set_len(1_000).expect("cut");
+    let end = loop {
+        match answers.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended as if it were whole"),
+            Err(status) => break status.code(),
+        }
+    };
+    assert_eq!(end, Code::DataLoss);
 }
 
 #[tokio::test(flavor = "multi_thread")]

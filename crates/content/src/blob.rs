@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
+use cairn_sys::raw;
 use cairn_types::{Digest, Hasher};
 
 /// An open blob. Read from its beginning to its end as [`Read`], its bytes are proven on the way: of
@@ -48,6 +49,12 @@ impl Blob {
     /// and after its end.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.file.read_at(buffer, offset)
+    }
+
+    /// As [`Blob::read_at`], but only what the kernel has in memory. `None` when it would have to wait
+    /// for the disk, or cannot say.
+    pub fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        raw::read_cached(&self.file, buffer, offset).map_err(|err| io::Error::from(err.errno()))
     }
 
     fn damaged(&self, reason: &str) -> io::Error {

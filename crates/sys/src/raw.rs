@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
+    io::IoSliceMut,
     os::{
         fd::{AsFd, AsRawFd},
         unix::ffi::OsStringExt,
@@ -11,7 +12,7 @@ use std::{
 
 use rustix::{
     fs::{FallocateFlags, Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags},
-    io::Errno,
+    io::{Errno, ReadWriteFlags},
 };
 
 use crate::{Error, Result, fault};
@@ -143,6 +144,21 @@ pub fn read_to_end(file: &File, limit: u64) -> Result<Vec<u8>> {
             return Err(Error::new("read", shown(file), Errno::FBIG));
         }
     }
+}
+
+/// Reads at `offset` what the kernel has in memory (preadv2(2), `RWF_NOWAIT`). `None` when it would have
+/// to wait for the disk, or the file system cannot say.
+pub fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Result<Option<usize>> {
+    let read = || {
+        let buffers = &mut [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(Some(read)),
+            // The first two are of kernels and sandboxes that do not know the flag, or the call.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::AGAIN) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    };
+    fault::call("preadv2", || shown(file), read)
 }
 
 /// Where a file's next data is at or behind `offset`: its start and its end, holes left out. `None` when

@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use cairn_sys::{Dir, FileType, OFlags, durable, lock};
+use cairn_sys::{Dir, FileType, OFlags, durable, lock, raw};
 use cairn_types::{Classified, ErrorKind};
 use rustix::io::Errno;
 
@@ -385,4 +385,22 @@ fn a_shared_sync_that_fails_fails_for_all_who_share_it() {
         });
         assert_eq!(syncs.run(|| Ok(())).is_err(), for_ever, "{errno}");
     }
+}
+
+#[test]
+fn what_is_in_memory_is_read_without_waiting() {
+    let (temp, _) = dir();
+    let path = temp.path().join("file");
+    fs::write(&path, b"0123456789").expect("file");
+    let file = fs::File::open(&path).expect("open");
+    let mut buffer = [0; 4];
+    // Where the file system cannot say what is in memory, nothing is read.
+    if let Some(read) = raw::read_cached(&file, &mut buffer, 3).expect("read") {
+        assert_eq!(&buffer[..read], b"3456");
+    }
+    let end = raw::read_cached(&file, &mut buffer, 10).expect("end");
+    assert_eq!(end.unwrap_or(0), 0);
+    let write_only = fs::File::options().write(true).open(&path).expect("open");
+    let refused = raw::read_cached(&write_only, &mut buffer, 0);
+    assert!(refused.expect_err("not for reading").is(Errno::BADF));
 }

@@ -136,9 +136,9 @@ impl Containers for Service {
         &self,
         request: Request<GetContainerRequest>,
     ) -> Result<Response<GetContainerResponse>, Status> {
-        let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
+        let ns = caller::of(&request)?.ns;
         let id = request.into_inner().id;
-        let container = blocking(move || {
+        let container = self.look(move |node| {
             let record = node.container(&ns, &id).map_err(of_failure)?;
             wire(id, record)
         });

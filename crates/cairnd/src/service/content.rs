@@ -1,11 +1,11 @@
 //! `Content`: blobs, and the uploads that become them.
 
+mod read;
 mod write;
 
 use std::{borrow::Cow, pin::Pin};
 
-use bytes::Bytes;
-use cairn_content::{Blob, BlobInfo, IngestInfo};
+use cairn_content::{BlobInfo, IngestInfo};
 use cairn_node::{
     Resource,
     events::{Event, What},
@@ -17,27 +17,22 @@ use cairn_proto::containerd::services::content::v1::{
     UpdateResponse, WriteContentRequest, WriteContentResponse, content_server::Content,
 };
 use cairn_types::{
-    ErrorKind, IngestRef,
+    IngestRef,
     filter::{self, Fields, Filters},
     validate_label,
 };
-use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::read::Reading;
 use super::Service;
 use crate::{
     caller, convert,
-    status::{blocking, missing, of, of_failure, with},
-    turns,
+    status::{blocking, missing, of, of_failure},
 };
 
 /// Infos in one message of a listing (containerd `contentserver`).
 const BATCH: usize = 100;
-/// Bytes of a blob in one message; clients that want less drop the rest.
-const CHUNK: usize = 1 << 20;
-/// Messages read ahead of a slow client.
-const AHEAD: usize = 4;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -83,67 +78,6 @@ fn wire_status(info: IngestInfo) -> WireStatus {
     }
 }
 
-/// A blob on its way to a client. It has a thread only while the client takes more: whoever opened many
-/// and read none would otherwise have them all.
-struct Reading {
-    blob: Blob,
-    start: u64,
-    at: u64,
-    end: u64,
-}
-
-type Chunk = Result<ReadContentResponse, Status>;
-
-impl Reading {
-    async fn run(mut self, mut send: mpsc::Sender<Chunk>) {
-        while self.at < self.end {
-            // A client that has enough hangs up, and that is the end of it.
-            let Ok(mut room) = send.reserve_owned().await else {
-                return;
-            };
-            let filled = blocking(move || {
-                loop {
-                    let chunk = self.chunk();
-                    let failed = chunk.is_err();
-                    let sender = room.send(chunk);
-                    if failed || self.at >= self.end {
-                        return Ok(None);
-                    }
-                    match sender.try_reserve_owned() {
-                        Ok(more) => room = more,
-                        Err(full) => return Ok(Some((self, full.into_inner()))),
-                    }
-                }
-            });
-            match filled.await {
-                Ok(Some(again)) => (self, send) = again,
-                Ok(None) | Err(_) => return,
-            }
-        }
-    }
-
-    fn chunk(&mut self) -> Chunk {
-        let length = usize::try_from(self.end - self.at)
-            .unwrap_or(CHUNK)
-            .min(CHUNK);
-        let mut data = vec![0; length];
-        let digest = self.blob.digest();
-        match self.blob.read_at(&mut data, self.at) {
-            Ok(0) => Err(with(ErrorKind::DataLoss, format!("{digest} is cut"))),
-            Ok(read) => {
-                data.truncate(read);
-                let offset = convert::signed(self.at - self.start);
-                self.at += read as u64;
-                Ok(ReadContentResponse {
-                    offset,
-                    data: Bytes::from(data),
-                })
-            }
-            Err(err) => Err(with(ErrorKind::Internal, format!("read {digest}: {err}"))),
-        }
-    }
-}
-
 #[tonic::async_trait]
 impl Content for Service {
     type ListStream = Answers<ListContentResponse>;
@@ -152,8 +86,8 @@ impl Content for Service {
 
     async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let digest = convert::digest(&request.get_ref().digest)?;
-        let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
-        let info = blocking(move || node.content().info(&ns, &digest).map_err(|err| of(&err)));
+        let ns = caller::of(&request)?.ns;
+        let info = self.look(move |node| node.content().info(&ns, &digest).map_err(|err| of(&err)));
         Ok(Response::new(InfoResponse {
             info: Some(wire(info.await?)),
         }))
@@ -230,37 +164,14 @@ impl Content for Service {
         request: Request<ReadContentRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let digest = convert::digest(&request.get_ref().digest)?;
-        let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
-        let request = request.into_inner();
-        let blob = blocking(move || {
+        let ns = caller::of(&request)?.ns;
+        let blob = self.look(move |node| {
             node.content()
                 .open_blob(&ns, &digest)
                 .map_err(|err| of(&err))
-        })
-        .await?;
-        let size = blob.size();
-        let start = u64::try_from(request.offset).unwrap_or(0);
-        if start > size {
-            let text = format!(
-                "read past the end of {}: offset {start} of {size}",
-                blob.digest()
-            );
-            return Err(Status::out_of_range(format!("{text}: out of range")));
-        }
-        let wanted = u64::try_from(request.size).unwrap_or(0);
-        let end = match wanted {
-            0 => size,
-            wanted => start.saturating_add(wanted).min(size),
-        };
-        let (send, receive) = mpsc::channel(AHEAD);
-        let reading = Reading {
-            blob,
-            start,
-            at: start,
-            end,
-        };
-        tokio::spawn(turns::carried(reading.run(send)));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
+        });
+        let reading = Reading::new(blob.await?, request.get_ref())?;
+        Ok(Response::new(Box::pin(reading)))
     }
 
     async fn status(

@@ -54,9 +54,9 @@ impl Images for Service {
         &self,
         request: Request<GetImageRequest>,
     ) -> Result<Response<GetImageResponse>, Status> {
-        let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
+        let ns = caller::of(&request)?.ns;
         let name = convert::known(ImageName::parse(&request.into_inner().name))?;
-        let image = blocking(move || {
+        let image = self.look(move |node| {
             let record = node.image_get(&ns, &name).map_err(of_failure)?;
             Ok(wire(&name, record))
         });

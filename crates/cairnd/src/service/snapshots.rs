@@ -203,9 +203,10 @@ impl Snapshots for Service {
         request: Request<MountsRequest>,
     ) -> Result<Response<MountsResponse>, Status> {
         check(&request.get_ref().snapshotter)?;
-        let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
+        let ns = caller::of(&request)?.ns;
         let key = known(&request.into_inner().key)?;
-        let mounts = blocking(move || node.snapshots().mounts(&ns, &key).map_err(|err| of(&err)));
+        let mounts =
+            self.look(move |node| node.snapshots().mounts(&ns, &key).map_err(|err| of(&err)));
         Ok(Response::new(MountsResponse {
             mounts: convert::to_mounts(mounts.await?),
         }))
@@ -277,9 +278,9 @@ impl Snapshots for Service {
         request: Request<StatSnapshotRequest>,
     ) -> Result<Response<StatSnapshotResponse>, Status> {
         check(&request.get_ref().snapshotter)?;
-        let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
+        let ns = caller::of(&request)?.ns;
         let key = known(&request.into_inner().key)?;
-        let info = blocking(move || node.snapshots().stat(&ns, &key).map_err(|err| of(&err)));
+        let info = self.look(move |node| node.snapshots().stat(&ns, &key).map_err(|err| of(&err)));
         Ok(Response::new(StatSnapshotResponse {
             info: Some(wire(info.await?)),
         }))
