@@ -19,7 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Daemon {
     work: TempDir,
     process: Child,
+    start: Start,
+}
+
+/// How a daemon is started.
+struct Start {
     arguments: Vec<OsString>,
+    /// In a mount namespace of its own.
+    shut_in: bool,
 }
 
 impl Default for Daemon {
@@ -32,6 +39,16 @@ impl Daemon {
     /// Starts it on an empty root and waits until it answers.
     pub fn start() -> Daemon {
         Daemon::start_with(|_| Vec::new())
+    }
+
+    /// As [`Daemon::start`], in a mount namespace of its own that no mount of ours comes into, where all
+    /// of the temporary directory but its root and its state is read-only.
+    pub fn shut_in() -> Daemon {
+        Daemon::of(
+            TempDir::new().expect("temporary directory"),
+            true,
+            Vec::new(),
+        )
     }
 
     /// As [`Daemon::start`], with a socket for containerd beside the other, at `backend.sock`.
@@ -53,15 +70,20 @@ impl Daemon {
 
     fn start_with(arguments: impl FnOnce(&Path) -> Vec<OsString>) -> Daemon {
         let work = TempDir::new().expect("temporary directory");
-        let mut arguments = arguments(work.path());
+        let arguments = arguments(work.path());
+        Daemon::of(work, false, arguments)
+    }
+
+    fn of(work: TempDir, shut_in: bool, mut arguments: Vec<OsString>) -> Daemon {
         if !arguments.contains(&"--root".into()) {
             arguments.extend(["--root".into(), work.path().join("root").into_os_string()]);
         }
-        let process = spawn(work.path(), &arguments);
+        let start = Start { arguments, shut_in };
+        let process = start.spawn(work.path());
         let daemon = Daemon {
             work,
             process,
-            arguments,
+            start,
         };
         daemon.wait();
         daemon
@@ -69,7 +91,7 @@ impl Daemon {
 
     /// Starts another one on the same root; the last must have ended.
     pub fn restart(&mut self) {
-        self.process = spawn(self.work.path(), &self.arguments);
+        self.process = self.start.spawn(self.work.path());
         self.wait();
     }
 
@@ -87,12 +109,17 @@ impl Daemon {
         self.work.path().join(name)
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.start.socket(self.work.path())
+    }
+
     /// `ctr` with these arguments, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ctr");
         command
             .arg("--address")
-            .arg(self.path("sock"))
+            .arg(self.socket())
             .args(arguments)
             .env_remove("CONTAINERD_NAMESPACE");
         command
@@ -150,9 +177,22 @@ impl Daemon {
         }
     }
 
+    /// Runs a program where the daemon is.
+    pub fn inside(&self, program: &str, arguments: &[&str]) -> Output {
+        let id = self.process.id().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &id, "-m", program]).args(arguments);
+        command.output().expect("start nsenter")
+    }
+
     /// Mounts below the temporary directory.
     pub fn mounts(&self) -> Vec<String> {
-        mounts_below(self.work.path())
+        mounts_below(self.work.path(), "self")
+    }
+
+    /// The same, as the daemon sees it.
+    pub fn own_mounts(&self) -> Vec<String> {
+        mounts_below(self.work.path(), &self.process.id().to_string())
     }
 }
 
@@ -166,31 +206,60 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(work: &Path, arguments: &[OsString]) -> Child {
-    let binary = Cairn::binary().with_file_name("cairnd");
-    assert!(
-        binary.exists(),
-        "{} is not built: cargo build -p cairnd",
-        binary.display()
-    );
-    let log = fs::File::options()
-        .create(true)
-        .append(true)
-        .open(work.join("log"))
-        .expect("log");
-    let mut command = Command::new(binary);
-    command.arg("--state").arg(work.join("state"));
-    command.arg("--address").arg(work.join("sock"));
-    command.args(arguments);
-    command
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("start cairnd")
+/// Binds the temporary directory over itself without the right to write, but for two directories in it.
+const SHUT: &str = "set -e; mkdir -p root state; here=$PWD
+    mount --rbind \"$here\" \"$here\"; mount -o remount,bind,ro \"$here\"
+    for d in root state; do
+        mount --bind \"$here/$d\" \"$here/$d\"; mount -o remount,bind,rw \"$here/$d\"
+    done
+    cd /; exec \"$@\"";
+
+impl Start {
+    fn socket(&self, work: &Path) -> PathBuf {
+        work.join(match self.shut_in {
+            true => "state/sock",
+            false => "sock",
+        })
+    }
+
+    fn spawn(&self, work: &Path) -> Child {
+        let binary = Cairn::binary().with_file_name("cairnd");
+        assert!(
+            binary.exists(),
+            "{} is not built: cargo build -p cairnd",
+            binary.display()
+        );
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(work.join("log"))
+            .expect("log");
+        let mut command = match self.shut_in {
+            true => {
+                let mut command = Command::new("unshare");
+                command
+                    .args(["--mount", "--propagation", "private", "--"])
+                    .args(["sh", "-c", SHUT, "sh"])
+                    .arg(binary)
+                    .current_dir(work);
+                command
+            }
+            false => Command::new(binary),
+        };
+        command.arg("--state").arg(work.join("state"));
+        command.arg("--address").arg(self.socket(work));
+        command.args(&self.arguments);
+        command
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("start cairnd")
+    }
 }
 
-fn mounts_below(path: &Path) -> Vec<String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+fn mounts_below(path: &Path, process: &str) -> Vec<String> {
+    let table = format!("/proc/{process}/mountinfo");
+    let table = fs::read_to_string(table).expect("mountinfo");
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     points
         .filter(|point| Path::new(point).starts_with(path))
