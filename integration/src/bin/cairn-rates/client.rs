@@ -63,11 +63,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 /// A finished hash as a digest.
 pub(crate) fn named(hash: Sha256) -> String {
-    let hex = hash
-        .finalize()
-        .into_iter()
-        .map(|byte| format!("{byte:02x}"));
-    format!("sha256:{}", hex.collect::<String>())
+    format!("sha256:{:x}", hash.finalize())
 }
 
 impl Client {

@@ -92,36 +92,46 @@ impl Round<'_> {
         };
         for op in Op::ALL {
             let total = if op.reads() { changes * READS } else { changes };
-            let measured = self.measure(total, move |client, tag, n| {
-                perform(client, op, tag, n % changes)
-            });
-            let measured = measured.await?;
+            let errand = |n: usize| Errand::of(op, &self.tag, n % changes);
+            let measured = self.measure(total, errand, perform).await?;
             if op.name().starts_with(self.only) {
                 let marked = (op.name(), self.clients.len(), op.mark(self.clients.len()));
                 self.results.add(&self.peer.name, marked, measured);
             }
         }
         // The next round shall find the store as this one did.
-        self.measure(changes, tidy).await?;
+        let left = |n: usize| Left::of(&self.tag, n);
+        self.measure(changes, left, tidy).await?;
         Ok(())
     }
 
-    async fn measure<W, F>(&self, total: usize, work: W) -> Result<Measured, Box<dyn Error>>
+    /// Has the clients do `total` errands between them. What to ask for is made up before the clock
+    /// starts: names and digests are no work of the daemon's.
+    async fn measure<E, W, F>(
+        &self,
+        total: usize,
+        errand: impl Fn(usize) -> E,
+        work: W,
+    ) -> Result<Measured, Box<dyn Error>>
     where
-        W: Fn(Client, String, usize) -> F + Copy + Send + 'static,
+        E: Send + 'static,
+        W: Fn(Client, E) -> F + Copy + Send + 'static,
         F: Future<Output = Result<Client, Status>> + Send + 'static,
     {
         let at_once = self.clients.len();
+        let numbers = |first: usize| (first..total).step_by(at_once);
+        let errands = (0..at_once).map(|first| numbers(first).map(&errand).collect());
+        let errands: Vec<Vec<E>> = errands.collect();
         let cpu = cpu_of(self.peer.pid)?;
         let began = Instant::now();
         let mut all = Vec::with_capacity(at_once);
-        for (first, client) in self.clients.iter().enumerate() {
-            let (mut client, tag) = (client.clone(), self.tag.clone());
+        for (client, errands) in self.clients.iter().zip(errands) {
+            let mut client = client.clone();
             all.push(tokio::spawn(async move {
-                let mut took = Vec::with_capacity(total / at_once + 1);
-                for n in (first..total).step_by(at_once) {
+                let mut took = Vec::with_capacity(errands.len());
+                for errand in errands {
                     let began = Instant::now();
-                    client = work(client, tag.clone(), n).await?;
+                    client = work(client, errand).await?;
                     took.push(began.elapsed());
                 }
                 Ok::<_, Status>(took)
@@ -145,42 +155,112 @@ fn blob(tag: &str, n: usize) -> Vec<u8> {
     bytes
 }
 
-async fn perform(mut client: Client, op: Op, tag: String, n: usize) -> Result<Client, Status> {
-    match op {
-        Op::Content => {
-            let bytes = blob(&tag, n);
-            let digest = sha256(&bytes);
-            let reference = format!("upload-{tag}-{n}");
+/// One call, or in the case of content the three that a blob takes.
+enum Errand {
+    Write {
+        reference: String,
+        digest: String,
+        bytes: Vec<u8>,
+    },
+    Prepare {
+        key: String,
+        parent: String,
+    },
+    Commit {
+        name: String,
+        key: String,
+    },
+    Info(String),
+    Stat(String),
+    Mounts(String),
+    Remove(String),
+    Image(String),
+}
+
+impl Errand {
+    fn of(op: Op, tag: &str, n: usize) -> Errand {
+        let active = || format!("active-{tag}-{n}");
+        let layer = || format!("layer-{tag}-{n}");
+        let top = || format!("top-{tag}-{n}");
+        match op {
+            Op::Content => {
+                let bytes = blob(tag, n);
+                Errand::Write {
+                    reference: format!("upload-{tag}-{n}"),
+                    digest: sha256(&bytes),
+                    bytes,
+                }
+            }
+            Op::Prepare => Errand::Prepare {
+                key: active(),
+                parent: String::new(),
+            },
+            Op::Commit => Errand::Commit {
+                name: layer(),
+                key: active(),
+            },
+            Op::PrepareOnParent => Errand::Prepare {
+                key: top(),
+                parent: layer(),
+            },
+            Op::Info => Errand::Info(sha256(&blob(tag, n))),
+            Op::Stat => Errand::Stat(layer()),
+            Op::Mounts => Errand::Mounts(top()),
+            Op::Remove => Errand::Remove(top()),
+            Op::Image => Errand::Image(image(tag, n)),
+        }
+    }
+}
+
+fn image(tag: &str, n: usize) -> String {
+    format!("localhost/{tag}:{n}")
+}
+
+async fn perform(mut client: Client, errand: Errand) -> Result<Client, Status> {
+    match errand {
+        Errand::Write {
+            reference,
+            digest,
+            bytes,
+        } => {
             let pieces = std::iter::once(bytes);
             client.write(reference, &digest, 1 << 10, pieces).await?;
         }
-        Op::Prepare => {
-            let key = format!("active-{tag}-{n}");
-            client.prepare(key, String::new()).await?;
-        }
-        Op::Commit => {
-            let (name, key) = (format!("layer-{tag}-{n}"), format!("active-{tag}-{n}"));
-            client.commit(name, key).await?;
-        }
-        Op::PrepareOnParent => {
-            let (key, parent) = (format!("top-{tag}-{n}"), format!("layer-{tag}-{n}"));
+        Errand::Prepare { key, parent } => {
             client.prepare(key, parent).await?;
         }
-        Op::Info => client.info(sha256(&blob(&tag, n))).await?,
-        Op::Stat => client.stat(format!("layer-{tag}-{n}")).await?,
-        Op::Mounts => client.mounts(format!("top-{tag}-{n}")).await?,
-        Op::Remove => client.remove(format!("top-{tag}-{n}")).await?,
-        Op::Image => client.create_image(format!("localhost/{tag}:{n}")).await?,
+        Errand::Commit { name, key } => client.commit(name, key).await?,
+        Errand::Info(digest) => client.info(digest).await?,
+        Errand::Stat(key) => client.stat(key).await?,
+        Errand::Mounts(key) => client.mounts(key).await?,
+        Errand::Remove(key) => client.remove(key).await?,
+        Errand::Image(name) => client.create_image(name).await?,
     }
     Ok(client)
 }
 
-/// Takes away what [`perform`] left.
-async fn tidy(mut client: Client, tag: String, n: usize) -> Result<Client, Status> {
-    client.remove(format!("layer-{tag}-{n}")).await?;
-    client.delete_blob(sha256(&blob(&tag, n))).await?;
-    let name = format!("localhost/{tag}:{n}");
-    client.delete_image(name, false).await?;
+/// What all operations together leave of one number.
+struct Left {
+    layer: String,
+    digest: String,
+    image: String,
+}
+
+impl Left {
+    fn of(tag: &str, n: usize) -> Left {
+        Left {
+            layer: format!("layer-{tag}-{n}"),
+            digest: sha256(&blob(tag, n)),
+            image: image(tag, n),
+        }
+    }
+}
+
+/// Takes it away.
+async fn tidy(mut client: Client, left: Left) -> Result<Client, Status> {
+    client.remove(left.layer).await?;
+    client.delete_blob(left.digest).await?;
+    client.delete_image(left.image, false).await?;
     Ok(client)
 }
 
