@@ -34,7 +34,8 @@ const SECTIONS: &[(&str, &str)] = &[
     (
         "METRICS",
         "With metrics.address, /metrics (and /v1/metrics) gives figures in Prometheus' text, and \
-         /healthz answers 200 while calls are served. On the socket, grpc.health.v1 says the same.",
+         /healthz answers 200 while calls are served and changes are taken, and 503 otherwise: while it \
+         stops, and since a disk has failed. On the socket, grpc.health.v1 says the same.",
     ),
     (
         "ENVIRONMENT",
