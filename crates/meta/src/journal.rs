@@ -285,13 +285,12 @@ impl Segment {
 /// The changes of the frames that come after `known`.
 fn unknown(frames: Vec<Frame>, known: u64) -> Result<Vec<Batch>, Trouble> {
     let mut changes = Vec::new();
-    let mut next = known + 1;
-    for frame in frames.into_iter().filter(|frame| frame.head.number > known) {
+    let lacking = frames.into_iter().filter(|frame| frame.head.number > known);
+    for (next, frame) in (known + 1..).zip(lacking) {
         if frame.head.number != next {
             let text = format!("change {next} is missing in its journal");
             return Err(Trouble::Damaged(text));
         }
-        next += 1;
         changes.push(frame.changes);
     }
     Ok(changes)
