@@ -80,7 +80,7 @@ fn a_daemon_that_refuses_stays_the_one_that_is_meant() {
         let open = fs::Permissions::from_mode(mode);
         fs::set_permissions(scene.path(dir), open).expect("chmod");
     }
-    fs::copy(env!("CARGO_BIN_EXE_cairn"), scene.path("work/cairn")).expect("copy");
+    copy_program(&scene.path("work/cairn"));
     let socket = scene.path("run/cairn.sock");
     let _listener = UnixListener::bind(&socket).expect("bind");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).expect("chmod");
@@ -110,7 +110,7 @@ fn a_socket_that_is_open_makes_nobody_root() {
         let open = fs::Permissions::from_mode(mode);
         fs::set_permissions(scene.path(dir), open).expect("chmod");
     }
-    fs::copy(env!("CARGO_BIN_EXE_cairn"), scene.path("work/nobody")).expect("copy");
+    copy_program(&scene.path("work/nobody"));
     let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups ./nobody";
     let dir = scene.path("work/demo");
     let dir = dir.display();

@@ -185,7 +185,7 @@ fn no_root_rights() {
         fs::set_permissions(scene.path(dir), open).expect("chmod");
     }
     let program = scene.path("work/cairn");
-    fs::copy(env!("CARGO_BIN_EXE_cairn"), &program).expect("copy");
+    copy_program(&program);
     for (words, again) in [
         (&["images", "ls"][..], "sudo cairn images ls"),
         (

@@ -3,6 +3,10 @@
 //! What is here needs no store. Every expected text is the command line's specification, letter by
 //! letter.
 
+#[path = "support/program.rs"]
+#[allow(unreachable_pub, reason = "shared")]
+mod program;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -14,6 +18,8 @@ use std::{
     path::Path,
     process::{Command, Output, Stdio},
 };
+
+use program::copy_program;
 
 fn cairn(words: &[&str]) -> Command {
     command(Path::new(env!("CARGO_BIN_EXE_cairn")), words)
@@ -154,7 +160,7 @@ fn a_socket_of_somebody_else() {
     let dir = tempfile::tempdir().expect("tempdir");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let program = dir.path().join("cairn");
-    fs::copy(env!("CARGO_BIN_EXE_cairn"), &program).expect("copy");
+    copy_program(&program);
     let socket = dir.path().join("cairn.sock");
     let _closed = UnixListener::bind(&socket).expect("bind");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).expect("chmod");
@@ -201,7 +207,7 @@ fn not_root() {
     let dir = tempfile::tempdir().expect("tempdir");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let program = dir.path().join("cairn");
-    fs::copy(env!("CARGO_BIN_EXE_cairn"), &program).expect("copy");
+    copy_program(&program);
     let mut command = command(&program, &["images", "ls", "my image"]);
     command.uid(65534).gid(65534).current_dir("/");
     check(

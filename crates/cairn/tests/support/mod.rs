@@ -2,6 +2,7 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     missing_docs,
     reason = "each test file uses a part"
@@ -15,9 +16,11 @@ use std::{
 
 mod archive;
 mod daemon;
+mod program;
 
 pub use archive::*;
 pub use daemon::Daemon;
+pub use program::copy_program;
 
 /// What a command left.
 #[derive(Debug, PartialEq, Eq)]
