@@ -4,12 +4,13 @@ use std::{ffi::OsStr, path::PathBuf};
 
 use cairn_sys::{Dir, mount};
 use cairn_types::{Classified, ErrorKind, Failure, Platform};
+use oci_spec::{OciSpecError, runtime::Spec};
 use rustix::fs::FileType;
 
 use crate::{
     BundleRequest,
     create::{ATTEMPTED, failure},
-    cwd,
+    cwd, merge,
     place::Place,
     process::{self, ImageProcess, ProcessError},
     spec::{self, ImageDocument, Parts},
@@ -100,11 +101,32 @@ impl Chosen {
             volumes,
             cgroup2: mount::is_cgroup2(),
         });
-        document
-            .map_err(|err| err.to_string())
-            .and_then(|document| render(&document).map_err(|err| err.to_string()))
-            .map_err(|reason| refuse(ErrorKind::Internal, reason))
+        let internal = |err: OciSpecError| refuse(ErrorKind::Internal, err.to_string());
+        rendered(request, place, &document.map_err(internal)?)
     }
+}
+
+/// The document's bytes, with what the user wants otherwise.
+fn rendered(request: &BundleRequest, place: &Place, document: &Spec) -> Result<Vec<u8>, Failure> {
+    let refuse = |kind, reason: &str, cause: String| {
+        let failure = Failure::new(kind, ATTEMPTED, reason).object("bundle", place.dir());
+        failure.cause(cause)
+    };
+    let internal = |err: serde_json::Error| {
+        let reason = "its configuration cannot be written";
+        refuse(ErrorKind::Internal, reason, err.to_string())
+    };
+    let mut value = tidy(document).map_err(internal)?;
+    if let Some(over) = &request.config {
+        merge::merge(&mut value, over);
+        merge::check(&value).map_err(|cause| {
+            let reason = "what --config lays over it makes no runtime configuration";
+            refuse(ErrorKind::InvalidArgument, reason, cause)
+        })?;
+    }
+    let mut bytes = serde_json::to_vec_pretty(&value).map_err(internal)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// Runtimes mount on these, and some follow a link that an image put in the way
@@ -167,7 +189,7 @@ fn make_volumes(
 }
 
 /// Keys in order and sets sorted, so that the same request gives the same bytes.
-fn render(document: &oci_spec::runtime::Spec) -> serde_json::Result<Vec<u8>> {
+fn tidy(document: &Spec) -> serde_json::Result<serde_json::Value> {
     let mut value = serde_json::to_value(document)?;
     if let Some(sets) = value
         .pointer_mut("/process/capabilities")
@@ -177,7 +199,5 @@ fn render(document: &oci_spec::runtime::Spec) -> serde_json::Result<Vec<u8>> {
             set.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
         }
     }
-    let mut bytes = serde_json::to_vec_pretty(&value)?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    Ok(value)
 }

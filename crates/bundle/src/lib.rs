@@ -8,7 +8,7 @@
 //! - `place` finds where a bundle is to be and builds it aside, `create` and `remove` are the
 //!   verbs; `claim` keeps two from working on one directory;
 //! - `spec` writes the configuration by the conversion rules of the image-spec, from the parts
-//!   `process`, `users`, `cwd`, `seccomp` and `volumes`;
+//!   `process`, `users`, `cwd`, `seccomp` and `volumes`; `merge` lays a user's own over it;
 //! - `image` mounts an image's files without a container.
 //!
 //! A bundle is made in a hidden directory beside its own, which is renamed when all is in it: the
@@ -21,6 +21,7 @@ mod configure;
 mod create;
 mod cwd;
 mod image;
+mod merge;
 mod place;
 mod process;
 mod remove;
@@ -83,6 +84,8 @@ pub struct BundleRequest {
     pub entrypoint: Option<String>,
     /// Instead of the image's default arguments (its entrypoint stays).
     pub args: Vec<String>,
+    /// Laid over `config.json` when all else is in it (RFC 7396).
+    pub config: Option<serde_json::Value>,
 }
 
 impl BundleRequest {
@@ -103,6 +106,7 @@ impl BundleRequest {
             read_only: false,
             entrypoint: None,
             args: Vec::new(),
+            config: None,
         }
     }
 }

@@ -71,3 +71,8 @@ fn program() {
 fn namespaces() {
     both(include_str!("transcripts/namespaces.txt"));
 }
+
+#[test]
+fn bundles() {
+    both(include_str!("transcripts/bundles.txt"));
+}

@@ -109,6 +109,9 @@ pub struct BundleCreate {
         conflicts_with = "args"
     )]
     pub cmd: Vec<String>,
+    /// Lay this JSON file over config.json: objects are merged, null removes, lists are replaced
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `rm`

@@ -1,10 +1,15 @@
 //! `cairn bundle …`.
 
+use std::path::Path;
+
+use cairn_types::ErrorKind;
+use serde_json::Value;
+
 use super::{Context, Gone, Result, now};
 use crate::{
     args::{BundleCreate, BundleRm, BundleVerb, NetChoice},
     client::{BundleRequest, Client, Net},
-    error::quote,
+    error::{Problem, io_reason, quote},
     view,
 };
 
@@ -18,6 +23,7 @@ pub fn run(context: &Context, verb: BundleVerb) -> Result {
 }
 
 fn create(context: &Context, args: BundleCreate) -> Result {
+    let config = args.config.as_deref().map(document).transpose()?;
     let client = Client::open(&context.global)?;
     let image = client.resolve(&args.image, "create bundle from")?;
     let mut request = BundleRequest::new(client.namespace().clone(), image, args.dir);
@@ -35,6 +41,7 @@ fn create(context: &Context, args: BundleCreate) -> Result {
     } else {
         args.args
     };
+    request.config = config;
     request.net = match args.net {
         NetChoice::None => Net::None,
         NetChoice::Host => Net::Host,
@@ -68,6 +75,25 @@ fn create(context: &Context, args: BundleCreate) -> Result {
             .line(format!("run it:  runc run -b {dir} {}", made.id));
     }
     Ok(())
+}
+
+/// What is to be laid over `config.json`.
+fn document(path: &Path) -> Result<Value> {
+    let failed = |kind, reason: &str| Problem::new(kind, "read", &path.to_string_lossy(), reason);
+    let text = std::fs::read(path).map_err(|err| {
+        let kind = match err.kind() {
+            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            _ => ErrorKind::InvalidArgument,
+        };
+        failed(kind, &io_reason(&err))
+    })?;
+    let refused = || failed(ErrorKind::InvalidArgument, "it is not a JSON object");
+    match serde_json::from_slice(&text) {
+        Ok(document @ Value::Object(_)) => Ok(document),
+        Ok(_) => Err(refused().into()),
+        Err(err) => Err(refused().cause(err.to_string()).into()),
+    }
 }
 
 fn rm(context: &Context, args: &BundleRm) -> Result {
