@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 
 use cairn_sys::{Dir, durable, mount};
-use cairn_types::{Classified, ErrorKind, Failure, Platform};
+use cairn_types::{Classified, ErrorKind, Failure, Mount, Platform};
 
 use crate::{
     Begun, BundleRequest, Bundled, Known, Store, claim,
     configure::Chosen,
+    copy,
     place::{CONFIG, Marker, Place},
     process,
     remove::{refuse_held, undo, unfinished_part},
@@ -59,7 +60,7 @@ pub fn create<S: Store>(store: &S, request: &BundleRequest) -> Result<Bundled, S
             return Err(failure.into());
         }
     };
-    store.complete(place.dir())?;
+    store.complete(place.dir(), made.copied)?;
     Ok(made)
 }
 
@@ -100,6 +101,20 @@ impl Known {
             snapshot: &self.snapshot,
         }
     }
+
+    /// What makes its root, by which it is found where somebody has it. Plain files are what a runtime
+    /// binds.
+    pub(crate) fn root(&self, place: &Place) -> Vec<Mount> {
+        match self.copied {
+            false => self.mounts.clone(),
+            true => vec![Mount {
+                kind: "bind".to_owned(),
+                source: place.rootfs().display().to_string(),
+                target: String::new(),
+                options: Vec::new(),
+            }],
+        }
+    }
 }
 
 fn build(
@@ -122,6 +137,9 @@ fn build(
     };
     let bundle = place.begin(&begun.marker()).map_err(|err| failed(&err))?;
     mount::perform(&begun.mounts, &place.rootfs_aside()).map_err(|err| failed(&err))?;
+    if request.copy {
+        copy::settle(place, &bundle).map_err(|err| failed(&err))?;
+    }
     let bytes = {
         let root = Dir::open(&place.rootfs_aside()).map_err(|err| failed(&err))?;
         chosen.configuration(request, place, &bundle, &root, id)?
@@ -134,6 +152,7 @@ fn build(
         id: id.to_owned(),
         withheld_labels: spec::withheld(&chosen.document),
         platform: chosen.platform,
+        copied: request.copy,
         remounted: false,
     })
 }
@@ -151,7 +170,7 @@ fn remount(
 ) -> Result<Bundled, Failure> {
     let failed = |err: &dyn Classified| failure(place, request, err);
     if !place.is_ours(&known.marker()).map_err(|err| failed(&err))? {
-        refuse_held(place, &known.mounts, &[], ATTEMPTED)?;
+        refuse_held(place, &known.root(place), &[], ATTEMPTED)?;
         return Err(match place.is_free().map_err(|err| failed(&err))? {
             true => gone(place, known),
             false => not_empty(place, false),
@@ -159,7 +178,7 @@ fn remount(
     }
     let target = place.rootfs();
     let same = known.image == request.image && known.namespace == request.ns;
-    if !same || mount::is_mount_point(&target).map_err(|err| failed(&err))? {
+    if !same || known.copied || mount::is_mount_point(&target).map_err(|err| failed(&err))? {
         return Err(not_empty(place, true));
     }
     if request.is_customised() {
@@ -185,6 +204,7 @@ fn remount(
         dir: place.dir().as_path().to_owned(),
         id,
         platform: platform(&known.platform),
+        copied: false,
         remounted: true,
         withheld_labels: Vec::new(),
     })

@@ -9,6 +9,7 @@
 //!   verbs; `claim` keeps two from working on one directory;
 //! - `spec` writes the configuration by the conversion rules of the image-spec, from the parts
 //!   `process`, `users`, `cwd`, `seccomp` and `volumes`; `merge` lays a user's own over it;
+//! - `copy` makes plain files of what would otherwise be mounted;
 //! - `image` mounts an image's files without a container.
 //!
 //! A bundle is made in a hidden directory beside its own, which is renamed when all is in it: the
@@ -18,6 +19,7 @@
 
 mod claim;
 mod configure;
+mod copy;
 mod create;
 mod cwd;
 mod image;
@@ -84,6 +86,8 @@ pub struct BundleRequest {
     pub entrypoint: Option<String>,
     /// Instead of the image's default arguments (its entrypoint stays).
     pub args: Vec<String>,
+    /// The root is a copy of the image's files instead of a mount.
+    pub copy: bool,
     /// Laid over `config.json` when all else is in it (RFC 7396).
     pub config: Option<serde_json::Value>,
 }
@@ -106,6 +110,7 @@ impl BundleRequest {
             read_only: false,
             entrypoint: None,
             args: Vec::new(),
+            copy: false,
             config: None,
         }
     }
@@ -120,6 +125,8 @@ pub struct Bundled {
     pub id: String,
     /// The variant that was taken.
     pub platform: Platform,
+    /// Its root is plain files, and the store is not needed any more to run it.
+    pub copied: bool,
     /// The bundle was there already and has only been mounted again, as it was.
     pub remounted: bool,
     /// The image's labels that a runtime would obey, and that are not in the configuration therefore.
@@ -140,4 +147,13 @@ pub fn is_mounted(dir: &std::path::Path) -> Result<bool, cairn_sys::Error> {
         }
         other => other,
     }
+}
+
+/// Bytes on disk of the root of the bundle at `dir`, where that is plain files.
+///
+/// # Errors
+/// When they cannot be counted: it is gone, or another's.
+pub fn copied_size(dir: &std::path::Path) -> Result<u64, cairn_sys::Error> {
+    let root = cairn_sys::Dir::open(&dir.join(place::ROOTFS))?;
+    Ok(root.usage()?.bytes)
 }

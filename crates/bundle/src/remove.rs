@@ -81,10 +81,10 @@ fn take_down(place: &Place, known: &Known) -> Result<(), Failure> {
     let failed = |err: &dyn Classified| failed(place, err);
     if !place.is_ours(&known.marker()).map_err(|err| failed(&err))? {
         // It may have been renamed, with what is mounted in it.
-        return refuse_held(place, &known.mounts, &[], ATTEMPTED);
+        return refuse_held(place, &known.root(place), &[], ATTEMPTED);
     }
     let target = place.rootfs();
-    refuse_held(place, &known.mounts, &[&target], ATTEMPTED)?;
+    refuse_held(place, &known.root(place), &[&target], ATTEMPTED)?;
     unmount_all(&target).map_err(|err| match err.is(rustix::io::Errno::BUSY) {
         true => in_use(place, "a process works in it"),
         false => failed(&err),
@@ -97,7 +97,7 @@ pub(crate) fn unfinished_part<S: Store>(
     place: &Place,
     known: &Known,
 ) -> Result<(), S::Error> {
-    undo(place, &known.marker(), &known.mounts)?;
+    undo(place, &known.marker(), &known.root(place))?;
     store.discard(place.dir())
 }
 

@@ -15,8 +15,8 @@ pub trait Store {
     /// layer.
     fn begin(&self, request: &BundleRequest, dir: &HostDir) -> Result<Begun, Self::Error>;
 
-    /// Records that the directory is in place.
-    fn complete(&self, dir: &HostDir) -> Result<(), Self::Error>;
+    /// Records that the directory is in place. One whose root was copied needs its layer no more.
+    fn complete(&self, dir: &HostDir, copied: bool) -> Result<(), Self::Error>;
 
     /// Records that the directory is going to be removed.
     fn withdraw(&self, dir: &HostDir) -> Result<(), Self::Error>;
@@ -61,6 +61,8 @@ pub struct Known {
     pub snapshot: SnapshotKey,
     /// To be made at the mount point of its root; none when its layer is gone.
     pub mounts: Vec<Mount>,
+    /// Its root is plain files.
+    pub copied: bool,
     /// It is whole.
     pub made: bool,
 }

@@ -48,7 +48,7 @@ fn what_has_a_record_alone_is_forgotten() {
     );
     finish(&store);
     assert_no_bundle(&store);
-    direct.complete(&dir).expect_err("there is none");
+    direct.complete(&dir, false).expect_err("there is none");
     direct.withdraw(&dir).expect_err("there is none");
     direct.discard(&dir).expect("nothing to drop");
 }
@@ -153,9 +153,9 @@ impl cairn_bundle::Store for Watched<'_> {
         begun
     }
 
-    fn complete(&self, dir: &HostDir) -> Result<(), Failure> {
+    fn complete(&self, dir: &HostDir, copied: bool) -> Result<(), Failure> {
         self.look();
-        Direct(&self.store.node).complete(dir)
+        Direct(&self.store.node).complete(dir, copied)
     }
 
     fn withdraw(&self, dir: &HostDir) -> Result<(), Failure> {

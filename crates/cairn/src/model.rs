@@ -116,13 +116,15 @@ pub struct Bundle {
     pub digest: String,
     /// Of the manifest.
     pub platform: String,
-    /// The writable layer's key.
-    pub snapshot: String,
+    /// The writable layer's key; there is none when it is a copy.
+    pub snapshot: Option<String>,
     /// Whose.
     pub namespace: String,
     /// `rootfs` is mounted now.
     pub mounted: bool,
-    /// Bytes of the writable layer.
+    /// `rootfs` is plain files instead.
+    pub copied: bool,
+    /// Bytes on disk of the writable layer, or of the copy.
     pub size: Option<u64>,
     /// When it was made.
     pub created_at: Time,

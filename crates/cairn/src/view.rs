@@ -208,7 +208,11 @@ pub fn bundles(bundles: &[Bundle], now: Timestamp) -> Table {
             Cell::text(&*bundle.dir),
             Cell::Reference(bundle.image.clone()),
             Cell::text(&*bundle.platform),
-            Cell::text(if bundle.mounted { "yes" } else { "no" }),
+            Cell::text(match (bundle.mounted, bundle.copied) {
+                (true, _) => "yes",
+                (false, true) => "copy",
+                (false, false) => "no",
+            }),
             Cell::bytes(bundle.size),
             Cell::text(size::age(bundle.created_at.0, now)),
         ]);

@@ -138,6 +138,8 @@ pub struct BundleRecord {
     /// It is whole. One that is not was being made or removed when that was cut short, and has to
     /// be removed altogether.
     pub made: bool,
+    /// Its root is plain files: it has no snapshot any more.
+    pub copied: bool,
 }
 
 /// A container as its client describes it.
@@ -251,6 +253,8 @@ mod wire {
         pub(super) created_at: i64,
         #[prost(bool, tag = "7")]
         pub(super) made: bool,
+        #[prost(bool, tag = "8")]
+        pub(super) copied: bool,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -467,6 +471,7 @@ impl Record for BundleRecord {
             platform: self.platform.clone(),
             created_at: self.created_at.0,
             made: self.made,
+            copied: self.copied,
         }
         .encode_to_vec()
     }
@@ -480,6 +485,7 @@ impl Record for BundleRecord {
             platform: bundle.platform,
             created_at: Timestamp(bundle.created_at),
             made: bundle.made,
+            copied: bundle.copied,
         })
     }
 }

@@ -57,6 +57,8 @@ pub struct BundleInfo {
     pub created_at: i64,
     /// It is whole; otherwise it is being made or removed, or that was cut short.
     pub made: bool,
+    /// Its root is plain files: it has no writable layer any more.
+    pub copied: bool,
 }
 
 /// What a bundle's directory is built from.
@@ -116,6 +118,7 @@ impl Node {
             platform: chosen.platform.to_string(),
             created_at: Timestamp::now(),
             made: false,
+            copied: false,
         };
         // First, so that whatever is made from here on is found after a crash.
         self.record_bundle(dir, &record)?;
@@ -156,12 +159,22 @@ impl Node {
         })
     }
 
-    /// Records that the directory is in place.
+    /// Records that the directory is in place. One whose root was `copied` needs its writable layer no
+    /// more, nor what that stands on.
     ///
     /// # Errors
     /// `NotFound` when nothing was begun there.
-    pub fn bundle_complete(&self, dir: &HostDir) -> Result<(), Failure> {
-        self.mark_bundle(dir, true, CREATE)
+    pub fn bundle_complete(&self, dir: &HostDir, copied: bool) -> Result<(), Failure> {
+        // Before it is whole: what is cut short in between is undone altogether.
+        if copied && let Some(known) = self.bundle_record(dir, CREATE)? {
+            let pins = self.pins();
+            pins.snapshot(&known.namespace, &known.snapshot);
+            self.drop_layer(dir, &known, CREATE)?;
+        }
+        self.mark_bundle(dir, CREATE, move |record| {
+            record.made = true;
+            record.copied = copied;
+        })
     }
 
     /// Records that the directory is going to be removed, before anything of it is.
@@ -169,7 +182,7 @@ impl Node {
     /// # Errors
     /// `NotFound` when there is no bundle.
     pub fn bundle_withdraw(&self, dir: &HostDir) -> Result<(), Failure> {
-        self.mark_bundle(dir, false, REMOVE)
+        self.mark_bundle(dir, REMOVE, |record| record.made = false)
     }
 
     /// Drops snapshot and record of a bundle that is not whole, after its directory was unmounted and
@@ -191,7 +204,7 @@ impl Node {
     }
 
     /// The bundle at a directory, of whatever namespace, with the mounts of its root. There are none
-    /// when its snapshot is gone.
+    /// when its snapshot is gone, or its root plain files.
     pub fn bundle(&self, dir: &HostDir) -> Result<Option<(BundleInfo, Vec<Mount>)>, Failure> {
         let Some(record) = self.bundle_record(dir, LIST)? else {
             return Ok(None);
@@ -276,13 +289,18 @@ impl Node {
         }
     }
 
-    fn mark_bundle(&self, dir: &HostDir, made: bool, attempted: &str) -> Result<(), Failure> {
+    fn mark_bundle(
+        &self,
+        dir: &HostDir,
+        attempted: &str,
+        change: impl FnOnce(&mut BundleRecord) + Send + 'static,
+    ) -> Result<(), Failure> {
         let key = dir.to_string();
         let written = self.meta().write(move |tx: &mut Tx| {
             let Some(mut record) = tx.get(&schema::BUNDLES, &key)? else {
                 return Ok(false);
             };
-            record.made = made;
+            change(&mut record);
             tx.put(&schema::BUNDLES, &key, &record)?;
             Ok::<_, cairn_meta::Error>(true)
         });
@@ -298,16 +316,24 @@ impl Node {
 
     /// The snapshot first: a record without one is finished by the next who comes by.
     fn forget_bundle(&self, dir: &HostDir, known: &BundleRecord) -> Result<(), Failure> {
-        match self.snapshots().remove(&known.namespace, &known.snapshot) {
-            Ok(()) => {}
-            Err(err) if err.kind() == ErrorKind::NotFound => {}
-            Err(err) => return Err(failed(REMOVE, dir, &err)),
-        }
+        self.drop_layer(dir, known, REMOVE)?;
         let key = dir.to_string();
         let written = self
             .meta()
             .write(move |tx: &mut Tx| tx.delete(&schema::BUNDLES, &key));
         written.map_err(|err| failed(REMOVE, dir, &err))
+    }
+
+    fn drop_layer(
+        &self,
+        dir: &HostDir,
+        known: &BundleRecord,
+        attempted: &str,
+    ) -> Result<(), Failure> {
+        match self.snapshots().remove(&known.namespace, &known.snapshot) {
+            Err(err) if err.kind() != ErrorKind::NotFound => Err(failed(attempted, dir, &err)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -322,5 +348,6 @@ fn info(dir: String, record: BundleRecord, size: u64) -> BundleInfo {
         size,
         created_at: record.created_at.0,
         made: record.made,
+        copied: record.copied,
     }
 }

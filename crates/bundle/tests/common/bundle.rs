@@ -46,6 +46,7 @@ pub fn tree(extra: impl FnOnce(&Path)) -> Vec<u8> {
         &[
             "--numeric-owner",
             "--xattrs",
+            "--xattrs-include=*",
             "--sparse",
             "-cf",
             text(&out),

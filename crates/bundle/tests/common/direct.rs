@@ -37,8 +37,8 @@ impl cairn_bundle::Store for Direct<'_> {
         })
     }
 
-    fn complete(&self, dir: &HostDir) -> Result<(), Failure> {
-        self.0.bundle_complete(dir)
+    fn complete(&self, dir: &HostDir, copied: bool) -> Result<(), Failure> {
+        self.0.bundle_complete(dir, copied)
     }
 
     fn withdraw(&self, dir: &HostDir) -> Result<(), Failure> {
@@ -58,6 +58,7 @@ impl cairn_bundle::Store for Direct<'_> {
             platform: info.platform,
             snapshot: info.snapshot,
             mounts,
+            copied: info.copied,
             made: info.made,
         }))
     }

@@ -109,6 +109,9 @@ pub struct BundleCreate {
         conflicts_with = "args"
     )]
     pub cmd: Vec<String>,
+    /// Copy the image's files instead of mounting them
+    #[arg(long)]
+    pub copy: bool,
     /// Lay this JSON file over config.json: objects are merged, null removes, lists are replaced
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

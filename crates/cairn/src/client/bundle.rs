@@ -118,11 +118,11 @@ impl Store for Records<'_> {
         })
     }
 
-    fn complete(&self, dir: &HostDir) -> Result<()> {
+    fn complete(&self, dir: &HostDir, copied: bool) -> Result<()> {
         let link = &self.client.link;
         let dir = dir.to_string();
         let mut bundles = client!(link, BundlesClient<_>);
-        let answer = bundles.complete(link.request(v1::CompleteBundleRequest { dir }));
+        let answer = bundles.complete(link.request(v1::CompleteBundleRequest { dir, copied }));
         link.wait(answer).map(drop)
     }
 
@@ -158,6 +158,7 @@ impl Store for Records<'_> {
             platform: bundle.platform,
             snapshot: SnapshotKey::parse(&bundle.snapshot)?,
             mounts: mounts(found.mounts),
+            copied: bundle.copied,
             made: bundle.made,
         }))
     }
@@ -172,6 +173,11 @@ impl Store for Records<'_> {
 }
 
 fn bundle(bundle: v1::Bundle) -> Result<model::Bundle> {
+    let size = match bundle.copied {
+        false => Some(bundle.size),
+        // Only whoever may look into it can count.
+        true => cairn_bundle::copied_size(Path::new(&bundle.dir)).ok(),
+    };
     let mounted = cairn_bundle::is_mounted(Path::new(&bundle.dir)).map_err(|err| {
         Problem::from(Failure::of("list bundles", &err).object("bundle", &bundle.dir))
     })?;
@@ -180,10 +186,11 @@ fn bundle(bundle: v1::Bundle) -> Result<model::Bundle> {
         image: bundle.image,
         digest: bundle.manifest,
         platform: bundle.platform,
-        snapshot: bundle.snapshot,
+        snapshot: (!bundle.copied).then_some(bundle.snapshot),
         namespace: bundle.namespace,
         mounted,
-        size: Some(bundle.size),
+        copied: bundle.copied,
+        size,
         created_at: plain::time(bundle.created_at),
     })
 }

@@ -41,6 +41,7 @@ fn create(context: &Context, args: BundleCreate) -> Result {
     } else {
         args.args
     };
+    request.copy = args.copy;
     request.config = config;
     request.net = match args.net {
         NetChoice::None => Net::None,

@@ -39,6 +39,7 @@ fn wire(info: BundleInfo) -> Bundle {
         size: info.size,
         created_at: Some(convert::time(Timestamp(info.created_at))),
         made: info.made,
+        copied: info.copied,
     }
 }
 
@@ -53,7 +54,7 @@ impl Service {
         &self,
         dir: &str,
         attempted: &str,
-        verb: fn(&Node, &HostDir) -> Result<(), Failure>,
+        verb: impl FnOnce(&Node, &HostDir) -> Result<(), Failure> + Send + 'static,
     ) -> Result<(), Status> {
         let (node, dir) = (self.node.clone(), directory(dir, attempted)?);
         blocking(move || verb(&node, &dir).map_err(details::of)).await
@@ -102,9 +103,9 @@ impl Bundles for Service {
         &self,
         request: Request<CompleteBundleRequest>,
     ) -> Result<Response<CompleteBundleResponse>, Status> {
-        let dir = request.into_inner().dir;
-        self.bundle_verb(&dir, CREATE, Node::bundle_complete)
-            .await?;
+        let CompleteBundleRequest { dir, copied } = request.into_inner();
+        let complete = move |node: &Node, dir: &HostDir| node.bundle_complete(dir, copied);
+        self.bundle_verb(&dir, CREATE, complete).await?;
         Ok(Response::new(CompleteBundleResponse {}))
     }
 
