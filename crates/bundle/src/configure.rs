@@ -3,18 +3,19 @@
 use std::{ffi::OsStr, path::PathBuf};
 
 use cairn_sys::{Dir, mount};
-use cairn_types::{Classified, ErrorKind, Failure, Platform};
+use cairn_types::{Classified, ErrorKind, Failure, IdMap, Platform};
 use oci_spec::{OciSpecError, runtime::Spec};
 use rustix::fs::FileType;
 
 use crate::{
     BundleRequest,
     create::{ATTEMPTED, failure},
-    cwd, merge,
+    cwd, merge, owners,
     place::Place,
     process::{self, ImageProcess, ProcessError},
     spec::{self, ImageDocument, Parts},
-    users, volumes,
+    users::{self, Identity},
+    volumes,
 };
 
 /// Whoever writes more volumes than this into an image wants to exhaust somebody.
@@ -52,6 +53,12 @@ impl Chosen {
         let identity = users::look_up(root, user).map_err(|err| {
             refuse(err.kind(), err.to_string()).next("give another one with --user UID[:GID]")
         })?;
+        if let Some(map) = &request.owners {
+            named(map, &identity).map_err(|reason| {
+                refuse(ErrorKind::InvalidArgument, reason)
+                    .next("map more: --uidmap 0:HOST:COUNT --gidmap 0:HOST:COUNT")
+            })?;
+        }
         let image = ImageProcess {
             entrypoint: config.entrypoint().as_deref().unwrap_or_default(),
             cmd: config.cmd().as_deref().unwrap_or_default(),
@@ -83,7 +90,8 @@ impl Chosen {
             .next("give another one with --cwd DIR")
         })?;
         let listed = spec::sorted(config.volumes().clone().unwrap_or_default());
-        let volumes = make_volumes(place, bundle, root, &listed).map_err(|err| match err {
+        let map = request.owners.as_ref();
+        let volumes = make_volumes(place, bundle, root, &listed, map).map_err(|err| match err {
             Volumes::Unfit(reason) => {
                 refuse(ErrorKind::InvalidArgument, reason).at(format!("image {}", request.image))
             }
@@ -129,6 +137,18 @@ fn rendered(request: &BundleRequest, place: &Place, document: &Spec) -> Result<V
     Ok(bytes)
 }
 
+/// A process cannot be somebody who is nobody.
+fn named(map: &IdMap, who: &Identity) -> Result<(), String> {
+    if map.users.outside(who.uid).is_none() {
+        return Err(format!("its user {} has no number on the host", who.uid));
+    }
+    let nobodys = |gid: &&u32| map.groups.outside(**gid).is_none();
+    match std::iter::once(&who.gid).chain(&who.groups).find(nobodys) {
+        Some(gid) => Err(format!("its group {gid} has no number on the host")),
+        None => Ok(()),
+    }
+}
+
 /// Runtimes mount on these, and some follow a link that an image put in the way
 /// (CVE-2019-19921, CVE-2023-27561).
 fn mount_points_are_real(root: &Dir) -> Result<(), String> {
@@ -154,6 +174,7 @@ fn make_volumes(
     bundle: &Dir,
     root: &Dir,
     listed: &[String],
+    map: Option<&IdMap>,
 ) -> Result<Vec<(String, PathBuf)>, Volumes> {
     if listed.len() > VOLUMES_MAX {
         let reason = format!("the image has more than {VOLUMES_MAX} volumes");
@@ -179,10 +200,14 @@ fn make_volumes(
     let name = OsStr::new("volumes");
     bundle.create_dir(name, 0o700).map_err(Volumes::Failed)?;
     let dir = bundle.open_dir(name).map_err(Volumes::Failed)?;
+    if let Some(map) = map {
+        owners::let_through(&dir, map).map_err(Volumes::Failed)?;
+    }
     let mut made = Vec::new();
     for (number, path) in paths.into_iter().enumerate() {
         let number = number.to_string();
-        volumes::make(root, &path, &dir, OsStr::new(&number)).map_err(Volumes::Failed)?;
+        let at = (&dir, OsStr::new(&number));
+        volumes::make(root, &path, at, map).map_err(Volumes::Failed)?;
         made.push((path, place.dir().as_path().join(name).join(number)));
     }
     Ok(made)

@@ -8,8 +8,8 @@ use cairn_types::{Classified, ErrorKind, Failure, Mount, Platform};
 use crate::{
     Begun, BundleRequest, Bundled, Known, Store, claim,
     configure::Chosen,
-    copy,
-    place::{CONFIG, Marker, Place},
+    copy, owners,
+    place::{CONFIG, Marker, Place, unmount_all},
     process,
     remove::{refuse_held, undo, unfinished_part},
     spec::{self, ImageDocument},
@@ -135,11 +135,10 @@ fn build(
         platform: platform(&begun.platform),
         document,
     };
-    let bundle = place.begin(&begun.marker()).map_err(|err| failed(&err))?;
-    mount::perform(&begun.mounts, &place.rootfs_aside()).map_err(|err| failed(&err))?;
-    if request.copy {
-        copy::settle(place, &bundle).map_err(|err| failed(&err))?;
-    }
+    let map = request.owners.as_ref();
+    let begun_aside = place.begin(&begun.marker(), map);
+    let bundle = begun_aside.map_err(|err| failed(&err))?;
+    let copied = root(request, place, begun, &bundle).map_err(|err| failed(&err))?;
     let bytes = {
         let root = Dir::open(&place.rootfs_aside()).map_err(|err| failed(&err))?;
         chosen.configuration(request, place, &bundle, &root, id)?
@@ -152,9 +151,32 @@ fn build(
         id: id.to_owned(),
         withheld_labels: spec::withheld(&chosen.document),
         platform: chosen.platform,
-        copied: request.copy,
+        copied,
+        closed: map.and_then(|map| owners::closed_above(place.dir(), map)),
         remounted: false,
     })
+}
+
+/// Makes the bundle's root; answers whether it is plain files.
+fn root(
+    request: &BundleRequest,
+    place: &Place,
+    begun: &Begun,
+    bundle: &Dir,
+) -> Result<bool, cairn_sys::Error> {
+    let map = request.owners.as_ref();
+    // Files that are copied get their owners then.
+    let shown = map.filter(|_| !request.copy);
+    let target = place.rootfs_aside();
+    let mapped = owners::mount_root(&begun.mounts, &target, shown, place.dir())?;
+    if request.copy || !mapped {
+        copy::settle(place, bundle, map)?;
+        return Ok(true);
+    }
+    if let Some(map) = map {
+        owners::give_root(&Dir::open(&target)?, map)?;
+    }
+    Ok(false)
 }
 
 /// The record has it as text; one that names none is the host's.
@@ -199,12 +221,23 @@ fn remount(
     }
     // Somebody may have unmounted it while a container runs in it.
     refuse_held(place, &known.mounts, &[], ATTEMPTED)?;
-    mount::perform(&known.mounts, &target).map_err(|err| failed(&err))?;
+    let map = place.owners().map_err(|err| failed(&err))?;
+    let shown = owners::mount_root(&known.mounts, &target, map.as_ref(), place.dir());
+    if !shown.map_err(|err| failed(&err))? {
+        unmount_all(&target).map_err(|err| failed(&err))?;
+        let reason = "its owners cannot be mapped here any more";
+        let failure = Failure::new(ErrorKind::FailedPrecondition, ATTEMPTED, reason);
+        return Err(failure
+            .object("bundle", place.dir())
+            .cause("this kernel, or the file system of the store, cannot do so")
+            .next(format!("cairn bundle rm {}", place.dir())));
+    }
     Ok(Bundled {
         dir: place.dir().as_path().to_owned(),
         id,
         platform: platform(&known.platform),
         copied: false,
+        closed: map.and_then(|map| owners::closed_above(place.dir(), &map)),
         remounted: true,
         withheld_labels: Vec::new(),
     })

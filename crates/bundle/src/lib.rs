@@ -9,7 +9,8 @@
 //!   verbs; `claim` keeps two from working on one directory;
 //! - `spec` writes the configuration by the conversion rules of the image-spec, from the parts
 //!   `process`, `users`, `cwd`, `seccomp` and `volumes`; `merge` lays a user's own over it;
-//! - `copy` makes plain files of what would otherwise be mounted;
+//! - `copy` makes plain files of what would otherwise be mounted; `owners` is for containers with users
+//!   of their own;
 //! - `image` mounts an image's files without a container.
 //!
 //! A bundle is made in a hidden directory beside its own, which is renamed when all is in it: the
@@ -24,6 +25,7 @@ mod create;
 mod cwd;
 mod image;
 mod merge;
+mod owners;
 mod place;
 mod process;
 mod remove;
@@ -36,7 +38,7 @@ mod volumes;
 use std::path::PathBuf;
 
 use cairn_sys::mount;
-use cairn_types::{ImageName, Namespace, Platform};
+use cairn_types::{IdMap, ImageName, Namespace, Platform};
 
 pub use create::create;
 pub use image::{
@@ -86,6 +88,8 @@ pub struct BundleRequest {
     pub entrypoint: Option<String>,
     /// Instead of the image's default arguments (its entrypoint stays).
     pub args: Vec<String>,
+    /// The container has a user namespace in which these are its users and groups.
+    pub owners: Option<IdMap>,
     /// The root is a copy of the image's files instead of a mount.
     pub copy: bool,
     /// Laid over `config.json` when all else is in it (RFC 7396).
@@ -110,6 +114,7 @@ impl BundleRequest {
             read_only: false,
             entrypoint: None,
             args: Vec::new(),
+            owners: None,
             copy: false,
             config: None,
         }
@@ -125,8 +130,11 @@ pub struct Bundled {
     pub id: String,
     /// The variant that was taken.
     pub platform: Platform,
-    /// Its root is plain files, and the store is not needed any more to run it.
+    /// Its root is plain files, and the store is not needed any more to run it. Also when that was not
+    /// asked for, because owners could not be mapped otherwise.
     pub copied: bool,
+    /// A directory on the way to it that the container's root cannot go through.
+    pub closed: Option<PathBuf>,
     /// The bundle was there already and has only been mounted again, as it was.
     pub remounted: bool,
     /// The image's labels that a runtime would obey, and that are not in the configuration therefore.

@@ -8,8 +8,10 @@ use std::{
 };
 
 use cairn_sys::{Dir, durable, mount};
-use cairn_types::{Classified, Digest, ErrorKind, Failure, HostDir, SnapshotKey};
+use cairn_types::{Classified, Digest, ErrorKind, Failure, HostDir, IdMap, SnapshotKey};
 use rustix::io::Errno;
+
+use crate::owners;
 
 /// The file by which a bundle directory is known as ours, and as which one.
 const MARKER: &str = ".cairn";
@@ -133,15 +135,25 @@ impl Place {
 
     /// Whether a whole bundle of ours is there.
     pub(crate) fn is_ours(&self, marker: &Marker<'_>) -> Result<bool, cairn_sys::Error> {
+        let found = self.marker()?;
+        Ok(found.is_some_and(|bytes| bytes.starts_with(&marker.bytes())))
+    }
+
+    /// Whose the files of the bundle's root shall seem to be, when that is not whose they are.
+    pub(crate) fn owners(&self) -> Result<Option<IdMap>, cairn_sys::Error> {
+        let found = self.marker()?.unwrap_or_default();
+        Ok(owners::of_lines(&String::from_utf8_lossy(&found)))
+    }
+
+    /// What is in the marker, if there is one of ours.
+    fn marker(&self) -> Result<Option<Vec<u8>>, cairn_sys::Error> {
         let Some(parent) = &self.parent else {
-            return Ok(false);
+            return Ok(None);
         };
         let dir = match parent.open_dir(&self.name) {
             Ok(dir) => dir,
-            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(err) if err.is(Errno::NOTDIR) || err.is(Errno::LOOP) => {
-                return Ok(false);
-            }
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(err) if err.is(Errno::NOTDIR) || err.is(Errno::LOOP) => return Ok(None),
             Err(err) => return Err(err),
         };
         let name = OsStr::new(MARKER);
@@ -150,18 +162,22 @@ impl Place {
         // a file of root's; nor is one of root's that has a second name one of ours.
         let stat = dir.try_stat(name)?;
         if stat.is_none_or(|stat| stat.st_uid != 0 || stat.st_nlink != 1) {
-            return Ok(false);
+            return Ok(None);
         }
         match dir.read_file(name, MARKER_BYTES_MAX) {
-            Ok(bytes) => Ok(bytes == marker.bytes()),
-            Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
             Err(err) => Err(err),
         }
     }
 
     /// The hidden directory, empty but for the marker and the mount point. What an earlier one left
     /// is removed.
-    pub(crate) fn begin(&self, marker: &Marker<'_>) -> Result<Dir, cairn_sys::Error> {
+    pub(crate) fn begin(
+        &self,
+        marker: &Marker<'_>,
+        map: Option<&IdMap>,
+    ) -> Result<Dir, cairn_sys::Error> {
         self.clear_aside()?;
         let parent = self.parent()?;
         parent.create_dir(&self.aside, 0o700)?;
@@ -171,8 +187,13 @@ impl Place {
             let aside = dir.path().display().to_string();
             return Err(cairn_sys::Error::new("open", aside, Errno::PERM));
         }
-        durable::write_file(&dir, OsStr::new(MARKER), &marker.bytes(), 0o600)?;
+        let mut bytes = marker.bytes();
+        bytes.extend(map.map(owners::lines).unwrap_or_default().into_bytes());
+        durable::write_file(&dir, OsStr::new(MARKER), &bytes, 0o600)?;
         dir.create_dir(OsStr::new(ROOTFS), 0o755)?;
+        if let Some(map) = map {
+            owners::let_through(&dir, map)?;
+        }
         Ok(dir)
     }
 

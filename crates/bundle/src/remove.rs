@@ -6,7 +6,7 @@ use cairn_sys::mount::{self, Holder};
 use cairn_types::{Classified, ErrorKind, Failure, HostDir, Mount};
 
 use crate::{
-    Known, Store, claim,
+    Known, Store, claim, owners,
     place::{Marker, Place, unmount_all},
 };
 
@@ -112,6 +112,7 @@ pub(crate) fn undo(place: &Place, marker: &Marker<'_>, mounts: &[Mount]) -> Resu
         &own.each_ref().map(|path| &**path),
         ATTEMPTED,
     )?;
+    owners::clear(place.dir()).map_err(|err| failed(&err))?;
     place.clear_aside().map_err(|err| failed(&err))?;
     if place.is_ours(marker).map_err(|err| failed(&err))? {
         unmount_all(&place.rootfs()).map_err(|err| failed(&err))?;

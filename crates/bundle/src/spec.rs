@@ -3,15 +3,15 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use cairn_types::Platform;
+use cairn_types::{IdRanges, Platform};
 use oci_spec::{
     OciSpecError,
     image::Config,
     runtime::{
         Capabilities, Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder,
-        LinuxDeviceCgroupBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-        LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec,
-        SpecBuilder, UserBuilder,
+        LinuxDeviceCgroupBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
+        LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, Mount, MountBuilder,
+        Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
     },
 };
 use serde::Deserialize;
@@ -162,7 +162,18 @@ fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         mounts.push(volume);
     }
     for (destination, kind, source, options) in table {
-        mounts.push(mount(destination, kind, source, options)?);
+        mounts.push(match *destination {
+            // Only who owns a network may show it.
+            "/sys" if parts.request.owners.is_some() && parts.request.net == Net::Host => {
+                mount(destination, "bind", "/sys", &format!("rbind,{options}"))?
+            }
+            // The group of terminals, which not every container has.
+            "/dev/pts" if !has_group(parts, 5) => {
+                let options = options.trim_end_matches(",gid=5");
+                mount(destination, kind, source, options)?
+            }
+            _ => mount(destination, kind, source, options)?,
+        });
     }
     if parts.request.net == Net::Host {
         // Without these the host's network is there and no name resolves.
@@ -178,6 +189,11 @@ fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         }
     }
     Ok(mounts)
+}
+
+fn has_group(parts: &Parts<'_>, gid: u32) -> bool {
+    let owners = parts.request.owners.as_ref();
+    owners.is_none_or(|map| map.groups.outside(gid).is_some())
 }
 
 fn mount(
@@ -213,7 +229,11 @@ fn linux(parts: &Parts<'_>) -> Result<Linux, OciSpecError> {
         .allow(false)
         .access("rwm")
         .build()?;
-    LinuxBuilder::default()
+    let owners = parts.request.owners.as_ref();
+    if owners.is_some() {
+        namespaces.push(namespace(LinuxNamespaceType::User)?);
+    }
+    let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .resources(
             LinuxResourcesBuilder::default()
@@ -229,7 +249,23 @@ fn linux(parts: &Parts<'_>) -> Result<Linux, OciSpecError> {
             "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger",
         ))
         .seccomp(seccomp::profile(&parts.platform.architecture)?)
-        .build()
+        .build()?;
+    if let Some(map) = owners {
+        linux.set_uid_mappings(Some(mappings(&map.users)?));
+        linux.set_gid_mappings(Some(mappings(&map.groups)?));
+    }
+    Ok(linux)
+}
+
+fn mappings(ranges: &IdRanges) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let mapping = |range: &cairn_types::IdRange| {
+        LinuxIdMappingBuilder::default()
+            .container_id(range.inside)
+            .host_id(range.outside)
+            .size(range.count)
+            .build()
+    };
+    ranges.ranges().iter().map(mapping).collect()
 }
 
 fn namespace(kind: LinuxNamespaceType) -> Result<LinuxNamespace, OciSpecError> {

@@ -6,6 +6,7 @@
 
 mod by_string;
 mod holders;
+mod mapped;
 mod options;
 mod table;
 
@@ -27,6 +28,7 @@ use rustix::{
 
 use crate::{Error, Result, fault};
 pub use holders::{Holder, holder};
+pub use mapped::perform_mapped;
 use options::Overlay;
 pub use options::escape;
 pub use table::{MountInfo, is_mount_point, mounts_below};
@@ -197,19 +199,21 @@ fn bind_with(source: &Path, target: &Path, attributes: MountAttrFlags) -> Result
     let clone = || rustix::mount::open_tree(CWD, source, flags);
     let tree = fault::call("open_tree", shown, clone)?;
     if !attributes.is_empty() {
-        fault::call("mount_setattr", shown, || set_attributes(&tree, attributes))?;
+        let attributes = libc::mount_attr {
+            attr_set: u64::from(attributes.bits()),
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: 0,
+        };
+        fault::call("mount_setattr", shown, || {
+            set_attributes(&tree, &attributes)
+        })?;
     }
     attach(&tree, target)
 }
 
 /// Sets attributes on a tree of mounts, all of it; neither rustix nor nix has this call.
-fn set_attributes(tree: &OwnedFd, attributes: MountAttrFlags) -> io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: u64::from(attributes.bits()),
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+fn set_attributes(tree: &OwnedFd, attributes: &libc::mount_attr) -> io::Result<()> {
     // SAFETY: the path is an empty C string and `attributes` a whole `mount_attr` of the size that is
     // passed; both outlive the call, which only reads them. The descriptor is borrowed and open.
     let answer = unsafe {
@@ -218,7 +222,7 @@ fn set_attributes(tree: &OwnedFd, attributes: MountAttrFlags) -> io::Result<()> 
             tree.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };

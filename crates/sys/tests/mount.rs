@@ -337,3 +337,64 @@ fn who_has_a_mount_is_found() {
         assert_eq!(mount::holder(&mounts, &[]).expect("holder"), None);
     }
 }
+
+/// What a container with users of its own sees: the image's owners as its own, and what is written as
+/// the host's.
+#[test]
+fn lower_directories_show_other_owners_than_they_have() {
+    use std::os::unix::fs::{MetadataExt, chown};
+
+    let place = Place::new(&["s/1/fs/d", "s/2/fs", "s/3/fs", "s/3/work", "t", "scratch"]);
+    for (path, uid, gid) in [
+        ("s/1/fs/d/f", 0, 0),
+        ("s/2/fs/g", 7, 8),
+        ("s/2/fs/far", 10, 10),
+    ] {
+        fs::write(place.at(path), "").expect("file");
+        chown(place.at(path), Some(uid), Some(gid)).expect("chown");
+    }
+    let ranges = |text: &str| {
+        let range = text.parse().expect(text);
+        cairn_types::IdRanges::new(vec![range]).expect("ranges")
+    };
+    let map = cairn_types::IdMap {
+        users: ranges("0:100000:10"),
+        groups: ranges("0:200000:10"),
+    };
+    let option = |key: &str, path: &str| format!("{key}={}", place.at(path).display());
+    let lowers = format!(
+        "{}:{}",
+        option("lowerdir", "s/2/fs"),
+        place.at("s/1/fs").display()
+    );
+    let overlay = Mount {
+        kind: "overlay".to_owned(),
+        source: "overlay".to_owned(),
+        target: String::new(),
+        options: vec![
+            option("workdir", "s/3/work"),
+            option("upperdir", "s/3/fs"),
+            lowers,
+        ],
+    };
+    let target = place.at("t");
+    let made = mount::perform_mapped(&[overlay], &target, &map, &place.at("scratch"));
+    assert!(
+        made.expect("mount"),
+        "this kernel maps owners on this file system"
+    );
+    assert!(!mount::is_mount_point(&place.at("scratch")).expect("statx"));
+    let owner = |path: PathBuf| {
+        let stat = fs::metadata(path).expect("exists");
+        (stat.uid(), stat.gid())
+    };
+    assert_eq!(owner(target.join("d/f")), (100_000, 200_000));
+    assert_eq!(owner(target.join("g")), (100_007, 200_008));
+    assert_eq!(owner(target.join("far")), (65_534, 65_534));
+    // Copied up, it has the host's numbers in the upper directory; below nothing changes.
+    fs::write(target.join("d/f"), "changed").expect("write");
+    assert_eq!(owner(target.join("d/f")), (100_000, 200_000));
+    assert_eq!(owner(place.at("s/3/fs/d/f")), (100_000, 200_000));
+    assert_eq!(owner(place.at("s/1/fs/d/f")), (0, 0));
+    mount::unmount(&target).expect("unmount");
+}

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use cairn_types::Platform;
+use cairn_types::{IdMap, IdRange, IdRanges, Platform};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::examples;
+use crate::error::Problem;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,7 +72,9 @@ pub struct BundleCreate {
     /// Which variant
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = |t: &str| t.parse::<Platform>())]
     pub platform: Option<Platform>,
-    /// Set a variable, or take over your own (`-e NAME`); may be repeated
+    /// Set a variable; `-e NAME` takes over your own
+    ///
+    /// May be repeated.
     #[arg(short, long, value_name = "K=V")]
     pub env: Vec<String>,
     /// Working directory
@@ -87,17 +90,12 @@ pub struct BundleCreate {
     #[arg(short, long)]
     pub tty: bool,
     /// Its network
-    #[arg(
-        long,
-        visible_alias = "network",
-        value_name = "NET",
-        default_value = "none"
-    )]
+    #[arg(long, alias = "network", value_name = "NET", default_value = "none")]
     pub net: NetChoice,
     /// The root is read-only
     #[arg(long)]
     pub read_only: bool,
-    /// Program instead of the image's entrypoint and default arguments
+    /// Program instead of the image's, and of its arguments
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
     /// The same as -- ARGS
@@ -106,15 +104,62 @@ pub struct BundleCreate {
         value_name = "ARGS",
         num_args = 1..,
         allow_hyphen_values = true,
+        hide_short_help = true,
         conflicts_with = "args"
     )]
     pub cmd: Vec<String>,
+    /// Users of its own: its C on are the host's H on, N of them
+    ///
+    /// As 0:100000:65536. May be repeated.
+    #[arg(long, value_name = "C:H:N", value_delimiter = ',',
+          value_parser = |t: &str| t.parse::<IdRange>())]
+    pub uidmap: Vec<IdRange>,
+    /// The same for groups [default: as users, and the reverse]
+    #[arg(long, value_name = "C:H:N", value_delimiter = ',',
+          value_parser = |t: &str| t.parse::<IdRange>())]
+    pub gidmap: Vec<IdRange>,
     /// Copy the image's files instead of mounting them
     #[arg(long)]
     pub copy: bool,
-    /// Lay this JSON file over config.json: objects are merged, null removes, lists are replaced
+    /// Lay this JSON over config.json; null removes a key
+    ///
+    /// Objects are merged member by member, lists are replaced (RFC 7396).
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl BundleCreate {
+    /// The container's users and groups, when they are not the host's. Those of one kind serve for
+    /// both where the other is not given, as with podman.
+    pub fn owners(&self) -> Result<Option<IdMap>, Problem> {
+        let (users, groups) = match (&*self.uidmap, &*self.gidmap) {
+            ([], []) => return Ok(None),
+            (users, []) => (users, users),
+            ([], groups) => (groups, groups),
+            both => both,
+        };
+        let ranges = |flag: &str, list: &[IdRange]| {
+            IdRanges::new(list.to_vec()).map_err(|err| {
+                Problem::usage(format!("{flag}: {err}")).next(format!("{flag} 0:100000:65536"))
+            })
+        };
+        let flag = if self.uidmap.is_empty() {
+            "--gidmap"
+        } else {
+            "--uidmap"
+        };
+        Ok(Some(IdMap {
+            users: ranges(flag, users)?,
+            groups: ranges(
+                if self.gidmap.is_empty() {
+                    flag
+                } else {
+                    "--gidmap"
+                },
+                groups,
+            )?,
+        }))
+    }
 }
 
 /// `rm`

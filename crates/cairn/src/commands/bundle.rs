@@ -24,6 +24,7 @@ pub fn run(context: &Context, verb: BundleVerb) -> Result {
 
 fn create(context: &Context, args: BundleCreate) -> Result {
     let config = args.config.as_deref().map(document).transpose()?;
+    let owners = args.owners()?;
     let client = Client::open(&context.global)?;
     let image = client.resolve(&args.image, "create bundle from")?;
     let mut request = BundleRequest::new(client.namespace().clone(), image, args.dir);
@@ -41,6 +42,7 @@ fn create(context: &Context, args: BundleCreate) -> Result {
     } else {
         args.args
     };
+    request.owners = owners;
     request.copy = args.copy;
     request.config = config;
     request.net = match args.net {
@@ -54,6 +56,18 @@ fn create(context: &Context, args: BundleCreate) -> Result {
         context.out.note(format!(
             "label {} of the image is not passed on: a runtime would obey it",
             quote(label)
+        ));
+    }
+    if made.copied && !request.copy {
+        context.out.note(
+            "its files were copied: this kernel, or the file system of the store, cannot show them to \
+             be other users'",
+        );
+    }
+    if let Some(closed) = &made.closed {
+        let closed = quote(&closed.to_string_lossy());
+        context.out.note(format!(
+            "the container's root cannot go through {closed}: chmod o+x {closed}, or choose another DIR"
         ));
     }
     let dir = made.dir.display().to_string();
