@@ -309,7 +309,8 @@ pub enum Command {
     /// Tell what happens, until stopped
     ///
     /// One line for each change, of every namespace, from now on: its time, its namespace, its topic
-    /// and what is known of it. There is no history. Topics are /content/create, /content/delete,
+    /// and what is known of it. There is no history. It is a daemon's store that others can change
+    /// meanwhile; a store that no daemon serves is this command's alone. Topics are /content/create, /content/delete,
     /// /images/create, /images/update, /images/delete, /namespaces/create, /namespaces/update,
     /// /namespaces/delete, /snapshot/prepare, /snapshot/commit and /snapshot/remove.
     #[command(alias = "event", before_help = examples::EVENTS)]

@@ -126,23 +126,25 @@ fn everything_that_happens_is_told_in_its_order() {
     );
 }
 
-/// In a store of one's own nothing can happen, which is better said than waited for.
+/// Where nothing happens nothing is said, wherever the server is.
 #[test]
-fn alone_there_is_nobody_to_listen_to() {
-    let scene = Scene::with_archives();
-    let mut child = scene
-        .command(Path::new(env!("CARGO_BIN_EXE_cairn")))
-        .args(["events", "--timeout", "3s"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start");
-    let mut text = String::new();
-    let mut stderr = child.stderr.take().expect("piped");
-    stderr.read_to_string(&mut text).expect("text");
-    assert_eq!(child.wait().expect("wait").code(), Some(1));
-    assert_eq!(
-        text,
-        "note: no daemon runs: while this waits, nobody else can change the store\n\
-         error: gave up after 3.0 s, as --timeout says\n"
-    );
+fn silence_tells_no_daemon_from_none() {
+    for scene in [Scene::with_archives(), Scene::with_archives().served()] {
+        let mut child = scene
+            .command(Path::new(env!("CARGO_BIN_EXE_cairn")))
+            .args(["events", "--timeout", "3s"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start");
+        let mut text = String::new();
+        let mut stderr = child.stderr.take().expect("piped");
+        stderr.read_to_string(&mut text).expect("text");
+        let mut told = String::new();
+        let mut stdout = child.stdout.take().expect("piped");
+        stdout.read_to_string(&mut told).expect("text");
+        assert_eq!(child.wait().expect("wait").code(), Some(1));
+        assert_eq!(text, "error: gave up after 3.0 s, as --timeout says\n");
+        assert_eq!(told, "");
+    }
 }

@@ -36,11 +36,6 @@ impl Client {
             "the server ended",
         )))
     }
-
-    /// The server is in this process, so that nobody else can use the store.
-    pub fn is_alone(&self) -> bool {
-        self.link.address().is_none()
-    }
 }
 
 fn event(envelope: Envelope) -> model::Event {

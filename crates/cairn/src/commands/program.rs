@@ -19,11 +19,6 @@ pub fn events(context: &Context, args: &EventsArgs) -> Result {
             .cause("known: topic==\"X\", namespace==X, event.FIELD==X; also != and ~=REGEXP")
     })?;
     let client = Client::open(&context.global)?;
-    if client.is_alone() {
-        context
-            .out
-            .note("no daemon runs: while this waits, nobody else can change the store");
-    }
     let json = context.global.wants_json();
     client.events(filters, |event| match json {
         true => context.out.json_line(&event),
