@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::Scene;
+use support::{Scene, attested};
 
 #[track_caller]
 fn both(transcript: &str) {
@@ -75,4 +75,13 @@ fn namespaces() {
 #[test]
 fn bundles() {
     both(include_str!("transcripts/bundles.txt"));
+}
+
+#[test]
+fn attestations() {
+    let name = "docker.io/library/attested:1";
+    for scene in [Scene::with_archives(), Scene::with_archives().served()] {
+        scene.put("attested.tar", &attested(name));
+        scene.play(include_str!("transcripts/attestations.txt"));
+    }
 }

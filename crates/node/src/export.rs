@@ -43,6 +43,9 @@ pub struct ExportRequest<'a> {
     pub skip_manifest_json: bool,
     /// Leaves out foreign layers.
     pub skip_non_distributable: bool,
+    /// Of each image takes nothing but what is said about it: the attestations of the platforms that
+    /// would be taken otherwise, and the indexes that list them.
+    pub only_attestations: bool,
 }
 
 /// `index.json`.
@@ -119,6 +122,9 @@ impl Node {
             return Err(blobs.missing(&tree.descriptor));
         }
         let mut kept = manifests(request, name, &tree)?;
+        if request.only_attestations {
+            kept = attestations(request, name, &tree, &kept)?;
+        }
         for manifest in tree.manifests() {
             if !kept.contains(&manifest.descriptor.digest) {
                 continue;
@@ -139,7 +145,11 @@ impl Node {
                 parts.add(child);
             }
         }
-        for leaf in tree.leaves() {
+        let leaves = match request.only_attestations {
+            true => Vec::new(),
+            false => tree.leaves(),
+        };
+        for leaf in leaves {
             pins.blob(ns, &leaf.digest);
             if self.has_blob(ns, &leaf.digest)? {
                 parts.add(leaf);
@@ -282,6 +292,30 @@ fn manifests(
         }
     }
     Ok(kept)
+}
+
+/// Those of `kept` that are about others of them.
+///
+/// # Errors
+/// `NotFound` when there is none: an archive without anything would look like one of nothing.
+fn attestations(
+    request: &ExportRequest<'_>,
+    name: &ImageName,
+    tree: &Tree,
+    kept: &HashSet<Digest>,
+) -> Result<HashSet<Digest>, Failure> {
+    let manifests = tree.manifests().into_iter();
+    let about = manifests.filter(|manifest| manifest.is_attestation());
+    let digests = about.map(|manifest| manifest.descriptor.digest.clone());
+    let found: HashSet<Digest> = digests.filter(|digest| kept.contains(digest)).collect();
+    if found.is_empty() {
+        let reason = "it has no attestations here";
+        return Err(Failure::new(ErrorKind::NotFound, ATTEMPTED, reason)
+            .object("image", name)
+            .namespace(&request.ns)
+            .next(format!("cairn images inspect {name}")));
+    }
+    Ok(found)
 }
 
 /// Adds the indexes on the way to what is kept.

@@ -22,6 +22,7 @@ fn export(store: &Store, names: &[&str], path: &Path) -> u64 {
         all_platforms: false,
         skip_manifest_json: false,
         skip_non_distributable: false,
+        only_attestations: false,
     };
     store.node.export(request, &Silent).expect("export")
 }
@@ -92,6 +93,7 @@ fn damage_is_found_while_exporting() {
         all_platforms: false,
         skip_manifest_json: false,
         skip_non_distributable: false,
+        only_attestations: false,
     };
     let failure = store.node.export(request, &Silent).expect_err("damaged");
     assert_eq!(failure.kind, ErrorKind::DataLoss);

@@ -115,6 +115,9 @@ pub struct Export {
     /// Leave out foreign layers
     #[arg(long)]
     pub skip_non_distributable: bool,
+    /// Not the images, but what is said about them: provenance, bills of materials
+    #[arg(long)]
+    pub only_attestations: bool,
 }
 
 /// `ls`

@@ -91,6 +91,8 @@ pub struct ExportOptions {
     pub skip_manifest_json: bool,
     /// As the flag.
     pub skip_non_distributable: bool,
+    /// As the flag.
+    pub only_attestations: bool,
 }
 
 /// An archive as this process has it.
@@ -228,6 +230,7 @@ impl Client {
             all_platforms: options.all_platforms,
             skip_manifest_json: options.skip_manifest_json,
             skip_non_distributable: options.skip_non_distributable,
+            only_attestations: options.only_attestations,
         });
         self.link.run(async {
             let mut images = client!(self.link, ImagesClient<_>);

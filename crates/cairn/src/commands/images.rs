@@ -148,6 +148,7 @@ fn export(context: &Context, args: &Export) -> Result {
         all_platforms: args.platforms.all_platforms,
         skip_manifest_json: args.skip_manifest_json,
         skip_non_distributable: args.skip_non_distributable,
+        only_attestations: args.only_attestations,
     };
     if standard {
         client.export(&mut context.out.writer(), options, &progress)?;

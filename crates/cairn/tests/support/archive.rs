@@ -9,6 +9,7 @@ use std::{
 };
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -200,6 +201,52 @@ impl Image {
         members.push(("manifest.json".to_owned(), manifest.into_bytes()));
         pack(&members)
     }
+}
+
+/// An archive of busybox with a statement about it, as BuildKit makes them.
+pub fn attested(name: &str) -> Vec<u8> {
+    let image = Image::busybox();
+    let mut members = image.members(name);
+    members.retain(|(member, _)| member != "index.json");
+    let statement = b"{\"_type\":\"https://in-toto.io/Statement/v0.1\"}".to_vec();
+    let about = Image::on(
+        "unknown",
+        vec![("application/vnd.in-toto+json", statement.clone())],
+        std::slice::from_ref(&statement),
+    );
+    let config = String::from_utf8(about.config).expect("text");
+    let about = Image {
+        config: config
+            .replace("\"os\":\"linux\"", "\"os\":\"unknown\"")
+            .into_bytes(),
+        layers: about.layers,
+    };
+    let platform = |os: &str, architecture: &str| {
+        format!(",\"platform\":{{\"os\":\"{os}\",\"architecture\":\"{architecture}\"}}")
+    };
+    let manifest = image.manifest();
+    let subject = sha256(&manifest);
+    let notes = format!(
+        "{},\"annotations\":{{\"vnd.docker.reference.type\":\"attestation-manifest\",\
+         \"vnd.docker.reference.digest\":\"{subject}\"}}",
+        platform("unknown", "unknown")
+    );
+    let index = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{OCI_INDEX}\",\"manifests\":[{},{}]}}",
+        descriptor(OCI_MANIFEST, &manifest, &platform("linux", "amd64")),
+        descriptor(OCI_MANIFEST, &about.manifest(), &notes),
+    )
+    .into_bytes();
+    let named = format!(",\"annotations\":{{\"io.containerd.image.name\":\"{name}\"}}");
+    let top = format!(
+        "{{\"schemaVersion\":2,\"manifests\":[{}]}}",
+        descriptor(OCI_INDEX, &index, &named)
+    );
+    members.push(("index.json".to_owned(), top.into_bytes()));
+    for blob in [statement, about.config.clone(), about.manifest(), index] {
+        members.push((blob_path(&sha256(&blob)), blob));
+    }
+    pack(&members)
 }
 
 /// `blobs/sha256/…`

@@ -47,6 +47,7 @@ pub(super) fn answers(
             all_platforms: request.all_platforms,
             skip_manifest_json: request.skip_manifest_json,
             skip_non_distributable: request.skip_non_distributable,
+            only_attestations: request.only_attestations,
         };
         let size = node.export(export, teller).map_err(details::of)?;
         // Fails only when nobody reads the answer, either.
