@@ -4,6 +4,7 @@ use std::{
     fmt::Display,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use cairn_sys::mount::{self, Holder};
@@ -30,6 +31,8 @@ pub struct MountRequest {
     pub rw: bool,
     /// Which variant; the host's when `None`.
     pub platform: Option<Platform>,
+    /// How long the store keeps it at least; until it is unmounted when `None`.
+    pub life: Option<Duration>,
 }
 
 /// The store's part of it: the snapshots behind mount points.

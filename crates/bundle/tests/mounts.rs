@@ -17,6 +17,7 @@ fn request(store: &Store, target: &Path, rw: bool) -> MountRequest {
         target: target.to_owned(),
         rw,
         platform: None,
+        life: None,
     }
 }
 

@@ -39,6 +39,7 @@ pub use archive::{ExportOptions, ImportOptions, NewImage, Source};
 pub use bundle::{BundleRequest, Net};
 pub use inspect::Details;
 pub use layers::{DiffOptions, kept};
+pub use mounts::MountOptions;
 pub use progress::{Event, Phase, Progress};
 pub use uploads::{Stored, Upload};
 

@@ -85,3 +85,8 @@ fn attestations() {
         scene.play(include_str!("transcripts/attestations.txt"));
     }
 }
+
+#[test]
+fn mounts() {
+    both(include_str!("transcripts/mounts.txt"));
+}

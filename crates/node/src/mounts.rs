@@ -2,9 +2,10 @@
 //!
 //! Nothing here mounts; whoever asks does, with what is handed out, and says when it is unmounted.
 
+use cairn_meta::{Timestamp, View, schema};
 use cairn_types::{
-    Classified, ErrorKind, HostDir, ImageName, Labels, Mount, Namespace, Platform, SnapshotKey,
-    SnapshotKind,
+    Classified, Digest, ErrorKind, HostDir, ImageName, Labels, LeaseId, Mount, Namespace, Platform,
+    SnapshotKey, SnapshotKind,
 };
 
 use crate::{Failure, Node, Progress};
@@ -13,6 +14,10 @@ const MOUNT: &str = "mount image";
 const UNMOUNT: &str = "unmount";
 /// Keeps the snapshot of a mount from the garbage collector (containerd `pkg/gc`).
 const ROOT: &str = "containerd.io/gc.root";
+/// Ends a lease (containerd `pkg/gc`).
+const EXPIRE: &str = "containerd.io/gc.expire";
+/// What a lease calls snapshots.
+const SNAPSHOTS: &str = "snapshots/overlayfs";
 
 /// What will be mounted, and where.
 #[derive(Clone, Debug)]
@@ -27,6 +32,9 @@ pub struct MountOrder {
     pub rw: bool,
     /// Which variant; the host's when `None`.
     pub platform: Option<Platform>,
+    /// When the garbage collector may have it, mounted or not; never when `None`. Changes of an earlier
+    /// mount are kept whatever this says.
+    pub expires: Option<Timestamp>,
 }
 
 /// The snapshot behind a mount point.
@@ -97,7 +105,10 @@ impl Node {
             Err(err) => return Err(failed(&err)),
         }
         let mut labels = Labels::new();
-        labels.insert(ROOT.to_owned(), jiff::Timestamp::now().to_string());
+        match order.expires {
+            None => drop(labels.insert(ROOT.to_owned(), jiff::Timestamp::now().to_string())),
+            Some(end) => self.hold_mount(ns, &order.target, end)?,
+        }
         let made = match order.rw {
             true => snapshots.prepare(ns, &key, parent.as_ref(), labels),
             // An image without layers has nothing to look at but an empty directory.
@@ -109,6 +120,34 @@ impl Node {
             writable: order.rw,
             reused: false,
         })
+    }
+
+    /// Has a lease hold the snapshot of a mount point until `end`. Before there is one: a lease holds
+    /// what it names.
+    fn hold_mount(&self, ns: &Namespace, target: &HostDir, end: Timestamp) -> Result<(), Failure> {
+        let failed = |err: &dyn Classified| Failure::of(MOUNT, err).object("directory", target);
+        let id = lease(target).map_err(|err| failed(&err))?;
+        self.let_mount_go(ns, &id)?;
+        let end = jiff::Timestamp::from_nanosecond(i128::from(end.0));
+        let end = end.map_err(|err| {
+            let reason = format!("its end is no time: {err}");
+            Failure::new(ErrorKind::InvalidArgument, MOUNT, reason).object("directory", target)
+        })?;
+        let labels = Labels::from([(EXPIRE.to_owned(), end.to_string())]);
+        self.lease_create(ns, Some(id.clone()), labels)?;
+        let key = target.mount_key();
+        self.lease_resource(ns, &id, (SNAPSHOTS, key.as_str()), true)
+    }
+
+    /// Removes the lease of a mount point if it has one.
+    fn let_mount_go(&self, ns: &Namespace, id: &LeaseId) -> Result<(), Failure> {
+        // Few have one, and a change costs a flush.
+        let key = (ns.clone(), id.clone());
+        let known = self.meta().read(|view| view.get(&schema::LEASES, &key));
+        match known.map_err(|err| Failure::of(UNMOUNT, &err).object("lease", id))? {
+            Some(_) => self.lease_delete(ns, id),
+            None => Ok(()),
+        }
     }
 
     /// What stands behind a mount point in this namespace.
@@ -164,7 +203,15 @@ impl Node {
         if remove || known.kind == SnapshotKind::View {
             let removed = self.snapshots().remove(ns, &key);
             removed.map_err(|err| failed(&err))?;
+            let id = lease(target).map_err(|err| failed(&err))?;
+            self.let_mount_go(ns, &id)?;
         }
         Ok(())
     }
+}
+
+/// The lease of a mount point: a path can have what a lease's name cannot.
+fn lease(target: &HostDir) -> Result<LeaseId, cairn_types::NameError> {
+    let digest = Digest::sha256(target.as_str().as_bytes());
+    LeaseId::parse(&format!("mount-{:.16}", digest.hex()))
 }

@@ -87,6 +87,8 @@ impl Mounts for Direct<'_> {
             name: request.name.clone(),
             target: target.clone(),
             rw: request.rw,
+            // Nothing of this room depends on it.
+            expires: None,
             platform: request.platform.clone(),
         };
         self.0.prepare_mount(&order, &Silent).map(prepared)

@@ -1,6 +1,6 @@
 //! `cairn images …`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use cairn_types::Platform;
 use clap::{ArgAction, Args, Subcommand};
@@ -9,6 +9,7 @@ use super::{
     Platforms, Rest, examples,
     labels::{LabelImage, label},
 };
+use crate::size;
 
 /// The group; without a verb it lists.
 #[derive(Debug, Args)]
@@ -214,6 +215,13 @@ pub struct MountImage {
     /// Which variant
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = |t: &str| t.parse::<Platform>())]
     pub platform: Option<Platform>,
+    /// Let `cairn gc` have it after this long, mounted or not [default: when it is unmounted]
+    #[arg(short = 'x', long, value_name = "D", value_parser = size::parse_duration)]
+    pub expiration: Option<Duration>,
+    /// ctr's; there is only one
+    #[arg(long, hide = true, env = "CONTAINERD_SNAPSHOTTER", hide_env = true,
+          value_name = "NAME", value_parser = ["overlayfs"])]
+    pub snapshotter: Option<String>,
 }
 
 /// `unmount`

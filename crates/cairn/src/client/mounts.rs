@@ -1,6 +1,9 @@
 //! An image's files at a directory: mounted here, of what the server prepares.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use cairn_bundle::{MountRequest, Mounts, Prepared};
 use cairn_proto::cairn::v1::{self, images_client::ImagesClient, prepare_mount_response::Part};
@@ -14,14 +17,23 @@ use super::{
 };
 use crate::error::{Problem, quote};
 
+/// How an image is mounted.
+pub struct MountOptions {
+    /// Writable.
+    pub rw: bool,
+    /// Which variant; the host's when `None`.
+    pub platform: Option<Platform>,
+    /// How long it is kept from the collector; until it is unmounted when `None`.
+    pub life: Option<Duration>,
+}
+
 impl Client {
     /// The files at a directory.
     pub fn mount_image(
         &self,
         name: &ImageName,
         target: &Path,
-        rw: bool,
-        platform: Option<Platform>,
+        options: MountOptions,
         progress: &dyn Progress,
     ) -> Result<PathBuf> {
         let snapshots = Snapshots {
@@ -32,8 +44,9 @@ impl Client {
             ns: self.ns.clone(),
             name: name.clone(),
             target: target.to_owned(),
-            rw,
-            platform,
+            rw: options.rw,
+            platform: options.platform,
+            life: options.life,
         };
         cairn_bundle::mount_image(&snapshots, &request).map_err(|problem| self.with_rights(problem))
     }
@@ -88,11 +101,20 @@ impl Mounts for Snapshots<'_> {
     fn prepare(&self, request: &MountRequest, target: &HostDir) -> Result<Prepared> {
         let link = &self.client.link;
         let platform = request.platform.as_ref();
+        let end = |life| SystemTime::now().checked_add(life).map(Into::into);
+        let expires_at = match request.life.map(end) {
+            Some(None) => {
+                let text = "no calendar has the day on which it would expire";
+                return Err(Problem::usage(text).next("-x 0 never expires"));
+            }
+            end => end.flatten(),
+        };
         let order = link.request(v1::PrepareMountRequest {
             name: request.name.to_string(),
             target: target.to_string(),
             rw: request.rw,
             platform: platform.map(ToString::to_string).unwrap_or_default(),
+            expires_at,
         });
         let prepared = link.wait(async {
             let mut images = client!(link, ImagesClient<_>);

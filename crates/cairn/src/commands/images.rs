@@ -13,7 +13,7 @@ use crate::{
         Check, Export, ImagesVerb, Import, Inspect, List, MountImage, Remove, SortBy, Tag, Unmount,
         Usage,
     },
-    client::{Client, ExportOptions, ImportOptions, NewImage, Source},
+    client::{Client, ExportOptions, ImportOptions, MountOptions, NewImage, Source},
     error::{Problem, quote},
     filter, model,
     save::save,
@@ -321,8 +321,12 @@ fn mount(context: &Context, args: &MountImage) -> Result {
         None => fresh_target(&name),
     };
     let progress = context.progress("unpack")?.titled(name.as_str());
-    let platform = args.platform.clone();
-    let mounted = client.mount_image(&name, &target, args.rw, platform, &progress)?;
+    let options = MountOptions {
+        rw: args.rw,
+        platform: args.platform.clone(),
+        life: args.expiration.filter(|life| !life.is_zero()),
+    };
+    let mounted = client.mount_image(&name, &target, options, &progress)?;
     drop(progress);
     let mounted = mounted.display().to_string();
     if context.global.wants_json() {

@@ -86,6 +86,7 @@ impl Store {
             name: name.clone(),
             target: host_dir(&target),
             rw: false,
+            expires: None,
             platform: None,
         };
         let prepared = self.node.prepare_mount(&order, &Silent).expect("prepare");

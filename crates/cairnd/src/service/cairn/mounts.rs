@@ -1,5 +1,6 @@
 //! `Images.PrepareMount` and its fellows: what an image's mount needs of the store.
 
+use cairn_meta::Timestamp;
 use cairn_node::{Failure, MountInfo, MountOrder, Node};
 use cairn_proto::cairn::v1::{
     GetMountRequest, GetMountResponse, PrepareMountRequest, PrepareMountResponse, PreparedMount,
@@ -38,6 +39,7 @@ pub(super) fn prepare(
         target: directory(&request.target, MOUNT).map_err(details::of)?,
         rw: request.rw,
         platform,
+        expires: request.expires_at.map(end),
     };
     let wrap = |event| PrepareMountResponse {
         part: Some(Part::Progress(event)),
@@ -53,6 +55,11 @@ pub(super) fn prepare(
         })
     };
     Ok(progress::start(wrap, work))
+}
+
+/// What our records have no number for is far enough away.
+fn end(at: prost_types::Timestamp) -> Timestamp {
+    convert::moment(Some(at)).unwrap_or(Timestamp(i64::MAX))
 }
 
 /// What stands behind a mount point.
