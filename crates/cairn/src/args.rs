@@ -32,7 +32,7 @@ pub use images::{
     Tag, Unmount, Usage,
 };
 pub use labels::{LabelArgs, LabelChange, LabelImage};
-pub use program::{EventsArgs, ManArgs, PluginsArgs};
+pub use program::{DfArgs, EventsArgs, ManArgs, PluginsArgs};
 pub use records::{
     LeaseAdd, LeaseCreate, LeasesArgs, LeasesLs, LeasesRm, LeasesVerb, NamespacesArgs,
     NamespacesVerb, ResourceKind,
@@ -298,7 +298,7 @@ pub enum Command {
     Namespaces(NamespacesArgs),
     /// Where the space went
     #[command(before_help = examples::DF)]
-    Df,
+    Df(DfArgs),
     /// Remove what nothing refers to
     #[command(alias = "prune", before_help = examples::GC)]
     Gc {
@@ -372,7 +372,7 @@ pub enum Command {
 pub enum SystemVerb {
     /// `df`
     #[command(before_help = examples::DF)]
-    Df,
+    Df(DfArgs),
     /// `gc`
     #[command(before_help = examples::GC)]
     Prune,

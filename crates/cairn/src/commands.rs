@@ -237,10 +237,10 @@ fn dispatch(context: &Context, command: Command) -> Result {
         Command::Inspect(args) => images::run(context, ImagesVerb::Inspect(args)),
         Command::Mount(args) => images::run(context, ImagesVerb::Mount(args)),
         Command::Umount(args) => images::run(context, ImagesVerb::Unmount(args)),
-        Command::Df
+        Command::Df(args)
         | Command::System {
-            verb: SystemVerb::Df,
-        } => store::df(context),
+            verb: SystemVerb::Df(args),
+        } => store::df(context, args.wide),
         Command::Gc { dry_run } => store::gc(context, dry_run),
         Command::System {
             verb: SystemVerb::Prune,

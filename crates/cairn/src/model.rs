@@ -307,6 +307,24 @@ pub struct Usage {
     pub size: u64,
     /// Bytes that `gc` would free.
     pub reclaimable: u64,
+    /// Of `images`: each by itself; unknown unless `--wide` asks for it.
+    pub images: Option<Vec<ImageUsage>>,
+}
+
+/// What one image takes.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ImageUsage {
+    /// The full reference.
+    pub name: String,
+    /// Whose.
+    pub namespace: String,
+    /// Bytes of its blobs.
+    pub content_size: u64,
+    /// Bytes on disk of its snapshots; unknown when it is not unpacked.
+    pub unpacked_size: Option<u64>,
+    /// Bytes of both that no other image of any namespace has.
+    pub unique_size: u64,
 }
 
 /// How many of each kind `gc` removed.

@@ -6,7 +6,7 @@ use cairn_types::Labels;
 use jiff::Timestamp;
 
 use crate::{
-    model::{Blob, Bundle, Gc, Image, Node, Snapshot, Time, Tree, Usage},
+    model::{Blob, Bundle, Gc, Image, ImageUsage, Node, Snapshot, Time, Tree, Usage},
     size,
     table::{Cell, Column, Table, printable, short_digest},
 };
@@ -237,6 +237,27 @@ pub fn df(rows: &[Usage]) -> Table {
             Cell::number(row.active),
             Cell::bytes(Some(row.size)),
             Cell::number(format!("{} ({percent}%)", size::bytes(row.reclaimable))),
+        ]);
+    }
+    table
+}
+
+/// REF NAMESPACE SIZE UNPACKED UNIQUE.
+pub fn df_images(images: &[ImageUsage]) -> Table {
+    let mut table = Table::new(&[
+        Column::left("REF"),
+        Column::left("NAMESPACE"),
+        Column::right("SIZE"),
+        Column::right("UNPACKED"),
+        Column::right("UNIQUE"),
+    ]);
+    for image in images {
+        table.row(vec![
+            Cell::Reference(image.name.clone()),
+            Cell::text(&*image.namespace),
+            Cell::bytes(Some(image.content_size)),
+            Cell::bytes(image.unpacked_size),
+            Cell::bytes(Some(image.unique_size)),
         ]);
     }
     table

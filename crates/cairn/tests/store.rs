@@ -90,3 +90,8 @@ fn attestations() {
 fn mounts() {
     both(include_str!("transcripts/mounts.txt"));
 }
+
+#[test]
+fn usage() {
+    both(include_str!("transcripts/usage.txt"));
+}

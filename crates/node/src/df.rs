@@ -1,6 +1,16 @@
 //! Where the space went.
 
-use crate::{Failure, GcCount, Node};
+use std::collections::HashMap;
+
+use cairn_types::{ChainId, Classified, Digest, ErrorKind, ImageName, Namespace, SnapshotKey};
+
+use crate::{
+    Failure, GcCount, Node,
+    store::StoreBlobs,
+    walk::{Body, Tree},
+};
+
+const ATTEMPTED: &str = "measure usage";
 
 /// One kind of object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +27,108 @@ pub struct UsageRow {
     pub reclaimable: u64,
 }
 
+/// What one image takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageUsage {
+    /// Whose.
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: ImageName,
+    /// Bytes of its blobs that are here, each once.
+    pub content_size: u64,
+    /// Bytes of its unpacked layers, each once; `None` when no platform is unpacked.
+    pub unpacked_size: Option<u64>,
+    /// Bytes of blobs and layers that no other image of any namespace has: what a collection frees
+    /// when it goes, unless something else than an image holds it.
+    pub unique_size: u64,
+}
+
+/// Something of an image's on the disk. A blob is there once for all namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Blob(Digest),
+    Layer(Namespace, SnapshotKey),
+}
+
+/// An image's parts with their bytes.
+struct Parts {
+    namespace: Namespace,
+    name: ImageName,
+    of: HashMap<Part, u64>,
+    unpacked: bool,
+}
+
 impl Node {
+    /// Each image of every namespace, by namespace and name.
+    pub fn df_images(&self) -> Result<Vec<ImageUsage>, Failure> {
+        let mut all = Vec::new();
+        for ns in self.namespaces()? {
+            for (name, record) in self.image_records(&ns, ATTEMPTED)? {
+                let blobs = StoreBlobs::new(self, &ns, ATTEMPTED, name.to_string()).lenient();
+                let tree = blobs.tree(&record.target)?;
+                all.push(self.parts(&ns, name, &tree)?);
+            }
+        }
+        let mut holders: HashMap<&Part, u32> = HashMap::new();
+        for part in all.iter().flat_map(|image| image.of.keys()) {
+            *holders.entry(part).or_default() += 1;
+        }
+        let sum = |image: &Parts, wanted: &dyn Fn(&Part) -> bool| -> u64 {
+            let parts = image.of.iter().filter(|(part, _)| wanted(part));
+            parts.map(|(_, bytes)| bytes).sum()
+        };
+        let usage = |image: &Parts| ImageUsage {
+            namespace: image.namespace.clone(),
+            name: image.name.clone(),
+            content_size: sum(image, &|part| matches!(part, Part::Blob(_))),
+            unpacked_size: image
+                .unpacked
+                .then(|| sum(image, &|part| matches!(part, Part::Layer(..)))),
+            unique_size: sum(image, &|part| holders.get(part) == Some(&1)),
+        };
+        let mut usages: Vec<ImageUsage> = all.iter().map(usage).collect();
+        usages.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        Ok(usages)
+    }
+
+    fn parts(&self, ns: &Namespace, name: ImageName, tree: &Tree) -> Result<Parts, Failure> {
+        let mut of = HashMap::new();
+        for blob in tree.everything() {
+            if self.has_blob(ns, &blob.digest)? {
+                of.insert(Part::Blob(blob.digest.clone()), blob.size);
+            }
+        }
+        let mut unpacked = false;
+        for manifest in tree.images() {
+            let Body::Manifest(body) = &manifest.body else {
+                continue;
+            };
+            let Some(config) = &body.config else { continue };
+            let mut whole = true;
+            for chain in ChainId::stack(&config.rootfs.diff_ids) {
+                let key = SnapshotKey::from(&chain);
+                let part = Part::Layer(ns.clone(), key.clone());
+                if of.contains_key(&part) {
+                    continue;
+                }
+                match self.snapshots().stat(ns, &key) {
+                    Ok(info) => drop(of.insert(part, info.usage.bytes)),
+                    Err(err) if err.kind() == ErrorKind::NotFound => whole = false,
+                    Err(err) => {
+                        return Err(Failure::of(ATTEMPTED, &err).object("snapshot", key));
+                    }
+                }
+            }
+            unpacked |= whole;
+        }
+        Ok(Parts {
+            namespace: ns.clone(),
+            name,
+            of,
+            unpacked,
+        })
+    }
+
     /// The four rows of `cairn df`, over all namespaces.
     pub fn df(&self) -> Result<Vec<UsageRow>, Failure> {
         let usage = self.usage()?;
@@ -44,7 +155,7 @@ impl Node {
         let mut row = row("ingests");
         for ns in self.namespaces()? {
             let listed = self.content().ingests(&ns);
-            let listed = listed.map_err(|err| Failure::of("measure usage", &err))?;
+            let listed = listed.map_err(|err| Failure::of(ATTEMPTED, &err))?;
             for ingest in listed {
                 row.total += 1;
                 row.size += ingest.offset;

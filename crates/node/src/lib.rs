@@ -37,7 +37,7 @@ mod walk;
 pub use apply::LayerApplied;
 pub use bundle::{BundleBegun, BundleInfo, BundleOrder};
 pub use caller::{Caller, Resource};
-pub use df::UsageRow;
+pub use df::{ImageUsage, UsageRow};
 pub use diff::DiffOptions;
 pub use export::ExportRequest;
 pub use failure::{Failure, Report};

@@ -64,7 +64,7 @@ examples! {
     BUNDLE_LS: "bundle ls                        what is mounted, and how big its changes are",
                "bundle ls -q                     their directories";
     DF: "df                               by kind",
-        "df --json | jq .[].reclaimable   what `cairn gc` would free";
+        "df --wide                        also by image, and what is of one image alone";
     GC: "gc --dry-run                     what would go",
         "gc                               remove it";
     INFO: "info                             where the store is and what it holds",

@@ -1,10 +1,18 @@
-//! `cairn events`, `cairn plugins` and `cairn man`.
+//! `cairn df`, `cairn events`, `cairn plugins` and `cairn man`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::examples;
+
+/// `df`
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DfArgs {
+    /// Also by image, with what no other image has
+    #[arg(long)]
+    pub wide: bool,
+}
 
 /// `events`
 #[derive(Debug, Args)]

@@ -31,7 +31,7 @@ impl Client {
             free_bytes: info.free_bytes,
             total_bytes: info.total_bytes,
             namespaces: self.namespaces()?,
-            usage: self.df()?,
+            usage: self.df(false)?,
         })
     }
 

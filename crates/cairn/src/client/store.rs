@@ -14,19 +14,21 @@ use crate::{args::Global, model};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Client {
-    /// Where the space went.
-    pub fn df(&self) -> Result<Vec<model::Usage>> {
+    /// Where the space went; `by_image` also by each image.
+    pub fn df(&self, by_image: bool) -> Result<Vec<model::Usage>> {
         let mut store = client!(self.link, StoreClient<_>);
-        let answer = store.usage(self.link.request(v1::UsageRequest {}));
+        let answer = store.usage(self.link.request(v1::UsageRequest { by_image }));
+        let usage = self.link.wait(answer)?.into_inner();
+        let mut images = by_image.then(|| usage.images.into_iter().map(image_usage).collect());
         let row = |row: v1::UsageRow| model::Usage {
+            images: (row.kind == "images").then(|| images.take()).flatten(),
             kind: row.kind,
             total: row.total,
             active: row.active,
             size: row.size,
             reclaimable: row.reclaimable,
         };
-        let rows = self.link.wait(answer)?.into_inner().rows;
-        Ok(rows.into_iter().map(row).collect())
+        Ok(usage.rows.into_iter().map(row).collect())
     }
 
     /// Removes what nothing leads to.
@@ -63,6 +65,16 @@ impl Client {
                 layout: embedded::LAYOUT,
             }),
         }
+    }
+}
+
+fn image_usage(usage: v1::ImageUsage) -> model::ImageUsage {
+    model::ImageUsage {
+        name: usage.name,
+        namespace: usage.namespace,
+        content_size: usage.content_size,
+        unpacked_size: usage.unpacked_size,
+        unique_size: usage.unique_size,
     }
 }
 

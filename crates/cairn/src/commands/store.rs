@@ -10,9 +10,16 @@ use crate::{args::Cli, client::Client, error::quote, model::Server, size, view};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `df`
-pub fn df(context: &Context) -> Result {
-    let rows = Client::open(&context.global)?.df()?;
+pub fn df(context: &Context, wide: bool) -> Result {
+    let rows = Client::open(&context.global)?.df(wide)?;
     context.list(&view::df(&rows), &rows);
+    let images = rows.iter().find_map(|row| row.images.as_ref());
+    if let Some(images) = images.filter(|_| !context.global.wants_json()) {
+        // The tables' columns have nothing to do with each other.
+        let table = view::df_images(images);
+        let text = table.render(context.out.stdout, context.global.no_trunc);
+        context.out.text(&format!("\n{text}"));
+    }
     Ok(())
 }
 

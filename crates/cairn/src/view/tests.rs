@@ -134,6 +134,7 @@ fn df_and_gc() {
         active,
         size,
         reclaimable,
+        images: None,
     };
     let rows = [
         row("images", 1, 1, 93_533_000, 0),

@@ -33,7 +33,7 @@ async fn space_is_told_and_freed() {
     let client = server.client("n");
     client.import(&web()).await;
     let usage = async || {
-        let rows = client.cairn_store().usage(UsageRequest {}).await;
+        let rows = client.cairn_store().usage(UsageRequest::default()).await;
         let rows = rows.expect("usage").into_inner().rows;
         let kinds: Vec<&str> = rows.iter().map(|row| &*row.kind).collect();
         assert_eq!(kinds, ["images", "content", "snapshots", "ingests"]);

@@ -35,11 +35,23 @@ fn measured(node: &Node, ns: &Namespace, info: SnapshotInfo) -> Snapshot {
 impl Store for Service {
     type ListSnapshotsStream = Answers<ListSnapshotsResponse>;
 
-    async fn usage(&self, _: Request<UsageRequest>) -> Result<Response<UsageResponse>, Status> {
+    async fn usage(
+        &self,
+        request: Request<UsageRequest>,
+    ) -> Result<Response<UsageResponse>, Status> {
         let node = self.node.clone();
-        let rows = blocking(move || node.df().map_err(details::of)).await?;
+        let by_image = request.into_inner().by_image;
+        let usage = blocking(move || {
+            let images = match by_image {
+                true => node.df_images().map_err(details::of)?,
+                false => Vec::new(),
+            };
+            Ok((node.df().map_err(details::of)?, images))
+        });
+        let (rows, images) = usage.await?;
         Ok(Response::new(UsageResponse {
             rows: rows.into_iter().map(wire::usage_row).collect(),
+            images: images.into_iter().map(wire::image_usage).collect(),
         }))
     }
 

@@ -2,8 +2,8 @@
 
 use cairn_meta::Timestamp;
 use cairn_node::{
-    Event, GcCount, GcReport, ImageInfo, Inspect, InspectNode, NamespaceInfo, Phase, Role,
-    SnapshotInfo, Tagged, UsageRow,
+    Event, GcCount, GcReport, ImageInfo, ImageUsage, Inspect, InspectNode, NamespaceInfo, Phase,
+    Role, SnapshotInfo, Tagged, UsageRow,
 };
 use cairn_proto::cairn::v1;
 use cairn_types::{Digest, SnapshotKind, Usage};
@@ -166,6 +166,16 @@ pub(super) fn usage_row(row: UsageRow) -> v1::UsageRow {
         active: row.active,
         size: row.size,
         reclaimable: row.reclaimable,
+    }
+}
+
+pub(super) fn image_usage(usage: ImageUsage) -> v1::ImageUsage {
+    v1::ImageUsage {
+        name: usage.name.to_string(),
+        namespace: usage.namespace.to_string(),
+        content_size: usage.content_size,
+        unpacked_size: usage.unpacked_size,
+        unique_size: usage.unique_size,
     }
 }
 
