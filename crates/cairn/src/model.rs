@@ -424,6 +424,10 @@ pub struct Node {
     pub size: u64,
     /// What there is to say about it.
     pub note: String,
+    /// It is here, and JSON by its type.
+    pub readable: bool,
+    /// Its text, where that was asked for.
+    pub document: Option<String>,
     /// Below it.
     pub children: Vec<Node>,
 }

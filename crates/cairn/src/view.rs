@@ -11,6 +11,7 @@ use crate::{
     table::{Cell, Column, Table, printable, short_digest},
 };
 
+mod document;
 mod records;
 
 pub use records::{
@@ -394,6 +395,15 @@ fn branch(text: &mut String, indent: &str, last: bool, node: &Node, short: bool)
     text.push_str(line.trim_end());
     text.push('\n');
     let below = format!("{indent}{}", if last { "   " } else { "│  " });
+    let bar = if node.children.is_empty() {
+        "   "
+    } else {
+        "│  "
+    };
+    let document = node.document.as_deref().and_then(document::lines);
+    for line in document.unwrap_or_default() {
+        text.push_str(&format!("{below}{bar}{}\n", printable(&line)));
+    }
     // An image tree is an index, its manifests, their blobs: three levels, checked by its reader.
     for (i, child) in node.children.iter().enumerate() {
         branch(text, &below, i + 1 == node.children.len(), child, short);

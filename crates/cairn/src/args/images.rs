@@ -164,6 +164,9 @@ pub struct Inspect {
     /// The configuration's bytes
     #[arg(long, conflicts_with = "raw")]
     pub config: bool,
+    /// Also the text of each document
+    #[arg(long, conflicts_with_all = ["raw", "config"])]
+    pub content: bool,
 }
 
 /// `tag`

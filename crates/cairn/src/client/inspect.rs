@@ -6,8 +6,11 @@ use cairn_proto::cairn::v1::{
 use cairn_types::{Digest, ImageName, Platform};
 use jiff::Timestamp;
 
-use super::{Client, Result, images::image, link::client, plain::count, some};
+use super::{Client, Result, images::image, link::client, objects::unparsed, plain::count, some};
 use crate::{model, size};
+
+/// A longer one is not looked at on a terminal.
+const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 
 /// What is known about one image.
 pub struct Details {
@@ -32,6 +35,23 @@ impl Client {
             platform: platform.map(Platform::to_string).unwrap_or_default(),
         }));
         Ok(details(self.link.wait(answer)?.into_inner()))
+    }
+
+    /// Reads what is JSON in a tree.
+    ///
+    /// # Errors
+    /// When something is damaged: a person would look at what is not the image's.
+    pub fn read_documents(&self, node: &mut model::Node) -> Result<()> {
+        if node.readable && node.size <= DOCUMENT_BYTES_MAX {
+            let (mut bytes, text) = (Vec::new(), &node.digest);
+            let digest =
+                Digest::parse(text).map_err(|err| unparsed("inspect image", text, &err))?;
+            self.copy_blob(&digest, 0, None, &mut bytes)?;
+            node.document = String::from_utf8(bytes).ok();
+        }
+        // As deep as an image's tree, which its reader limits.
+        let mut children = node.children.iter_mut();
+        children.try_for_each(|child| self.read_documents(child))
     }
 }
 
@@ -111,12 +131,20 @@ fn tree(node: &InspectNode, config: &[u8], listed: bool) -> model::Node {
             .as_ref()
             .map_or(0, |descriptor| count(descriptor.size)),
         note: notes.join(", "),
+        readable: node.present && is_json(node),
+        document: None,
         children: node
             .children
             .iter()
             .map(|child| tree(child, config, true))
             .collect(),
     }
+}
+
+/// Documents are, and so are the statements that attestations have for layers.
+fn is_json(node: &InspectNode) -> bool {
+    let is_document = [Role::Index, Role::Manifest, Role::Attestation, Role::Config];
+    is_document.contains(&node.role()) || media_type(node).ends_with("json")
 }
 
 fn layer_notes(node: &InspectNode) -> Vec<String> {

@@ -209,7 +209,7 @@ fn resolving(text: &str, attempted: &str) -> ResolveRequest {
     }
 }
 
-fn unparsed(attempted: &str, text: &str, err: &dyn std::error::Error) -> Problem {
+pub(super) fn unparsed(attempted: &str, text: &str, err: &dyn std::error::Error) -> Problem {
     let reason = "the server's answer makes no sense";
     Problem::new(ErrorKind::Internal, attempted, text, reason).cause(err.to_string())
 }

@@ -225,13 +225,22 @@ fn check(context: &Context, args: &Check) -> Result {
 }
 
 fn inspect(context: &Context, args: &Inspect) -> Result {
+    if args.content && context.global.wants_json() {
+        let text = "--content shows documents to a person, a program takes their bytes";
+        return Err(Problem::usage(text)
+            .next("cairn images inspect --raw REF")
+            .into());
+    }
     if (args.raw || args.config) && context.global.wants_json() {
         let text = "standard output is taken by the document's own bytes";
         return Err(Problem::usage(text).next("leave out --json").into());
     }
     let client = Client::open(&context.global)?;
     let name = client.resolve(&args.image, "inspect image")?;
-    let details = client.inspect(&name, args.platform.as_ref())?;
+    let mut details = client.inspect(&name, args.platform.as_ref())?;
+    if args.content && !context.out.quiet {
+        client.read_documents(&mut details.tree.root)?;
+    }
     if args.raw || args.config {
         let (what, bytes) = match args.raw {
             true => ("manifest", &details.manifest),

@@ -99,6 +99,8 @@ fn images_inspect() {
         digest: format!("sha256:{hex}{}", "0".repeat(52)),
         size,
         note: note.to_owned(),
+        readable: true,
+        document: None,
         children: Vec::new(),
     };
     let media = "application/vnd.oci.image.manifest.v1+json";
