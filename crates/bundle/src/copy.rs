@@ -38,7 +38,7 @@ pub(crate) fn settle(place: &Place, bundle: &Dir, map: Option<&IdMap>) -> Result
         // Closed before it is unmounted.
         tree(&Dir::open(&place.rootfs_aside())?, &to, map)?;
     }
-    mount::unmount(&place.rootfs_aside())?;
+    mount::unmount_own(&place.rootfs_aside())?;
     // Over the mount point, which is empty.
     bundle.rename(aside, bundle, OsStr::new(ROOTFS))?;
     bundle.syncfs()

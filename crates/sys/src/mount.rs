@@ -14,6 +14,7 @@ use std::{
     fs,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use cairn_types::Mount;
@@ -280,6 +281,27 @@ fn perform_one(mount: &Mount, target: &Path) -> Result<()> {
 pub fn unmount(target: &Path) -> Result<()> {
     let unmount = || rustix::mount::unmount(target, UnmountFlags::NOFOLLOW);
     fault::call("umount2", || target.display().to_string(), unmount)
+}
+
+/// How long [`unmount_own`] waits.
+const BRIEFLY: Duration = Duration::from_secs(2);
+
+/// As [`unmount`], for what was only mounted for a moment and nobody was told of: whatever holds it lets
+/// go by itself. That is a child of this process, which has all descriptors until it comes to its
+/// `exec`, or a mount namespace that is being made, with a copy in it.
+///
+/// # Errors
+/// `EBUSY` when it is still held after two seconds.
+pub fn unmount_own(target: &Path) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        match unmount(target) {
+            Err(err) if err.is(Errno::BUSY) && began.elapsed() < BRIEFLY => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Whether this host has the unified cgroup hierarchy (`cgroups(7)`) alone.

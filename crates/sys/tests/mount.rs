@@ -233,6 +233,29 @@ fn a_list_is_performed_whole_or_not_at_all() {
 }
 
 /// The same file system and the same inode: only the kernel knows that this is a mount point.
+/// A child of this process has its descriptors until its `exec`; so for a moment a mount is held that
+/// nobody uses. One that is used stays.
+#[test]
+fn a_mount_of_a_moment_is_waited_for() {
+    let place = Place::new(&["source/inner", "t"]);
+    let target = place.at("t");
+    let list = [given("bind", &place.at("source"), &["rbind", "rw"])];
+    mount::perform(&list, &target).expect("mount");
+    let held = fs::File::open(target.join("inner")).expect("open");
+    let err = mount::unmount(&target).expect_err("held");
+    assert!(err.is(Errno::BUSY), "{err}");
+    let err = mount::unmount_own(&target).expect_err("held for ever");
+    assert!(err.is(Errno::BUSY), "{err}");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            drop(held);
+        });
+        mount::unmount_own(&target).expect("let go of");
+    });
+    assert!(!mount::is_mount_point(&target).expect("look"));
+}
+
 #[test]
 fn mount_points_are_known_by_any_spelling() {
     let place = Place::new(&["a b", "t"]);

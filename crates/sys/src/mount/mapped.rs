@@ -22,7 +22,7 @@ use rustix::{
     process::{Pid, WaitOptions},
 };
 
-use super::{attach, options::Overlay, overlay, perform, set_attributes, unmount};
+use super::{attach, options::Overlay, overlay, perform, set_attributes, unmount, unmount_own};
 use crate::{Error, Result, fault};
 
 /// As [`perform`], for a container with these users and groups. `scratch` is an empty directory that
@@ -60,7 +60,7 @@ pub fn perform_mapped(
     let read_only = mount.options.iter().any(|option| option == "ro");
     let mounted = overlay(target, &lowers, pair, read_only, &parsed.rest);
     // Overlay has clones of its own.
-    let gone = unmount(scratch);
+    let gone = unmount_own(scratch);
     match mounted {
         Err(err) if cannot(&err) => gone.map(|()| false),
         Err(err) => Err(err),
