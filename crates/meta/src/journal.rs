@@ -25,31 +25,32 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 /// How far behind a frame that does not prove itself others are looked for.
 const LOOK_BEHIND_BYTES: u64 = 64 * PAGE as u64;
 
-/// Makes empty segments, durably but for their names.
-pub(crate) fn create(dir: &Dir) -> cairn_sys::Result<()> {
-    for name in SEGMENTS {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-        let file = dir.open_file(OsStr::new(name), flags, 0o600)?;
-        // Written and not only allocated: the first write to an allocated block changes the file's map
-        // of blocks, which each sync would have to write as well.
-        let zeros = vec![0; PAGE * 16];
-        for at in (0..SEGMENT_BYTES).step_by(zeros.len()) {
-            raw::write_all_at(&file, &zeros, at)?;
+/// Makes the segments that are missing, durably but for their names: all for a new database, or one that
+/// was written before there were any. Where only one is gone the other keeps what the engine lacks.
+///
+/// Answers whether any was made.
+pub(crate) fn create_missing(dir: &Dir) -> cairn_sys::Result<bool> {
+    let mut made = false;
+    for name in SEGMENTS.map(OsStr::new) {
+        if dir.try_stat(name)?.is_none() {
+            create(dir, name)?;
+            made = true;
         }
-        durable::sync_file(&file)?;
     }
-    Ok(())
+    Ok(made)
 }
 
-/// Makes segments where a database has none: it was written before there were any.
-pub(crate) fn create_missing(dir: &Dir) -> cairn_sys::Result<()> {
-    for name in SEGMENTS {
-        if dir.try_stat(OsStr::new(name))?.is_none() {
-            create(dir)?;
-            return dir.fsync();
-        }
+/// Makes an empty segment.
+fn create(dir: &Dir, name: &OsStr) -> cairn_sys::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+    let file = dir.open_file(name, flags, 0o600)?;
+    // Written and not only allocated: the first write to an allocated block changes the file's map of
+    // blocks, which each sync would have to write as well.
+    let zeros = vec![0; PAGE * 16];
+    for at in (0..SEGMENT_BYTES).step_by(zeros.len()) {
+        raw::write_all_at(&file, &zeros, at)?;
     }
-    Ok(())
+    durable::sync_file(&file)
 }
 
 /// One file of frames.

@@ -73,7 +73,9 @@ impl Store {
         // and nothing may be acknowledged in a directory that a power cut could still take away.
         dir.fsync()?;
         let inside = dir.open_dir(name)?;
-        journal::create_missing(&inside)?;
+        if journal::create_missing(&inside)? {
+            inside.fsync()?;
+        }
         let engine: Box<dyn Engine> = match kind {
             EngineKind::Redb => Box::new(Redb::open(&inside)?),
             EngineKind::Sled => Box::new(Sled::open(&inside)?),
@@ -208,7 +210,7 @@ fn make(dir: &Dir, kind: EngineKind) -> Result<(), Error> {
         EngineKind::Redb => Redb::create(&inside)?,
         EngineKind::Sled => Sled::create(&inside)?,
     }
-    journal::create(&inside)?;
+    journal::create_missing(&inside)?;
     inside.fsync()?;
     Ok(dir.rename_noreplace(aside, dir, OsStr::new(kind.name()))?)
 }

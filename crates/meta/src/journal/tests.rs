@@ -7,7 +7,7 @@ use super::*;
 fn made() -> (TempDir, Dir) {
     let temp = tempfile::tempdir().expect("temporary directory");
     let dir = Dir::open(temp.path()).expect("open");
-    create(&dir).expect("create");
+    create_missing(&dir).expect("create");
     (temp, dir)
 }
 
@@ -194,4 +194,19 @@ fn a_long_frame_has_a_segment_that_grows_for_it() {
     }
     let stat = fs::metadata(temp.path().join(SEGMENTS[1])).expect("stat");
     assert_eq!(stat.len(), SEGMENT_BYTES);
+}
+
+/// Somebody deleted one of the segments; what is in the other is not thrown after it.
+#[test]
+fn a_missing_segment_costs_only_itself() {
+    let (temp, dir) = made();
+    let mut journal = open(&dir, 0).journal;
+    let first = fill(&mut journal);
+    journal.switch().expect("switch");
+    append(&mut journal, "next");
+    drop(journal);
+    fs::remove_file(temp.path().join(SEGMENTS[0])).expect("remove");
+    assert!(create_missing(&dir).expect("create"));
+    assert_eq!(texts(&open(&dir, first)), ["next"]);
+    assert_eq!(refused(&dir, 0), "change 1 is missing in its journal");
 }

@@ -23,7 +23,7 @@ fn open(path: &Path, open: Open) -> Journaled {
 fn make(path: &Path, (make, open_engine): (Make, Open)) -> Journaled {
     let dir = Dir::open(path).expect("open");
     make(&dir).expect("make");
-    journal::create(&dir).expect("segments");
+    journal::create_missing(&dir).expect("segments");
     open(path, open_engine)
 }
 
@@ -252,7 +252,7 @@ fn an_engine_that_cannot_take_over_loses_nothing() {
     let temp = tempfile::tempdir().expect("temporary directory");
     let dir = Dir::open(temp.path()).expect("open");
     Redb::create(&dir).expect("make");
-    journal::create(&dir).expect("segments");
+    journal::create_missing(&dir).expect("segments");
     let engine = Journaled::open(&dir, Box::new(Full)).expect("open");
     let changes = Batch::from([put(1, 7)]);
     engine.commit(&changes).expect("in the journal");
