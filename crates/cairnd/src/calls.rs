@@ -32,7 +32,7 @@ use crate::{
     methods::{self, Effect, Method},
     metrics::{CallFigures, Metrics, Socket},
     status::of_failure,
-    turns,
+    traces, turns,
 };
 
 /// Surrounds the calls of a server.
@@ -240,6 +240,7 @@ impl Calls {
             peer_pid = peer.and_then(|peer| peer.pid()),
             peer_uid = peer.map(|peer| peer.uid()),
         );
+        traces::begin(&span, request.headers(), path);
         if let Some(figures) = &known.figures {
             figures.begun();
         }
@@ -306,6 +307,7 @@ impl Call {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        traces::end(&self.span, code, message);
         let took = self.began.elapsed();
         let ms = took.as_secs_f64() * 1e3;
         let _inside = self.span.enter();

@@ -18,7 +18,14 @@ pub use self::layers::{ConfigError, Layers, Override, environment};
 /// The file that is read unless another is named.
 pub const FILE: &str = "/etc/cairn/config.toml";
 /// Every key with its default and what it does.
+#[cfg(not(feature = "otel"))]
 pub const DEFAULT: &str = include_str!("config/default.toml");
+/// Every key with its default and what it does.
+#[cfg(feature = "otel")]
+pub const DEFAULT: &str = concat!(
+    include_str!("config/default.toml"),
+    include_str!("config/tracing.toml")
+);
 /// The version of the file that this build reads.
 const VERSION: u32 = 1;
 /// More would leave less than half of the time to the calls.
@@ -49,6 +56,8 @@ pub struct Config {
     pub unpack: Unpack,
     pub gc: Gc,
     pub metadata: Metadata,
+    #[cfg(feature = "otel")]
+    pub tracing: Tracing,
 }
 
 /// The socket of the API.
@@ -156,6 +165,17 @@ pub struct Gc {
 #[allow(missing_docs, reason = "default.toml says what each is")]
 pub struct Metadata {
     pub engine: Engine,
+}
+
+/// Traces.
+#[cfg(feature = "otel")]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "tracing.toml says what each is")]
+pub struct Tracing {
+    pub endpoint: String,
+    #[serde(deserialize_with = "ratio")]
+    pub sampling_ratio: f64,
 }
 
 /// What keeps the records.
@@ -293,6 +313,17 @@ fn pause_threshold<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> 
         )));
     }
     Ok(fraction)
+}
+
+#[cfg(feature = "otel")]
+fn ratio<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let ratio = f64::deserialize(from)?;
+    match (0.0..=1.0).contains(&ratio) {
+        true => Ok(ratio),
+        false => Err(D::Error::custom(format_args!(
+            "{ratio} is not between 0 and 1"
+        ))),
+    }
 }
 
 fn filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

@@ -4,7 +4,7 @@
 //!   keep one client's flood from the others, by [`limits`]; [`run`] is the program;
 //! - [`config`] is what can be chosen, [`options`] the flags, [`man`] what is generated from both;
 //! - [`calls`] surrounds every call, [`methods`] knows them all; [`maintain`] is what happens unasked;
-//! - [`log`], [`metrics`], [`endpoint`] and [`notify`] are for those who run it;
+//! - [`log`], [`metrics`], [`traces`], [`endpoint`] and [`notify`] are for those who run it;
 //! - [`routes`] finds the service of a call; [`service`] has one file for each of them; they parse, call
 //!   the node and convert;
 //! - [`backend`] serves another socket, for containerd itself, with the same services;
@@ -36,4 +36,5 @@ pub mod run;
 pub mod server;
 pub mod service;
 pub mod status;
+pub mod traces;
 pub mod turns;

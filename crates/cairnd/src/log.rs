@@ -10,7 +10,10 @@ use tracing_subscriber::{
     reload, util::SubscriberInitExt,
 };
 
-use crate::config::{self, Format};
+use crate::{
+    config::{self, Format},
+    traces::Traces,
+};
 
 type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
 type Writer = Box<dyn Layer<Filtered> + Send + Sync>;
@@ -21,14 +24,17 @@ pub struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
-/// Starts logging.
+/// Starts logging, and sending spans when `traces` are wanted.
 ///
 /// # Errors
 /// When this process logs already, or a filter is malformed.
-pub fn start(config: &config::Log) -> Result<Log, String> {
+pub fn start(config: &config::Log, traces: Option<&Traces>) -> Result<Log, String> {
     let (filter, filter_handle) = reload::Layer::new(filter(config)?);
     let registry = Registry::default().with(filter);
-    let started = registry.with(writer(config.format)).try_init();
+    let registry = registry.with(writer(config.format));
+    let started = registry
+        .with(traces.map(|traces| traces.layer()))
+        .try_init();
     started.map_err(|err| format!("cannot log: {err}"))?;
     Ok(Log {
         filter: filter_handle,

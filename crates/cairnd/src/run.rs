@@ -30,6 +30,7 @@ use crate::{
     notify,
     options::{Command, ConfigVerb, Flags, Options},
     server,
+    traces::Traces,
 };
 
 /// How often recorded times are folded into histograms.
@@ -88,17 +89,25 @@ fn daemon(flags: &Flags) -> ExitCode {
         Ok(config) => config,
         Err(err) => return complain(&err.to_string()),
     };
-    let log = match log::start(&config.log) {
+    let traces = match Traces::start(&config) {
+        Ok(traces) => traces,
+        Err(reason) => return complain(&reason),
+    };
+    let log = match log::start(&config.log, traces.as_ref()) {
         Ok(log) => log,
         Err(reason) => return complain(&reason),
     };
-    match start(flags, &config, &log) {
+    let ended = start(flags, &config, &log);
+    if let Err(reason) = &ended {
+        notify::status(reason);
+        error!("{reason}");
+    }
+    if let Some(traces) = traces {
+        traces.end();
+    }
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            notify::status(&reason);
-            error!("{reason}");
-            ExitCode::FAILURE
-        }
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

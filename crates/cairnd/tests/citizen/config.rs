@@ -98,6 +98,13 @@ fn other_complaints() {
         ),
         // What does nothing yet is not taken silently.
         (
+            "[registry]\nretries = 5",
+            None,
+            "unknown table \"registry\"",
+        ),
+        // Nor what another build would do.
+        #[cfg(not(feature = "otel"))]
+        (
             "[tracing]\nendpoint = \"\"",
             None,
             "unknown table \"tracing\"",

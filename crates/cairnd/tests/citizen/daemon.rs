@@ -32,7 +32,8 @@ pub(crate) fn binary() -> Command {
 /// Takes away what the surroundings of the tests would tell the daemon.
 pub(crate) fn quiet(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("CAIRN_") {
+        let of = |prefix| name.to_string_lossy().starts_with(prefix);
+        if of("CAIRN_") || of("OTEL_") {
             command.env_remove(name);
         }
     }
