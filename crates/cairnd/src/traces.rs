@@ -8,14 +8,18 @@ mod otlp;
 #[cfg(not(feature = "otel"))]
 pub use inert::Traces;
 #[cfg(not(feature = "otel"))]
-pub(crate) use inert::{begin, end};
+pub(crate) use inert::{begin, end, manifest, phase};
 #[cfg(feature = "otel")]
 pub use otlp::Traces;
 #[cfg(feature = "otel")]
-pub(crate) use otlp::{begin, end};
+pub(crate) use otlp::{begin, end, manifest, phase};
 
 #[cfg(not(feature = "otel"))]
 mod inert {
+    use std::fmt::Display;
+
+    use cairn_node::Phase;
+    use cairn_types::Digest;
     use http::HeaderMap;
     use tonic::Code;
     use tracing::Span;
@@ -49,4 +53,8 @@ mod inert {
     pub(crate) fn begin(_: &Span, _: &HeaderMap, _: &str) {}
 
     pub(crate) fn end(_: &Span, _: Code, _: &str) {}
+
+    pub(crate) fn manifest(_: &dyn Display) {}
+
+    pub(crate) fn phase(_: &Span, _: &Digest, _: Phase) {}
 }

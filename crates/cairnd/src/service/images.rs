@@ -20,6 +20,7 @@ use crate::{
     caller,
     convert::{self, Change},
     status::{blocking, missing, of, of_failure},
+    traces,
 };
 
 struct Filtered<'i>(&'i ImageName, &'i ImageRecord);
@@ -48,6 +49,14 @@ fn wire(name: &ImageName, record: ImageRecord) -> Image {
     }
 }
 
+/// An answer that is about one image, which the call's trace shall name.
+fn told(image: Image) -> Image {
+    if let Some(target) = &image.target {
+        traces::manifest(&target.digest);
+    }
+    image
+}
+
 #[tonic::async_trait]
 impl Images for Service {
     async fn get(
@@ -61,7 +70,7 @@ impl Images for Service {
             Ok(wire(&name, record))
         });
         Ok(Response::new(GetImageResponse {
-            image: Some(image.await?),
+            image: Some(told(image.await?)),
         }))
     }
 
@@ -94,7 +103,7 @@ impl Images for Service {
             Ok(wire(&name, made.map_err(of_failure)?))
         });
         Ok(Response::new(CreateImageResponse {
-            image: Some(image.await?),
+            image: Some(told(image.await?)),
         }))
     }
 
@@ -147,7 +156,7 @@ impl Images for Service {
             Ok(wire(&name, record))
         });
         Ok(Response::new(UpdateImageResponse {
-            image: Some(updated.await?),
+            image: Some(told(updated.await?)),
         }))
     }
 

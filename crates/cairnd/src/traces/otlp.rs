@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use cairn_node::Phase;
+use cairn_types::Digest;
 use http::HeaderMap;
 use opentelemetry::{
     KeyValue,
@@ -214,4 +216,24 @@ fn spelled(code: Code) -> String {
         words.push(letter.to_ascii_uppercase());
     }
     words
+}
+
+/// Says which image the call under way is about.
+pub(crate) fn manifest(digest: &dyn Display) {
+    Span::current().set_attribute("oci.manifest.digest", digest.to_string());
+}
+
+/// Says that a layer of what a call does has come to its next phase.
+pub(crate) fn phase(span: &Span, layer: &Digest, phase: Phase) {
+    let phase = match phase {
+        Phase::Waiting => "waiting",
+        Phase::Fetch => "fetch",
+        Phase::FetchUnpack => "fetch_unpack",
+        Phase::Unpack => "unpack",
+        Phase::Sync => "sync",
+        Phase::Done => "done",
+        Phase::HereAlready => "here_already",
+    };
+    let layer = KeyValue::new("cairn.layer", layer.to_string());
+    span.add_event("layer", vec![layer, KeyValue::new("cairn.phase", phase)]);
 }

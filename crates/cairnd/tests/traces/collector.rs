@@ -50,8 +50,18 @@ pub(crate) struct Span {
     pub(crate) kind: i32,
     #[prost(message, repeated, tag = "9")]
     pub(crate) attributes: Vec<KeyValue>,
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) events: Vec<Event>,
     #[prost(message, optional, tag = "15")]
     pub(crate) status: Option<SpanStatus>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Event {
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) attributes: Vec<KeyValue>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -6,15 +6,23 @@
 #[allow(dead_code, reason = "a part is enough")]
 mod daemon;
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod collector;
 
-use cairn_proto::containerd::services::{
-    content::v1::{InfoRequest, content_client::ContentClient},
-    namespaces::v1::{ListNamespacesRequest, namespaces_client::NamespacesClient},
+use cairn_proto::{
+    cairn::v1::images_client::ImagesClient,
+    containerd::services::{
+        content::v1::{InfoRequest, content_client::ContentClient},
+        images::v1::{GetImageRequest, images_client::ImagesClient as TheirImages},
+        namespaces::v1::{ListNamespacesRequest, namespaces_client::NamespacesClient},
+    },
 };
 use tonic::{Code, Request};
 
 use collector::{Collector, text};
+use common::{archive::Archive, layer::Layer, own};
 use daemon::{Place, put, request, run, wait_for};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -106,6 +114,54 @@ async fn a_part_of_the_others_begins_a_trace() {
     let span = wait_for("a span", || collector.spans().pop());
     assert_eq!(span.name, "containerd.services.content.v1.Content/Write");
     assert!(span.parent_span_id.is_empty());
+}
+
+/// Which image it was, and when each of its layers came to its phases.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_tells_of_its_image_and_its_layers() {
+    const NAME: &str = "docker.io/shop/web:1";
+    let collector = Collector::default();
+    let endpoint = collector.start().await;
+    let place = Place::with(&format!(
+        "[tracing]\nendpoint = {endpoint:?}\nsampling_ratio = 1.0\n"
+    ));
+    let mut daemon = place.start();
+    let channel = place.channel().await;
+    let archive = Archive::new(NAME, &[Layer::new().file("file", "").bytes()]);
+    let file = place.path("web.tar");
+    std::fs::write(&file, &archive.bytes).unwrap();
+    let order = request(tokio_stream::iter([own::options(own::by_path(&file))]));
+    let answers = ImagesClient::new(channel.clone()).import(order).await;
+    let mut answers = answers.unwrap().into_inner();
+    while answers.message().await.unwrap().is_some() {}
+    let get = request(GetImageRequest {
+        name: NAME.to_owned(),
+    });
+    TheirImages::new(channel.clone()).get(get).await.unwrap();
+    drop((answers, channel));
+    assert!(daemon.stop().success(), "{}", daemon.log());
+    let spans = wait_for("two spans", || {
+        let spans = collector.spans();
+        (spans.len() >= 2).then_some(spans)
+    });
+    for name in [
+        "cairn.v1.Images/Import",
+        "containerd.services.images.v1.Images/Get",
+    ] {
+        let span = spans.iter().find(|span| span.name == name).unwrap();
+        let manifest = text(&span.attributes, "oci.manifest.digest");
+        assert_eq!(manifest.as_ref(), Some(&archive.manifest), "{span:?}");
+    }
+    let import = spans.iter().find(|span| span.name.ends_with("Import"));
+    let events = import.unwrap().events.iter();
+    let layer = events.filter(|event| {
+        event.name == "layer"
+            && text(&event.attributes, "cairn.layer").as_ref() == archive.layers.first()
+    });
+    let phases: Vec<_> = layer
+        .filter_map(|event| text(&event.attributes, "cairn.phase"))
+        .collect();
+    assert_eq!(phases, ["waiting", "fetch_unpack", "sync", "done"]);
 }
 
 /// It takes connections and never says anything.

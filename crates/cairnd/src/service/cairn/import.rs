@@ -30,7 +30,7 @@ use super::{
     progress::{self, Sender, Teller},
     refused, wire,
 };
-use crate::details;
+use crate::{details, traces};
 
 const ATTEMPTED: &str = "import";
 
@@ -155,6 +155,10 @@ fn import(
     let archive = request.source.name();
     let imported = node.import(request, progress)?;
     info!(archive, images = imported.len(), "imported");
+    // A span has room for one.
+    if let [one] = &*imported {
+        traces::manifest(&one.target.digest);
+    }
     let images = imported.into_iter().map(|imported| {
         let Imported { name, platform, .. } = imported;
         Ok(v1::ImportedImage {

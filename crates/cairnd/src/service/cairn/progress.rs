@@ -21,7 +21,7 @@ use tonic::Status;
 use tracing::{Instrument, Span};
 
 use super::{Answers, wire};
-use crate::status::blocking;
+use crate::{status::blocking, traces};
 
 /// Answers that wait for a slow client, each a megabyte at most.
 const AHEAD: usize = 4;
@@ -55,12 +55,15 @@ where
     M: Send + 'static,
     F: FnOnce(&Teller<M>) -> Result<M, Status> + Send + 'static,
 {
-    let news = Arc::new(News::default());
+    let span = Span::current();
+    let news = Arc::new(News {
+        span: Some(span.clone()),
+        ..News::default()
+    });
     let teller = Teller {
         news: news.clone(),
         send: send.clone(),
     };
-    let span = Span::current();
     // The teller goes with the work, whichever way that ends, and its end is told.
     let work = blocking(move || span.in_scope(|| work(&teller)));
     let (result, ()) = tokio::join!(work, forward(&news, &send, wrap));
@@ -95,6 +98,8 @@ async fn forward<M>(news: &News, send: &Sender<M>, wrap: fn(v1::Progress) -> M) 
 struct News {
     pending: Mutex<Pending>,
     urgent: Notify,
+    /// Of the call; the work's own threads are in none.
+    span: Option<Span>,
 }
 
 #[derive(Default)]
@@ -119,7 +124,12 @@ impl News {
     }
 
     fn add(&self, event: Event) {
-        if self.pending().add(event) {
+        let phase_begun = |layer: &Digest, phase| {
+            if let Some(span) = &self.span {
+                traces::phase(span, layer, phase);
+            }
+        };
+        if self.pending().add(event, phase_begun) {
             self.urgent.notify_one();
         }
     }
@@ -132,7 +142,7 @@ impl News {
 
 impl Pending {
     /// Whether it is news that should not wait.
-    fn add(&mut self, event: Event) -> bool {
+    fn add(&mut self, event: Event, phase_begun: impl FnOnce(&Digest, Phase)) -> bool {
         let Event::Layer { digest, phase, .. } = &event else {
             // What comes after it is about other work, even of the same layer.
             self.places.clear();
@@ -141,6 +151,9 @@ impl Pending {
         };
         let (digest, phase) = (digest.clone(), *phase);
         let is_new = self.phases.insert(digest.clone(), phase) != Some(phase);
+        if is_new {
+            phase_begun(&digest, phase);
+        }
         match self.places.get(&(digest.clone(), phase)) {
             Some(&place) => self.events[place] = event,
             None => {
@@ -268,7 +281,11 @@ mod tests {
             (Event::Done, true),
         ];
         for (event, urgent) in rows {
-            assert_eq!(pending.add(event.clone()), urgent, "{event:?}");
+            let mut begun = false;
+            let is_urgent = pending.add(event.clone(), |_, _| begun = true);
+            assert_eq!(is_urgent, urgent, "{event:?}");
+            let of_layer = matches!(event, Event::Layer { .. });
+            assert_eq!(begun, urgent && of_layer, "{event:?}");
         }
     }
 
