@@ -6,9 +6,20 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, ConfigError, Layers, Override};
 
+/// What `--help` opens with.
+const EXAMPLES: &str = "\
+Examples:
+  systemctl enable --now cairnd    serve from every boot on; `cairn info` says how it is
+  cairnd --root DIR --state DIR    serve another store, until stopped";
+
 /// Serves container images over containerd's API.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cairnd", version, args_conflicts_with_subcommands = false)]
+#[command(
+    name = "cairnd",
+    version,
+    before_help = EXAMPLES,
+    args_conflicts_with_subcommands = false
+)]
 pub struct Options {
     /// What the configuration is made of.
     #[command(flatten)]
