@@ -8,7 +8,8 @@ use clap_mangen::{
 
 use crate::{config::DEFAULT, options::Options};
 
-/// What the flags do not tell, as name and text of a section.
+/// What the flags do not tell, as name and text of a section. A line is a paragraph; one that begins
+/// with a tab is to be typed as it stands, one with an exclamation mark to be heeded.
 const SECTIONS: &[(&str, &str)] = &[
     (
         "COMMANDS",
@@ -20,10 +21,23 @@ const SECTIONS: &[(&str, &str)] = &[
         "SOCKET",
         "Clients connect to /run/cairn/cairn.sock. Whoever is served there is root in all but name: the \
          socket has mode 0600, and of those who can open it only users in grpc.allowed_uids are \
-         answered. To open it for a group, set SocketGroup= and SocketMode=0660 in a drop-in of \
-         cairnd.socket and allowed_uids = [] in the configuration; THAT GROUP IS THEN EQUAL TO ROOT.\n\
+         answered.\n\
          When systemd listens (cairnd.socket), callers wait while the daemon is restarted. Otherwise \
-         the daemon makes the socket itself and removes it when it ends.",
+         the daemon makes the socket itself and removes it when it ends.\n\
+         To open it for users of the group cairn, write into \
+         /etc/systemd/system/cairnd.socket.d/group.conf:\n\
+         \t[Socket]\n\
+         \tSocketGroup=cairn\n\
+         \tSocketMode=0660\n\
+         and into /etc/cairn/config.toml:\n\
+         \t[grpc]\n\
+         \tallowed_uids = []\n\
+         Then, as root:\n\
+         \tusermod -aG cairn USER\n\
+         \tsystemctl daemon-reload\n\
+         \tsystemctl restart cairnd.socket cairnd.service\n\
+         Who is a member now is served after the next log-in.\n\
+         !THAT GROUP IS THEN EQUAL TO ROOT: its members decide what root unpacks and runs.",
     ),
     (
         "SIGNALS",
@@ -51,8 +65,25 @@ const SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "UNINSTALL",
-        "systemctl disable --now cairnd.socket cairnd.service; cairn bundle ls -q | xargs -r cairn \
-         bundle rm; then delete /var/lib/cairn and /etc/cairn.",
+        "As root, first what runs, what is mounted and what is stored. Bundles are removed wherever \
+         they are; one in which something runs is named and stays: end that, and repeat.\n\
+         \tsystemctl disable --now cairnd.socket cairnd-backend.socket cairnd.service\n\
+         \tfor ns in $(cairn namespaces ls -q); do\n\
+         \t  cairn -n $ns bundle ls -q | xargs -rd '\\n' cairn -n $ns bundle rm\n\
+         \t  cairn -n $ns snapshots ls -q | sed -n s/^mount://p |\n\
+         \t    xargs -rd '\\n' -n 1 cairn -n $ns images unmount\n\
+         \tdone\n\
+         Once that names nothing any more:\n\
+         \trm -rf /var/lib/cairn /run/cairn /etc/cairn /etc/systemd/system/cairnd*\n\
+         Then what is installed, unless a package manager does that:\n\
+         \trm -f /usr/bin/cairn /usr/bin/cairnd /usr/lib/systemd/system/cairnd*\n\
+         \trm -f /usr/lib/sysusers.d/cairn.conf /usr/lib/tmpfiles.d/cairn.conf\n\
+         \trm -rf /usr/share/cairn /usr/share/man/man?/cairn*\n\
+         \trm -f /usr/share/bash-completion/completions/cairn*\n\
+         \trm -f /usr/share/zsh/vendor-completions/_cairn*\n\
+         \trm -f /usr/share/fish/vendor_completions.d/cairn*\n\
+         \tsystemctl daemon-reload\n\
+         \tgroupdel cairn",
     ),
     ("SEE ALSO", "cairn(1), cairn-config.toml(5)"),
 ];
@@ -80,14 +111,43 @@ fn daemon(out: &mut Vec<u8>) -> std::io::Result<()> {
     man.render_synopsis_section(out)?;
     man.render_options_section(out)?;
     let mut roff = Roff::new();
+    // A path or a command with a hyphen where a line ends is another one.
+    roff.control("nh", []);
     for (name, text) in SECTIONS {
         roff.control("SH", [*name]);
-        for paragraph in text.lines() {
-            roff.control("PP", []);
-            roff.text([roman(paragraph)]);
-        }
+        section(&mut roff, text);
     }
     roff.to_writer(out)
+}
+
+fn section(roff: &mut Roff, text: &str) {
+    let mut typing = false;
+    for line in text.lines() {
+        let typed = line.strip_prefix('\t');
+        if typed.is_some() != typing {
+            typing = !typing;
+            turn(roff, typing);
+        }
+        let words = match (typed, line.strip_prefix('!')) {
+            (Some(typed), _) => roman(typed),
+            (None, heed) => {
+                roff.control("PP", []);
+                heed.map_or_else(|| roman(line), bold)
+            }
+        };
+        roff.text([words]);
+    }
+    if typing {
+        turn(roff, false);
+    }
+}
+
+/// To lines that are to be typed, or back.
+fn turn(roff: &mut Roff, typing: bool) {
+    let controls = if typing { ["RS", "nf"] } else { ["fi", "RE"] };
+    for control in controls {
+        roff.control(control, []);
+    }
 }
 
 /// The defaults with their comments are the page: comments as text, keys as terms.
