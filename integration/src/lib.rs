@@ -14,6 +14,7 @@ pub mod fault;
 pub mod fixture;
 pub mod go;
 pub mod image;
+pub mod machine;
 pub mod peers;
 pub mod raw;
 pub mod registry;
