@@ -2,7 +2,8 @@
 //! every answer and nothing else, to the end of a task.
 //!
 //! The words of manuals (`DIR`) are filled in; the rest is run as it is printed. When what was
-//! printed has been done and the task is not yet, the first command is tried again.
+//! printed has been done and the task is not yet, the first command is tried again. What takes a
+//! service is in `integration/tests/newcomer.rs`.
 
 mod support;
 
