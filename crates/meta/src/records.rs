@@ -1,13 +1,16 @@
 //! What each table holds. The types are the rooms' own; protobuf is only how they lie on disk, where
 //! fields may be added and are never renumbered.
 
+mod wire;
+
 use std::{
     collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use cairn_types::{
-    Descriptor, DiffId, Digest, ImageName, Labels, Namespace, SnapshotKey, SnapshotKind, Usage,
+    Descriptor, DiffId, Digest, ImageName, Labels, LayerTiming, Namespace, SnapshotKey,
+    SnapshotKind, Usage,
 };
 use prost::Message;
 
@@ -109,6 +112,8 @@ pub struct SnapshotRecord {
     pub diff_id: Option<DiffId>,
     /// The blob it can be rebuilt from.
     pub blob: Option<Digest>,
+    /// How long that took, to the microsecond; unknown of what a client unpacked.
+    pub timing: Option<LayerTiming>,
 }
 
 /// A lease.
@@ -159,117 +164,6 @@ pub struct ContainerRecord {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-}
-
-/// How the records lie on disk.
-mod wire {
-    use std::collections::BTreeMap;
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Labelled {
-        #[prost(btree_map = "string, string", tag = "1")]
-        pub(super) labels: BTreeMap<String, String>,
-        #[prost(sfixed64, tag = "2")]
-        pub(super) created_at: i64,
-        #[prost(sfixed64, tag = "3")]
-        pub(super) updated_at: i64,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Image {
-        #[prost(message, optional, tag = "1")]
-        pub(super) common: Option<Labelled>,
-        #[prost(string, tag = "2")]
-        pub(super) media_type: String,
-        #[prost(string, tag = "3")]
-        pub(super) digest: String,
-        #[prost(uint64, tag = "4")]
-        pub(super) size: u64,
-        #[prost(btree_map = "string, string", tag = "5")]
-        pub(super) annotations: BTreeMap<String, String>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Blob {
-        #[prost(uint64, tag = "1")]
-        pub(super) size: u64,
-        #[prost(sfixed64, tag = "2")]
-        pub(super) created_at: i64,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Ingest {
-        #[prost(uint64, tag = "1")]
-        pub(super) id: u64,
-        #[prost(string, tag = "2")]
-        pub(super) expected: String,
-        #[prost(uint64, tag = "3")]
-        pub(super) total: u64,
-        #[prost(sfixed64, tag = "4")]
-        pub(super) started_at: i64,
-        #[prost(sfixed64, tag = "5")]
-        pub(super) updated_at: i64,
-        #[prost(bool, tag = "6")]
-        pub(super) leased: bool,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Snapshot {
-        #[prost(message, optional, tag = "1")]
-        pub(super) common: Option<Labelled>,
-        #[prost(uint64, tag = "2")]
-        pub(super) id: u64,
-        #[prost(uint32, tag = "3")]
-        pub(super) kind: u32,
-        #[prost(string, tag = "4")]
-        pub(super) parent: String,
-        #[prost(uint64, tag = "5")]
-        pub(super) bytes: u64,
-        #[prost(uint64, tag = "6")]
-        pub(super) inodes: u64,
-        #[prost(bool, tag = "7")]
-        pub(super) durable: bool,
-        #[prost(string, tag = "8")]
-        pub(super) boot_id: String,
-        #[prost(string, tag = "9")]
-        pub(super) diff_id: String,
-        #[prost(string, tag = "10")]
-        pub(super) blob: String,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Bundle {
-        #[prost(string, tag = "1")]
-        pub(super) namespace: String,
-        #[prost(string, tag = "2")]
-        pub(super) image: String,
-        #[prost(string, tag = "3")]
-        pub(super) manifest: String,
-        #[prost(string, tag = "4")]
-        pub(super) snapshot: String,
-        #[prost(string, tag = "5")]
-        pub(super) platform: String,
-        #[prost(sfixed64, tag = "6")]
-        pub(super) created_at: i64,
-        #[prost(bool, tag = "7")]
-        pub(super) made: bool,
-        #[prost(bool, tag = "8")]
-        pub(super) copied: bool,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Container {
-        #[prost(message, optional, tag = "1")]
-        pub(super) labelled: Option<Labelled>,
-        #[prost(string, tag = "2")]
-        pub(super) snapshotter: String,
-        #[prost(string, tag = "3")]
-        pub(super) snapshot_key: String,
-        #[prost(string, tag = "4")]
-        pub(super) image: String,
-        #[prost(bytes = "vec", tag = "5")]
-        pub(super) document: Vec<u8>,
-    }
 }
 
 fn labelled(labels: &Labels, created_at: Timestamp, updated_at: Timestamp) -> wire::Labelled {
@@ -431,6 +325,7 @@ impl Record for SnapshotRecord {
             boot_id: self.boot_id.clone(),
             diff_id: text(self.diff_id.as_ref()),
             blob: text(self.blob.as_ref()),
+            timing: self.timing.as_ref().map(timing),
         }
         .encode_to_vec()
     }
@@ -457,7 +352,25 @@ impl Record for SnapshotRecord {
             boot_id: snapshot.boot_id,
             diff_id: optional(&snapshot.diff_id, Digest::parse)?.map(DiffId::new),
             blob: optional(&snapshot.blob, Digest::parse)?,
+            timing: snapshot.timing.map(|timing| LayerTiming {
+                fetch: Duration::from_micros(timing.fetch),
+                inflate: Duration::from_micros(timing.inflate),
+                untar: Duration::from_micros(timing.untar),
+                sync: Duration::from_micros(timing.sync),
+                commit: Duration::from_micros(timing.commit),
+            }),
         })
+    }
+}
+
+fn timing(timing: &LayerTiming) -> wire::Timing {
+    let micros = |part: Duration| u64::try_from(part.as_micros()).unwrap_or(u64::MAX);
+    wire::Timing {
+        fetch: micros(timing.fetch),
+        inflate: micros(timing.inflate),
+        untar: micros(timing.untar),
+        sync: micros(timing.sync),
+        commit: micros(timing.commit),
     }
 }
 
