@@ -61,6 +61,51 @@ pub struct Image {
     pub updated_at: Time,
 }
 
+/// How long an image's layers took (`images inspect --timing`).
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Timed {
+    /// Whose layers.
+    pub image: Image,
+    /// Of the chosen manifest, lowest first.
+    pub layers: Vec<TimedLayer>,
+}
+
+/// One layer, and how long it took.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct TimedLayer {
+    /// As it is packed.
+    pub digest: String,
+    /// Of its uncompressed bytes; unknown when the configuration is not here.
+    pub diff_id: Option<String>,
+    /// Of the stack up to it.
+    pub chain_id: Option<String>,
+    /// Bytes as it is packed.
+    pub size: u64,
+    /// Bytes on disk; unknown when it is not unpacked.
+    pub unpacked_size: Option<u64>,
+    /// Unknown when it is not unpacked, or a client did it.
+    pub timing_ms: Option<TimingMs>,
+}
+
+/// What the time of unpacking a layer went into, in milliseconds. Of what goes on side by side that is
+/// counted for which the rest waited.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct TimingMs {
+    /// Reading, hashing and storing the packed bytes.
+    pub fetch: u64,
+    /// Inflating them.
+    pub inflate: u64,
+    /// Hashing what came of it, and writing files.
+    pub untar: u64,
+    /// Putting the packed bytes on the disk.
+    pub sync: u64,
+    /// Completing the files by the layers below.
+    pub commit: u64,
+}
+
 /// One blob as a namespace sees it.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -2,11 +2,13 @@
 //!
 //! Pure functions from documents to text; they read no clock, no store and no terminal.
 
+use std::time::Duration;
+
 use cairn_types::Labels;
 use jiff::Timestamp;
 
 use crate::{
-    model::{Blob, Bundle, Gc, Image, ImageUsage, Node, Snapshot, Time, Tree, Usage},
+    model::{Blob, Bundle, Gc, Image, ImageUsage, Node, Snapshot, Time, TimedLayer, Tree, Usage},
     size,
     table::{Cell, Column, Table, printable, short_digest},
 };
@@ -162,6 +164,40 @@ pub fn usage(rows: &[(String, u64, u64)], total: bool, exact: bool) -> Table {
         let size = rows.iter().map(|r| r.1).sum();
         let inodes: u64 = rows.iter().map(|r| r.2).sum();
         table.row(vec![Cell::text("total"), bytes(size), Cell::number(inodes)]);
+    }
+    table
+}
+
+/// What the time of each layer went into. They are unpacked side by side, so there is no sum of them.
+pub fn timing(layers: &[TimedLayer]) -> Table {
+    let mut table = Table::new(&[
+        Column::left("LAYER"),
+        Column::right("SIZE"),
+        Column::right("UNPACKED"),
+        Column::right("FETCH"),
+        Column::right("INFLATE"),
+        Column::right("UNTAR"),
+        Column::right("SYNC"),
+        Column::right("COMMIT"),
+        Column::right("TOTAL"),
+    ]);
+    for layer in layers {
+        let mut row = vec![
+            Cell::Digest(layer.digest.clone()),
+            Cell::bytes(Some(layer.size)),
+            Cell::bytes(layer.unpacked_size),
+        ];
+        let parts = layer.timing_ms.map(|t| {
+            let parts = [t.fetch, t.inflate, t.untar, t.sync, t.commit];
+            let [fetch, inflate, untar, sync, commit] = parts;
+            [fetch, inflate, untar, sync, commit, parts.iter().sum()]
+        });
+        let cells = match parts {
+            Some(parts) => parts.map(|ms| size::duration(Duration::from_millis(ms))),
+            None => std::array::from_fn(|_| "-".to_owned()),
+        };
+        row.extend(cells.map(Cell::Number));
+        table.row(row);
     }
     table
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use cairn_node::{GcReport, Node};
+use cairn_types::LayerTiming;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -149,6 +150,7 @@ impl Metrics {
             describe_counter "cairn_grpc_sent_bytes_total" "Bytes of messages to clients.";
             describe_histogram "cairn_commit_seconds" "From the begin of a commit of records to its sync.";
             describe_histogram "cairn_commit_group_size" "Transactions that shared a commit.";
+            describe_histogram "cairn_layer_phase_seconds" "What the time of unpacking a layer went into.";
             describe_gauge "cairn_store_read_only" "1 when a store takes no changes since a sync failed.";
             describe_gauge "cairn_build_info" "1, with the version of this program.";
             describe_counter "cairn_gc_runs_total" "Garbage collections, by result.";
@@ -198,7 +200,7 @@ impl Metrics {
         })
     }
 
-    /// Counts every commit of a store's records from now on.
+    /// Counts every commit of a store's records, and every layer unpacked there, from now on.
     pub fn watch(&self, node: &Node, socket: Socket) {
         let store = ("store", socket.label());
         let (seconds, sizes) = with_local_recorder(&*self.recorder, || {
@@ -212,6 +214,17 @@ impl Metrics {
             seconds.record(committed.took.as_secs_f64());
             // Never more than a group holds.
             sizes.record(u32::try_from(committed.transactions).map_or(f64::NAN, f64::from));
+        });
+        let parts = LayerTiming::default().parts();
+        let phases = with_local_recorder(&*self.recorder, || {
+            parts.map(|(phase, _)| {
+                histogram!("cairn_layer_phase_seconds", &[("phase", phase), store])
+            })
+        });
+        node.observe_layers(move |timing| {
+            for (phase, (_, took)) in phases.iter().zip(timing.parts()) {
+                phase.record(took.as_secs_f64());
+            }
         });
     }
 

@@ -6,13 +6,16 @@
 
 use std::{
     io::{self, BufRead, Read},
-    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use cairn_sys::Dir;
-use cairn_types::{Compression, DiffId, Digest, Hasher, LayerType};
+use cairn_types::{Compression, DiffId, Digest, Hasher, LayerTiming, LayerType};
 
 use crate::{
     Applied, Error, Options, apply,
@@ -46,10 +49,30 @@ pub struct Timing {
     pub total: Duration,
     /// The reading thread's reading and inflating.
     pub inflate: Duration,
+    /// Of that, the reading.
+    pub read: Duration,
     /// The applying thread's hashing.
     pub hash: Duration,
     /// The applying thread's waiting for bytes.
     pub starved: Duration,
+}
+
+impl Timing {
+    /// What the time of the whole went into. For as long as the applying thread waited it was the
+    /// reading thread's work that took it, in the parts of which that consists.
+    pub fn parts(&self) -> LayerTiming {
+        let share = match self.inflate.as_secs_f64() {
+            0.0 => 0.0,
+            busy => (self.read.as_secs_f64() / busy).min(1.0),
+        };
+        let fetch = self.starved.mul_f64(share);
+        LayerTiming {
+            fetch,
+            inflate: self.starved.saturating_sub(fetch),
+            untar: self.total.saturating_sub(self.starved),
+            ..LayerTiming::default()
+        }
+    }
 }
 
 /// Unpacks `compressed` into `upper`, an empty directory, and computes the diff ID on the way.
@@ -72,9 +95,11 @@ pub fn unpack<R: Read + Send>(
         // The receiver is alive, two lines above.
         let _ = empty_tx.send(vec![0; BUFFER_BYTES]);
     }
+    let reading = AtomicU64::new(0);
     let source = Counted {
         source: compressed,
         read: 0,
+        nanos: &reading,
         progress,
     };
     let max_bytes = options.max_bytes;
@@ -108,6 +133,7 @@ pub fn unpack<R: Read + Send>(
             timing: Timing {
                 total: started.elapsed(),
                 inflate: produced.busy,
+                read: Duration::from_nanos(reading.load(Ordering::Relaxed)),
                 hash: consumed.hashing,
                 starved: consumed.starved,
             },
@@ -175,16 +201,20 @@ fn inflate_all<R: Read>(
     Ok(())
 }
 
-/// Says how far the compressed source has been read.
+/// Says how far the compressed source has been read, and how long that took.
 struct Counted<'p, R> {
     source: R,
     read: u64,
+    nanos: &'p AtomicU64,
     progress: &'p (dyn Fn(u64) + Sync),
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let began = Instant::now();
         let n = self.source.read(buffer)?;
+        let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(took, Ordering::Relaxed);
         self.read += n as u64;
         if n > 0 {
             (self.progress)(self.read);
@@ -298,5 +328,28 @@ impl BufRead for Chunks {
 
     fn consume(&mut self, n: usize) {
         self.consumed = (self.consumed + n).min(self.filled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_the_time_are_the_whole() {
+        let ms = Duration::from_millis;
+        let timing = Timing {
+            total: ms(1000),
+            inflate: ms(800),
+            read: ms(200),
+            hash: ms(100),
+            starved: ms(400),
+        };
+        let parts = timing.parts();
+        let expected = [ms(100), ms(300), ms(600), ms(0), ms(0)];
+        assert_eq!(parts.parts().map(|(_, part)| part), expected);
+        assert_eq!(parts.sum(), timing.total);
+        // A clock may show nothing at all.
+        assert_eq!(Timing::default().parts(), LayerTiming::default());
     }
 }

@@ -44,6 +44,7 @@ fn snapshot(n: usize) -> SnapshotRecord {
         boot_id: String::new(),
         diff_id: None,
         blob: None,
+        timing: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Unpacking one layer into a snapshot that a client has prepared (`Diff.Apply`).
 
+use std::time::Instant;
+
 use cairn_layer::{Options, Whiteouts};
 use cairn_types::{Descriptor, Digest, ErrorKind, LayerType, Mount, Namespace};
 
@@ -67,21 +69,27 @@ impl Node {
         let failed = |err: &cairn_layer::Error| Failure::of(ATTEMPTED, err).object("layer", digest);
         let unpacked = cairn_layer::unpack(blob, layer_type, &target.upper, &options, &|_| ())
             .map_err(|err| failed(&err))?;
+        let mut timing = unpacked.timing.parts();
+        let began = Instant::now();
         // An overlay over nothing is put on its parents only when it is committed. Against those its
         // marks are meant; it keeps them all.
         if !(target.is_overlay && target.lowers.is_empty()) {
             cairn_layer::adopt(&target.upper, &target.lowers, &unpacked.applied, &options)
                 .map_err(|err| failed(&err))?;
         }
+        timing.commit = began.elapsed();
         for skipped in &unpacked.applied.skipped {
             tracing::info!(layer = %digest, "left out: {skipped}");
         }
         if sync {
+            let began = Instant::now();
             target
                 .upper
                 .syncfs()
                 .map_err(|err| Failure::of(ATTEMPTED, &err).object("layer", digest))?;
+            timing.sync = began.elapsed();
         }
+        self.layer_took(&timing);
         Ok(LayerApplied {
             digest: unpacked.diff_id.digest().clone(),
             size: unpacked.size,

@@ -1,12 +1,12 @@
 //! What an image is made of.
 
 use cairn_types::{
-    ChainId, Classified, Descriptor, DiffId, ErrorKind, ImageName, Namespace, Platform,
-    PlatformMatcher, SnapshotKey, Usage,
+    ChainId, Classified, Descriptor, DiffId, ErrorKind, ImageName, LayerTiming, Namespace,
+    Platform, PlatformMatcher, SnapshotKey, Usage,
 };
 
 use crate::{
-    Failure, ImageInfo, Node,
+    Failure, ImageInfo, Node, SnapshotInfo,
     store::StoreBlobs,
     walk::{Body, ManifestBody, Tree},
 };
@@ -47,6 +47,8 @@ pub struct InspectNode {
     pub chain_id: Option<ChainId>,
     /// Of a layer: its snapshot on disk, when it is unpacked.
     pub unpacked: Option<Usage>,
+    /// Of a layer that was unpacked here: how long that took.
+    pub timing: Option<LayerTiming>,
     /// In the order of the document.
     pub children: Vec<InspectNode>,
 }
@@ -131,6 +133,7 @@ impl Node {
             diff_id: None,
             chain_id: None,
             unpacked: None,
+            timing: None,
             children,
         })
     }
@@ -149,6 +152,7 @@ impl Node {
                 diff_id: None,
                 chain_id: None,
                 unpacked: None,
+                timing: None,
                 children: Vec::new(),
             })
         };
@@ -165,16 +169,23 @@ impl Node {
             node.diff_id = diff_ids.get(i).cloned();
             node.chain_id = chains.get(i).cloned();
             if let Some(chain) = chains.get(i) {
-                node.unpacked = self.usage_of(ns, &SnapshotKey::from(chain))?;
+                let snapshot = self.snapshot_of(ns, chain)?;
+                node.unpacked = snapshot.as_ref().map(|snapshot| snapshot.usage);
+                node.timing = snapshot.and_then(|snapshot| snapshot.timing);
             }
             nodes.push(node);
         }
         Ok(nodes)
     }
 
-    fn usage_of(&self, ns: &Namespace, key: &SnapshotKey) -> Result<Option<Usage>, Failure> {
-        match self.snapshots().stat(ns, key) {
-            Ok(info) => Ok(Some(info.usage)),
+    fn snapshot_of(
+        &self,
+        ns: &Namespace,
+        chain: &ChainId,
+    ) -> Result<Option<SnapshotInfo>, Failure> {
+        let key = SnapshotKey::from(chain);
+        match self.snapshots().stat(ns, &key) {
+            Ok(info) => Ok(Some(info)),
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
             Err(err) => Err(Failure::of("look up snapshot", &err).object("snapshot", key)),
         }

@@ -13,7 +13,7 @@ use std::{
     ffi::OsStr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use cairn_content::Content;
@@ -63,6 +63,7 @@ pub(crate) struct Inner {
     /// Whose collection it is.
     pub(crate) turns: crate::gc::Turns,
     pub(crate) listeners: crate::events::Listeners,
+    pub(crate) layers: OnceLock<crate::progress::LayerObserver>,
     _lock: RootLock,
 }
 
@@ -128,6 +129,7 @@ impl Node {
                 pins: Arc::default(),
                 turns: crate::gc::Turns::default(),
                 listeners: crate::events::Listeners::default(),
+                layers: OnceLock::new(),
                 _lock: lock,
             }),
         };

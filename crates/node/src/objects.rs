@@ -253,6 +253,7 @@ mod tests {
             updated_at: Timestamp(0),
             usage: Usage::default(),
             durable: true,
+            timing: None,
         }
     }
 

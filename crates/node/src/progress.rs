@@ -1,6 +1,8 @@
-//! What long work tells its caller while it runs.
+//! What long work tells its caller while it runs, and whoever counts it afterwards.
 
-use cairn_types::Digest;
+use cairn_types::{Digest, LayerTiming};
+
+use crate::Node;
 
 /// How far a layer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,4 +69,21 @@ pub struct Silent;
 
 impl Progress for Silent {
     fn event(&self, _event: Event) {}
+}
+
+/// Hears of every unpacked layer.
+pub(crate) type LayerObserver = Box<dyn Fn(&LayerTiming) + Send + Sync>;
+
+impl Node {
+    /// Tells `observer` of every layer from now on how long it took to unpack. Layers wait for it, so it
+    /// must not wait. Only the first observer is told.
+    pub fn observe_layers(&self, observer: impl Fn(&LayerTiming) + Send + Sync + 'static) {
+        let _ = self.inner.layers.set(Box::new(observer));
+    }
+
+    pub(crate) fn layer_took(&self, timing: &LayerTiming) {
+        if let Some(observer) = self.inner.layers.get() {
+            observer(timing);
+        }
+    }
 }

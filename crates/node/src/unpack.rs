@@ -7,14 +7,17 @@
 pub(crate) mod pool;
 mod work;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use cairn_layer::Options;
 use cairn_snapshot::StagedLayer;
 use cairn_sys::Dir;
 use cairn_types::{
-    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, LayerType, Namespace, Platform,
-    PlatformMatcher, SnapshotKey, Usage,
+    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, LayerTiming, LayerType, Namespace,
+    Platform, PlatformMatcher, SnapshotKey, Usage,
 };
 
 use self::pool::{Job, Made, Tree as Unpacked};
@@ -191,7 +194,7 @@ impl Plan {
             .collect();
         let usages = adopt_all(work, &self.snapshots, &trees)?;
         let mut layers = Vec::new();
-        for (planned, usage) in self.snapshots.into_iter().zip(usages) {
+        for (planned, (usage, commit)) in self.snapshots.into_iter().zip(usages) {
             let Some(tree) = trees.remove(&planned.key) else {
                 continue;
             };
@@ -202,6 +205,10 @@ impl Plan {
                 usage,
                 diff_id: Some(planned.diff_id),
                 blob: Some(tree.blob),
+                timing: Some(LayerTiming {
+                    commit,
+                    ..tree.timing
+                }),
                 labels: cairn_types::Labels::new(),
             });
         }
@@ -223,12 +230,12 @@ fn check_stored(work: &Work<'_>, blob: &Descriptor) -> Result<bool, Failure> {
     }
 }
 
-/// Completes every new layer from those below it, lowest first.
+/// Completes every new layer from those below it, lowest first; what each takes, and how long that was.
 fn adopt_all(
     work: &Work<'_>,
     planned: &[Planned],
     trees: &HashMap<SnapshotKey, Unpacked>,
-) -> Result<Vec<Usage>, Failure> {
+) -> Result<Vec<(Usage, Duration)>, Failure> {
     let parents_of: HashMap<&SnapshotKey, Option<&SnapshotKey>> = planned
         .iter()
         .map(|p| (&p.key, p.parent.as_ref()))
@@ -236,9 +243,10 @@ fn adopt_all(
     let mut usages = Vec::with_capacity(planned.len());
     for planned in planned {
         let Some(tree) = trees.get(&planned.key) else {
-            usages.push(Usage::default());
+            usages.push(Default::default());
             continue;
         };
+        let began = Instant::now();
         let mut below: Vec<Dir> = Vec::new();
         let mut parent = planned.parent.as_ref();
         while let Some(key) = parent {
@@ -257,7 +265,7 @@ fn adopt_all(
         let applied = &tree.unpacked.applied;
         let usage = cairn_layer::adopt(tree.staged.dir(), &below, applied, &Options::default())
             .map_err(|err| work.layer_failure(&tree.blob, &err))?;
-        usages.push(usage);
+        usages.push((usage, began.elapsed()));
     }
     Ok(usages)
 }
@@ -274,11 +282,15 @@ impl Ready {
             return Ok(());
         }
         let names: Vec<SnapshotKey> = self.layers.iter().map(|layer| layer.key.clone()).collect();
+        let timings: Vec<LayerTiming> = self.layers.iter().filter_map(|l| l.timing).collect();
         let committed = work.node.snapshots().commit_stack(work.ns, self.layers);
         committed.map_err(|err| {
             let reason = "its snapshots cannot be recorded";
             work.failure(Failure::because(work.attempted, reason, &err))
         })?;
+        for timing in &timings {
+            work.node.layer_took(timing);
+        }
         for name in names {
             // No key stood for it before it was whole.
             let key = name.clone();

@@ -2,10 +2,14 @@
 
 mod common;
 
-use std::fs;
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use cairn_node::{Event, ImageInfo, ImportRequest, Progress, Source};
-use cairn_types::{Digest, ErrorKind, ImageName};
+use cairn_types::{Digest, ErrorKind, ImageName, LayerTiming};
 use common::*;
 use serde_json::json;
 
@@ -23,6 +27,42 @@ fn check_image(store: &Store, name: &str) -> ImageInfo {
     store.unmount(&target);
     assert_eq!((motd.as_str(), whited_out), ("welcome\n", false));
     image
+}
+
+#[test]
+fn it_is_known_how_long_each_layer_took() {
+    let (layout, store) = (simple(), Store::new());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    store
+        .node
+        .observe_layers(move |timing| hears.lock().expect("lock").push(*timing));
+    let began = Instant::now();
+    store.import(layout.path()).expect("import");
+    let took = began.elapsed();
+    let recorded = || {
+        let name = ImageName::parse("docker.io/shop/web:1").expect("name");
+        let image = store.node.inspect(&store.ns, &name, None).expect("inspect");
+        let nodes = image.tree.children.into_iter();
+        nodes.filter_map(|node| node.timing).collect::<Vec<_>>()
+    };
+    let timings = recorded();
+    assert_eq!(timings.len(), two_layers().len());
+    for timing in &timings {
+        let sum = timing.sum();
+        assert!(!sum.is_zero() && sum <= took, "{timing:?} of {took:?}");
+    }
+    // Records have no nanoseconds.
+    let micros = |timing: &LayerTiming| timing.parts().map(|(_, part)| part.as_micros());
+    let mut told: Vec<_> = heard.lock().expect("lock").iter().map(micros).collect();
+    let mut known: Vec<_> = timings.iter().map(micros).collect();
+    told.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(told, known);
+    // What is here already keeps the time it took, and is not told again.
+    store.import(layout.path()).expect("import again");
+    assert_eq!(recorded(), timings);
+    assert_eq!(heard.lock().expect("lock").len(), timings.len());
 }
 
 #[test]

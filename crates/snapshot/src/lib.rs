@@ -34,7 +34,7 @@ use std::{
 use cairn_meta::{ReadOnly, SnapshotRecord, Store, Timestamp, View, schema};
 use cairn_sys::{Dir, mount::OVERLAY_LOWER_COUNT_MAX};
 use cairn_types::{
-    Labels, Namespace, SnapshotKey, SnapshotKind, Usage, merge_labels, validate_label,
+    Labels, LayerTiming, Namespace, SnapshotKey, SnapshotKind, Usage, merge_labels, validate_label,
 };
 
 use self::error::sys;
@@ -65,6 +65,8 @@ pub struct SnapshotInfo {
     pub usage: Usage,
     /// Whether its files are known to be on the disk.
     pub durable: bool,
+    /// Of one that was unpacked here: how long that took.
+    pub timing: Option<LayerTiming>,
 }
 
 /// The snapshots. Clones share them; at most one process may have them open.
@@ -265,6 +267,7 @@ fn info(key: SnapshotKey, record: SnapshotRecord) -> SnapshotInfo {
         updated_at: record.updated_at,
         usage: record.usage,
         durable: record.durable,
+        timing: record.timing,
     }
 }
 

@@ -117,6 +117,7 @@ impl Snapshots {
             boot_id: self.inner.boot_id.clone(),
             diff_id: None,
             blob: None,
+            timing: None,
         };
         let (ns, key) = (ns.clone(), key.clone());
         // Everything is asked again: others may have come between.

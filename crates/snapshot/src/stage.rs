@@ -2,7 +2,9 @@
 
 use cairn_meta::{SnapshotRecord, Timestamp, View, schema};
 use cairn_sys::Dir;
-use cairn_types::{DiffId, Digest, Labels, Namespace, SnapshotKey, SnapshotKind, Usage};
+use cairn_types::{
+    DiffId, Digest, Labels, LayerTiming, Namespace, SnapshotKey, SnapshotKind, Usage,
+};
 
 use crate::{
     Error, Result, Snapshots, check_labels,
@@ -53,6 +55,8 @@ pub struct StagedLayer {
     pub diff_id: Option<DiffId>,
     /// From which it can be unpacked again.
     pub blob: Option<Digest>,
+    /// How long it took so far.
+    pub timing: Option<LayerTiming>,
     /// For its users.
     pub labels: Labels,
 }
@@ -107,6 +111,7 @@ impl Snapshots {
                 boot_id: self.inner.boot_id.clone(),
                 diff_id: layer.diff_id,
                 blob: layer.blob,
+                timing: layer.timing,
             };
             records.push((layer.key, record));
             trees.push(layer.staged);

@@ -101,6 +101,7 @@ impl Fixture {
             },
             diff_id: None,
             blob: None,
+            timing: None,
             labels: Labels::new(),
         }
     }

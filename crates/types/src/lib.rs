@@ -13,6 +13,7 @@ pub mod media;
 mod mount;
 mod name;
 mod platform;
+mod timing;
 
 pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, Hasher};
 pub use document::{ConfigPlatform, Descriptor, ImageConfig, Index, Manifest, RootFs};
@@ -24,3 +25,4 @@ pub use media::{Compression, LayerType, MediaKind};
 pub use mount::{Mount, SnapshotKind, Usage};
 pub use name::{HostDir, ImageName, IngestRef, LeaseId, NameError, Namespace, SnapshotKey};
 pub use platform::{Platform, PlatformError, PlatformMatcher};
+pub use timing::LayerTiming;

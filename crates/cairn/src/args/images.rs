@@ -167,6 +167,9 @@ pub struct Inspect {
     /// Also the text of each document
     #[arg(long, conflicts_with_all = ["raw", "config"])]
     pub content: bool,
+    /// Instead, what the time of unpacking each layer went into
+    #[arg(long, conflicts_with_all = ["raw", "config", "content"])]
+    pub timing: bool,
 }
 
 /// `tag`

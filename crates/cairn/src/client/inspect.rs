@@ -7,7 +7,7 @@ use cairn_types::{Digest, ImageName, Platform};
 use jiff::Timestamp;
 
 use super::{Client, Result, images::image, link::client, objects::unparsed, plain::count, some};
-use crate::{model, size};
+use crate::{model, size as words};
 
 /// A longer one is not looked at on a terminal.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
@@ -24,6 +24,8 @@ pub struct Details {
     pub config: Vec<u8>,
     /// Chain ID, bytes and inodes of each unpacked layer, lowest first.
     pub usage: Vec<(String, u64, u64)>,
+    /// Of the chosen manifest, lowest first.
+    pub layers: Vec<model::TimedLayer>,
 }
 
 impl Client {
@@ -62,7 +64,11 @@ fn details(inspect: InspectResponse) -> Details {
     let wanted =
         |node: &InspectNode| !inspect.manifest.is_empty() && digest(node) == inspect.manifest;
     let chosen = find(&root, &wanted);
+    let mut layers = Vec::new();
     for layer in chosen.map(|m| &*m.children).unwrap_or_default() {
+        if layer.role() == Role::Layer {
+            layers.push(timed(layer));
+        }
         if let (false, Some(on_disk)) = (layer.chain_id.is_empty(), layer.unpacked) {
             usage.push((layer.chain_id.clone(), on_disk.bytes, on_disk.inodes));
         }
@@ -79,7 +85,31 @@ fn details(inspect: InspectResponse) -> Details {
         manifest: inspect.manifest_bytes,
         config: inspect.config_bytes,
         usage,
+        layers,
     }
+}
+
+fn timed(layer: &InspectNode) -> model::TimedLayer {
+    let ms = |micros: u64| micros.saturating_add(500) / 1000;
+    model::TimedLayer {
+        digest: digest(layer).to_owned(),
+        diff_id: some(layer.diff_id.clone()),
+        chain_id: some(layer.chain_id.clone()),
+        size: size(layer),
+        unpacked_size: layer.unpacked.map(|on_disk| on_disk.bytes),
+        timing_ms: layer.timing.map(|timing| model::TimingMs {
+            fetch: ms(timing.fetch_us),
+            inflate: ms(timing.inflate_us),
+            untar: ms(timing.untar_us),
+            sync: ms(timing.sync_us),
+            commit: ms(timing.commit_us),
+        }),
+    }
+}
+
+fn size(node: &InspectNode) -> u64 {
+    let descriptor = node.descriptor.as_ref();
+    descriptor.map_or(0, |descriptor| count(descriptor.size))
 }
 
 fn digest(node: &InspectNode) -> &str {
@@ -126,10 +156,7 @@ fn tree(node: &InspectNode, config: &[u8], listed: bool) -> model::Node {
     model::Node {
         role,
         digest: digest(node).to_owned(),
-        size: node
-            .descriptor
-            .as_ref()
-            .map_or(0, |descriptor| count(descriptor.size)),
+        size: size(node),
         note: notes.join(", "),
         readable: node.present && is_json(node),
         document: None,
@@ -158,7 +185,7 @@ fn layer_notes(node: &InspectNode) -> Vec<String> {
         notes.push(format!("diff {}", node.diff_id));
     }
     if let Some(usage) = node.unpacked {
-        notes.push(format!("unpacked {}", size::bytes(usage.bytes)));
+        notes.push(format!("unpacked {}", words::bytes(usage.bytes)));
     }
     notes
 }
@@ -184,7 +211,7 @@ fn config_notes(node: &InspectNode, bytes: &[u8]) -> Vec<String> {
     let user = part["User"].as_str().filter(|u| !u.is_empty());
     notes.push(format!("user {}", user.unwrap_or("0:0")));
     if let Some(built) = document["created"].as_str() {
-        let time = built.parse::<Timestamp>().map(size::time);
+        let time = built.parse::<Timestamp>().map(words::time);
         notes.push(format!("built {}", time.as_deref().unwrap_or(built)));
     }
     notes

@@ -255,6 +255,10 @@ fn inspect(context: &Context, args: &Inspect) -> Result {
                 .into());
         }
         context.out.bytes(bytes);
+    } else if args.timing && !context.wants_names() {
+        let table = view::timing(&details.layers);
+        let (image, layers) = (details.image, details.layers);
+        context.list(&table, &model::Timed { image, layers });
     } else if context.global.wants_json() {
         context.out.json(&details.image);
     } else if context.out.quiet {

@@ -62,6 +62,7 @@ fn the_schema_files_are_those_of_the_documents() {
         ("plugin", schema::<Plugin>()),
         ("resource", schema::<Resource>()),
         ("snapshot", schema::<Snapshot>()),
+        ("timing", schema::<Timed>()),
         ("usage", schema::<Usage>()),
     ];
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{Removed, Target, Time},
+    model::{Removed, Target, Time, TimingMs},
     out::Stream,
 };
 use cairn_types::{Labels, SnapshotKind};
@@ -124,6 +124,37 @@ docker.io/library/busybox:1.36   (namespace default, added 2026-11-22T04:30:39Z)
 └─ manifest  sha256:791d2af5d3b2  349 B      application/vnd.oci.image.manifest.v1+json
    ├─ config    sha256:a03b72386a4d  400 B      linux/amd64, cmd [\"sh\"], user 0:0
    └─ layer 1   sha256:cfcf8b70af1f  1.0 MiB    gzip, diff sha256:0c5943b2c9a0, unpacked 1.9 MiB
+"
+    );
+}
+
+#[test]
+fn images_inspect_timing() {
+    let layer = |hex: &str, unpacked_size, timing_ms| TimedLayer {
+        digest: format!("sha256:{hex}{}", "0".repeat(52)),
+        diff_id: None,
+        chain_id: None,
+        size: 61 * MIB,
+        unpacked_size,
+        timing_ms,
+    };
+    let took = TimingMs {
+        fetch: 210,
+        inflate: 800,
+        untar: 1_400,
+        sync: 12,
+        commit: 0,
+    };
+    let layers = [
+        layer("cfcf8b70af1f", Some(180 * MIB), Some(took)),
+        layer("7b4d3f10c6aa", None, None),
+    ];
+    assert_eq!(
+        timing(&layers).render(on(100), false),
+        "\
+LAYER                    SIZE   UNPACKED   FETCH  INFLATE  UNTAR   SYNC  COMMIT  TOTAL
+sha256:cfcf8b70af1f  61.0 MiB  180.0 MiB  210 ms   800 ms  1.4 s  12 ms    0 ms  2.4 s
+sha256:7b4d3f10c6aa  61.0 MiB          -       -        -      -      -       -      -
 "
     );
 }

@@ -1,6 +1,15 @@
 //! Figures and health, as Prometheus and probes read them.
 
-use crate::daemon::{Place, get, put, wait_for};
+use cairn_proto::containerd::{
+    services::{
+        diff::v1::{ApplyRequest, diff_client::DiffClient},
+        snapshots::v1::{PrepareSnapshotRequest, snapshots_client::SnapshotsClient},
+    },
+    types::Descriptor,
+};
+use cairn_types::Digest;
+
+use crate::daemon::{Place, get, put, request, wait_for};
 
 fn value(text: &str, series: &str) -> Option<f64> {
     text.lines()
@@ -107,6 +116,49 @@ async fn figures_of_calls_store_and_process() {
 /// A codec of messages without fields.
 fn tonic_health_codec() -> impl tonic::codec::Codec<Encode = (), Decode = ()> {
     tonic_prost::ProstCodec::<(), ()>::default()
+}
+
+#[tokio::test]
+async fn what_the_time_of_a_layer_went_into() {
+    let place = Place::with("[metrics]\naddress = \"metrics.sock\"\n");
+    let _daemon = place.start();
+    let channel = place.channel().await;
+    let socket = place.path("run/metrics.sock");
+    let count = |phase: &str| {
+        let labels = format!("{{phase=\"{phase}\",store=\"public\"}}");
+        let (_, text) = get(&socket, "/metrics");
+        value(&text, &format!("cairn_layer_phase_seconds_count{labels}"))
+    };
+    assert_eq!(count("untar").unwrap_or(0.0), 0.0);
+    // The end of an archive, and nothing before it.
+    let layer = [0; 1024];
+    put(&channel, &layer).await.unwrap();
+    let mounts = SnapshotsClient::new(channel.clone())
+        .prepare(request(PrepareSnapshotRequest {
+            snapshotter: "overlayfs".to_owned(),
+            key: "active".to_owned(),
+            ..PrepareSnapshotRequest::default()
+        }))
+        .await
+        .unwrap()
+        .into_inner()
+        .mounts;
+    DiffClient::new(channel)
+        .apply(request(ApplyRequest {
+            diff: Some(Descriptor {
+                media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+                digest: Digest::sha256(&layer).to_string(),
+                size: 1024,
+                ..Descriptor::default()
+            }),
+            mounts,
+            ..ApplyRequest::default()
+        }))
+        .await
+        .unwrap();
+    for phase in ["fetch", "inflate", "untar", "sync", "commit"] {
+        assert_eq!(count(phase), Some(1.0), "{phase}");
+    }
 }
 
 #[test]

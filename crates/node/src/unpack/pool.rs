@@ -11,13 +11,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use cairn_content::Ingest;
 use cairn_layer::{Options, Unpacked};
 use cairn_snapshot::Staged;
 use cairn_types::{
-    Classified, Compression, DiffId, Digest, ErrorKind, Labels, LayerType, SnapshotKey,
+    Classified, Compression, DiffId, Digest, ErrorKind, Labels, LayerTiming, LayerType, SnapshotKey,
 };
 
 use super::{Reading, Work};
@@ -46,6 +47,7 @@ pub(crate) struct Tree {
     pub(crate) staged: Staged,
     pub(crate) unpacked: Unpacked,
     pub(crate) blob: Digest,
+    pub(crate) timing: LayerTiming,
 }
 
 /// What the workers made.
@@ -239,6 +241,7 @@ fn unpack(
     Ok(Ok(Tree {
         key: key.clone(),
         staged,
+        timing: unpacked.timing.parts(),
         unpacked,
         blob: job.digest.clone(),
     }))
@@ -276,7 +279,7 @@ fn settle(
         abort(ingest);
         return Err(failure);
     }
-    let tree = match passed {
+    let mut tree = match passed {
         Err(failure) => {
             abort(ingest);
             return Err(failure);
@@ -290,7 +293,11 @@ fn settle(
         Ok(None) => None,
     };
     if let Some(ingest) = ingest {
+        let began = Instant::now();
         commit(work, job, ingest, tree.as_ref(), made)?;
+        if let Some(tree) = &mut tree {
+            tree.timing.sync = began.elapsed();
+        }
     }
     Ok(tree)
 }

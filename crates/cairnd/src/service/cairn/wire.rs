@@ -1,12 +1,14 @@
 //! What the node answers, in the words of `cairn.v1`.
 
+use std::time::Duration;
+
 use cairn_meta::Timestamp;
 use cairn_node::{
     Event, GcCount, GcReport, ImageInfo, ImageUsage, Inspect, InspectNode, NamespaceInfo, Phase,
     Role, SnapshotInfo, Tagged, UsageRow,
 };
 use cairn_proto::cairn::v1;
-use cairn_types::{Digest, SnapshotKind, Usage};
+use cairn_types::{Digest, LayerTiming, SnapshotKind, Usage};
 
 use crate::convert;
 
@@ -56,6 +58,7 @@ fn inspect_node(node: InspectNode) -> v1::InspectNode {
         diff_id: text(node.diff_id),
         chain_id: text(node.chain_id),
         unpacked: node.unpacked.map(disk_usage),
+        timing: node.timing.as_ref().map(layer_timing),
         children: node.children.into_iter().map(inspect_node).collect(),
     }
 }
@@ -69,6 +72,17 @@ fn disk_usage(usage: Usage) -> v1::DiskUsage {
     v1::DiskUsage {
         bytes: usage.bytes,
         inodes: usage.inodes,
+    }
+}
+
+fn layer_timing(timing: &LayerTiming) -> v1::LayerTiming {
+    let micros = |part: Duration| u64::try_from(part.as_micros()).unwrap_or(u64::MAX);
+    v1::LayerTiming {
+        fetch_us: micros(timing.fetch),
+        inflate_us: micros(timing.inflate),
+        untar_us: micros(timing.untar),
+        sync_us: micros(timing.sync),
+        commit_us: micros(timing.commit),
     }
 }
 
