@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cairn_node::EngineKind;
+use cairn_node::{EngineKind, Sharing};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use self::layers::{ConfigError, Layers, Override, environment};
@@ -165,6 +165,7 @@ pub struct Gc {
 #[allow(missing_docs, reason = "default.toml says what each is")]
 pub struct Metadata {
     pub engine: Engine,
+    pub content_sharing_policy: SharingPolicy,
 }
 
 /// Traces.
@@ -200,6 +201,25 @@ impl From<Engine> for EngineKind {
         match engine {
             Engine::Redb => EngineKind::Redb,
             Engine::Sled => EngineKind::Sled,
+        }
+    }
+}
+
+/// What namespaces let one another have.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SharingPolicy {
+    /// Everything, by its digest.
+    Shared,
+    /// Only what a namespace shares that says so.
+    Isolated,
+}
+
+impl From<SharingPolicy> for Sharing {
+    fn from(policy: SharingPolicy) -> Sharing {
+        match policy {
+            SharingPolicy::Shared => Sharing::Shared,
+            SharingPolicy::Isolated => Sharing::Isolated,
         }
     }
 }
@@ -398,6 +418,7 @@ mod tests {
             ("metrics.address", "0.0.0.0:1"),
             ("metrics.address", "localhost:1"),
             ("metadata.engine", "bolt"),
+            ("metadata.content_sharing_policy", "private"),
         ] {
             let err = with(key, value).expect_err(key).to_string();
             assert!(err.contains(key), "{err}");

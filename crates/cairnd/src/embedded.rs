@@ -24,10 +24,7 @@ impl Embedded {
     /// # Errors
     /// The failure with all its parts, as a call would have it.
     pub fn open(root: &Path, engine: Engine) -> Result<Embedded, Status> {
-        let node = Node::open(NodeOptions {
-            root: root.to_owned(),
-            engine: EngineKind::from(engine),
-        });
+        let node = Node::open(NodeOptions::new(root.to_owned(), EngineKind::from(engine)));
         Ok(Embedded {
             node: node.map_err(details::of)?,
         })

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_node::{EngineKind, Failure, Node, NodeOptions};
+use cairn_node::{EngineKind, Failure, Node, NodeOptions, Sharing};
 use clap::Parser;
 use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
 use tracing::{error, info, warn};
@@ -118,12 +118,21 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
     let passed = passed.map_err(|err| format!("cannot use the sockets passed: {err}"))?;
     notify::status("opening the store");
     let engine = EngineKind::from(config.metadata.engine);
-    let open = |root| Node::open(NodeOptions { root, engine }).map_err(reason);
-    let node = open(config.root.clone())?;
+    let open = |root, sharing| {
+        let options = NodeOptions {
+            root,
+            engine,
+            sharing,
+        };
+        Node::open(options).map_err(reason)
+    };
+    let sharing = config.metadata.content_sharing_policy.into();
+    let node = open(config.root.clone(), sharing)?;
     // A daemon with a socket for containerd has a second store.
     let wanted = passed.backend.is_some() || config.backend_socket().is_some();
     let backend = match wanted {
-        true => Some(open(backend::root(&config.root))?),
+        // Whose blobs are whose is for containerd to know there.
+        true => Some(open(backend::root(&config.root), Sharing::Shared)?),
         false => None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -56,7 +56,8 @@ impl Backend {
     async fn at(work: TempDir) -> Backend {
         let root = cairnd::backend::root(&work.path().join("root"));
         let socket = work.path().join("sock");
-        let served = Served::start(root, &socket, |node, listener, stopped| async move {
+        let options = NodeOptions::new(root, EngineKind::Redb);
+        let served = Served::start(options, &socket, |node, listener, stopped| async move {
             cairnd::backend::serve(&node, listener, told(stopped)).await
         });
         let served = served.await;
@@ -78,10 +79,7 @@ impl Backend {
         drop(self.channel);
         // The server lets go of the lock when its connections have ended.
         for _ in 0..100 {
-            let options = NodeOptions {
-                root: root.clone(),
-                engine: EngineKind::Redb,
-            };
+            let options = NodeOptions::new(root.clone(), EngineKind::Redb);
             if Node::open(options).is_ok() {
                 break;
             }

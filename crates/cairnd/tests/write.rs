@@ -4,7 +4,12 @@
 
 mod common;
 
-use cairn_proto::containerd::services::content::v1::{AbortRequest, InfoRequest, StatusRequest};
+use cairn_node::Sharing;
+use cairn_proto::containerd::services::{
+    content::v1::{AbortRequest, InfoRequest, StatusRequest},
+    introspection::v1::PluginsRequest,
+    namespaces::v1::{CreateNamespaceRequest, Namespace},
+};
 use common::{Client, Server, code, commit, expecting, map, sha256, stat, write};
 use tonic::Code;
 
@@ -262,6 +267,68 @@ async fn other_algorithms_name_the_blob_but_not_the_answers_before() {
         !client.has(&sha256(text)).await,
         "known by its own name only"
     );
+}
+
+/// As recorded of containerd 2.3.4 with `content_sharing_policy = "isolated"`.
+#[tokio::test(flavor = "multi_thread")]
+async fn isolated_namespaces_bring_all_bytes() {
+    let server = Server::sharing(Sharing::Isolated).await;
+    let (owner, client) = (server.client("owner"), server.client("n"));
+    let asked = PluginsRequest {
+        filters: vec!["type==io.containerd.metadata.v1".to_owned()],
+    };
+    let plugins = client.introspection().plugins(asked).await;
+    let plugins = plugins.expect("plugins").into_inner().plugins;
+    assert_eq!(plugins[0].exports["policy"], "isolated");
+
+    let text = "isolated text";
+    let digest = owner.put(text, &[]).await;
+    let length = i64::try_from(text.len()).expect("length");
+
+    let (writer, answer) = client.writer(expecting(stat("r"), &digest, 0)).await;
+    let answer = answer.expect("stat");
+    assert_eq!((answer.offset, &answer.digest), (0, &sha256(b"")));
+    writer.end().await;
+    assert_eq!(status(&client, "r").await, Ok((0, 0)));
+    for at in [0, length] {
+        let early = expecting(commit("early", at, b""), &digest, length);
+        let refused = client.write_one(early).await.err();
+        let expected = match at {
+            0 => Code::FailedPrecondition,
+            _ => Code::OutOfRange,
+        };
+        assert_eq!(refused, Some(expected), "commit at {at}");
+    }
+    assert!(!client.has(&digest).await);
+    let whole = expecting(commit("whole", 0, text.as_bytes()), &digest, length);
+    let answer = client.write_one(whole).await.expect("upload");
+    assert_eq!((answer.offset, &answer.digest), (length, &digest));
+    assert!(client.has(&digest).await);
+    let stored = server.work.path().join("root/content/blobs/sha256");
+    assert_eq!(std::fs::read_dir(stored).expect("blobs").count(), 1);
+    // What is one's own is known by its digest.
+    let again = client.write_one(expecting(stat("again"), &digest, 0)).await;
+    assert_eq!(again.err(), Some(Code::AlreadyExists));
+
+    for (value, offset) in [("yes", 0), ("true", length)] {
+        let labels = [("containerd.io/namespace.shareable", value)];
+        let name = format!("sharing-{value}");
+        let namespace = Namespace {
+            name: name.clone(),
+            labels: map(&labels),
+        };
+        let create = CreateNamespaceRequest {
+            namespace: Some(namespace),
+        };
+        client.namespaces().create(create).await.expect("namespace");
+        let digest = server
+            .client(&name)
+            .put(&format!("of {value:>10}"), &[])
+            .await;
+        let (writer, answer) = client.writer(expecting(stat(&name), &digest, 0)).await;
+        assert_eq!(answer.expect("stat").offset, offset, "{value}");
+        writer.end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

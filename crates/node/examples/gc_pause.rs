@@ -166,11 +166,8 @@ fn main() -> Outcome<()> {
     let [snapshots, blobs] = counts.try_into().unwrap_or([20_000, 50_000]);
     let dir = tempfile::tempdir()?;
     let failed = |failure: cairn_node::Failure| failure.to_string();
-    let node = Node::open(NodeOptions {
-        root: dir.path().join("root"),
-        engine: EngineKind::Redb,
-    })
-    .map_err(failed)?;
+    let node =
+        Node::open(NodeOptions::new(dir.path().join("root"), EngineKind::Redb)).map_err(failed)?;
     let ns = Namespace::parse("default")?;
     fill(&node, &ns, snapshots, blobs)?;
     for part in [100, 50, 0] {

@@ -28,7 +28,7 @@ use cairn_sys::{
 use cairn_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, failure::words};
+use crate::{Failure, Sharing, failure::words};
 
 /// The version of the tree that this build writes; older ones it could read, newer ones it refuses.
 pub const LAYOUT: u32 = 1;
@@ -43,6 +43,19 @@ pub struct NodeOptions {
     pub root: PathBuf,
     /// Which engine keeps the records.
     pub engine: EngineKind,
+    /// What its namespaces let one another have.
+    pub sharing: Sharing,
+}
+
+impl NodeOptions {
+    /// A store whose namespaces share what they have.
+    pub fn new(root: PathBuf, engine: EngineKind) -> NodeOptions {
+        NodeOptions {
+            root,
+            engine,
+            sharing: Sharing::Shared,
+        }
+    }
 }
 
 /// An open store. Clones share it; the lock on its root lasts until the last one is gone.
@@ -63,6 +76,7 @@ pub(crate) struct Inner {
     /// Whose collection it is.
     pub(crate) turns: crate::gc::Turns,
     pub(crate) listeners: crate::events::Listeners,
+    pub(crate) sharing: Sharing,
     pub(crate) layers: OnceLock<crate::progress::LayerObserver>,
     _lock: RootLock,
 }
@@ -129,6 +143,7 @@ impl Node {
                 pins: Arc::default(),
                 turns: crate::gc::Turns::default(),
                 listeners: crate::events::Listeners::default(),
+                sharing: options.sharing,
                 layers: OnceLock::new(),
                 _lock: lock,
             }),

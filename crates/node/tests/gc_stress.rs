@@ -294,10 +294,10 @@ fn layout(number: usize) -> Layout {
 
 fn run_with(engine: EngineKind) {
     let mut store = Store::new();
-    store.node = Node::open(NodeOptions {
-        root: store.dir.path().join(engine.name()),
+    store.node = Node::open(NodeOptions::new(
+        store.dir.path().join(engine.name()),
         engine,
-    })
+    ))
     .expect("open");
     let layouts: Vec<Layout> = (0..2).map(layout).collect();
     let (checked, collections) = (AtomicUsize::new(0), AtomicUsize::new(0));

@@ -24,7 +24,7 @@ impl Daemon {
         let (ready, listening) = mpsc::channel();
         let thread = thread::spawn(move || {
             let engine = EngineKind::Redb;
-            let node = Node::open(NodeOptions { root, engine }).expect("store");
+            let node = Node::open(NodeOptions::new(root, engine)).expect("store");
             let runtime = Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()

@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, os::unix::fs::MetadataExt, path::Path};
 
+use cairn_node::Sharing;
 use cairn_proto::containerd::{
     services::introspection::v1::{
         Plugin, PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse,
@@ -32,7 +33,7 @@ impl Fields for Filtered<'_> {
 }
 
 /// Type, id, capabilities; with platforms where unpacking is meant.
-fn plugins(root: &Path) -> Vec<Plugin> {
+fn plugins(root: &Path, sharing: Sharing) -> Vec<Plugin> {
     let host = Platform::host();
     let platform = WirePlatform {
         os: host.os.clone(),
@@ -80,7 +81,7 @@ fn plugins(root: &Path) -> Vec<Plugin> {
             "io.containerd.snapshotter.v1" => {
                 ("root", root.join("snapshots").display().to_string())
             }
-            "io.containerd.metadata.v1" => ("policy", "shared".to_owned()),
+            "io.containerd.metadata.v1" => ("policy", sharing.name().to_owned()),
             _ => continue,
         };
         plugin.exports.insert(export.0.to_owned(), export.1);
@@ -95,7 +96,7 @@ impl Introspection for Service {
         request: Request<PluginsRequest>,
     ) -> Result<Response<PluginsResponse>, Status> {
         let filters = Filters::parse(&request.into_inner().filters).map_err(|err| of(&err))?;
-        let shown = plugins(self.node.root())
+        let shown = plugins(self.node.root(), self.node.sharing())
             .into_iter()
             .filter(|plugin| filters.pass(&Filtered(plugin)));
         Ok(Response::new(PluginsResponse {
@@ -118,7 +119,7 @@ impl Introspection for Service {
         request: Request<PluginInfoRequest>,
     ) -> Result<Response<PluginInfoResponse>, Status> {
         let request = request.into_inner();
-        let found = plugins(self.node.root())
+        let found = plugins(self.node.root(), self.node.sharing())
             .into_iter()
             .find(|plugin| plugin.r#type == request.r#type && plugin.id == request.id);
         let Some(plugin) = found else {

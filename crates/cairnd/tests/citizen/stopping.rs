@@ -179,10 +179,7 @@ async fn an_import_that_stands_still_is_cut_off() {
     }
     assert!(daemon.stop().success());
     assert!(answers.message().await.is_err());
-    let node = Node::open(NodeOptions {
-        root: place.path("root"),
-        engine: EngineKind::Redb,
-    });
+    let node = Node::open(NodeOptions::new(place.path("root"), EngineKind::Redb));
     let ns = Namespace::parse("citizens").unwrap();
     let left = node.unwrap().content().ingests(&ns).unwrap();
     assert_eq!(left.len(), 0);

@@ -116,10 +116,7 @@ fn import(place: &Place) {
         r#"{"imageLayoutVersion":"1.0.0"}"#,
     )
     .unwrap();
-    let options = NodeOptions {
-        root: place.path("root"),
-        engine: EngineKind::Redb,
-    };
+    let options = NodeOptions::new(place.path("root"), EngineKind::Redb);
     let node = Node::open(options).unwrap();
     let ns = Namespace::parse("citizens").unwrap();
     let request = ImportRequest::new(ns, Source::Path(layout));

@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cairn_node::{EngineKind, Node, NodeOptions};
+use cairn_node::{EngineKind, Node, NodeOptions, Sharing};
 use cairn_proto::{
     cairn::v1::{images_client::ImagesClient as CairnImagesClient, store_client::StoreClient},
     containerd::{
@@ -67,15 +67,14 @@ pub struct Served {
 impl Served {
     /// Opens the store at `root` and has it served at `socket` until `stop` goes.
     pub async fn start<F>(
-        root: PathBuf,
+        options: NodeOptions,
         socket: &Path,
         serve: impl FnOnce(Node, UnixListener, oneshot::Receiver<()>) -> F,
     ) -> Served
     where
         F: Future<Output = std::io::Result<()>> + Send + 'static,
     {
-        let engine = EngineKind::Redb;
-        let node = Node::open(NodeOptions { root, engine }).expect("store");
+        let node = Node::open(options).expect("store");
         let listener = cairnd::listen::at(socket).await.expect("socket");
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(serve(node.clone(), listener, stopped));
@@ -109,9 +108,18 @@ pub struct Server {
 impl Server {
     /// One over an empty store.
     pub async fn start() -> Server {
+        Server::sharing(Sharing::Shared).await
+    }
+
+    /// The same, whose namespaces let one another have that much.
+    pub async fn sharing(sharing: Sharing) -> Server {
         let work = TempDir::new().expect("temporary directory");
         let (root, socket) = (work.path().join("root"), work.path().join("sock"));
-        let served = Served::start(root, &socket, |node, listener, stopped| async move {
+        let options = NodeOptions {
+            sharing,
+            ..NodeOptions::new(root, EngineKind::Redb)
+        };
+        let served = Served::start(options, &socket, |node, listener, stopped| async move {
             cairnd::server::serve(&node, listener, told(stopped)).await
         });
         let served = served.await;

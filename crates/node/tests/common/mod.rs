@@ -149,10 +149,7 @@ pub fn host_dir(path: &Path) -> HostDir {
 }
 
 pub fn open(root: &Path) -> Result<Node, Failure> {
-    Node::open(NodeOptions {
-        root: root.to_owned(),
-        engine: EngineKind::Redb,
-    })
+    Node::open(NodeOptions::new(root.to_owned(), EngineKind::Redb))
 }
 
 pub fn files_below(dir: &Path) -> usize {

@@ -114,7 +114,7 @@ fn patiently(open: impl Fn() -> Result<Ingest, Error>) -> Result<Ingest, Error> 
     }
 }
 
-/// A writer that only links, when another namespace has the blob.
+/// A writer that only links, when another namespace has the blob and shares it.
 fn shared(
     node: &Node,
     pins: Option<&Pins>,
@@ -124,11 +124,7 @@ fn shared(
     let (Some(digest), Some(pins)) = (expected, pins) else {
         return Ok(None);
     };
-    // Until it is linked here, those hold it who have it.
-    for ns in node.content().namespaces().map_err(|err| of(&err))? {
-        pins.blob(&ns, digest);
-    }
-    let size = node.content().size_of_any(digest).map_err(|err| of(&err))?;
+    let size = node.shared_size(pins, digest).map_err(of_failure)?;
     let fits = size.filter(|size| total == 0 || total == *size);
     Ok(fits.map(|size| Writer::Shared {
         digest: digest.clone(),

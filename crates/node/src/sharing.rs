@@ -1,0 +1,71 @@
+//! What namespaces let one another have without its bytes.
+//!
+//! A blob is stored once, whoever has it. Whether naming its digest is enough to get it is a question of
+//! trust: who knows a digest need not have had the bytes.
+
+use cairn_meta::{View, schema};
+use cairn_types::Digest;
+
+use crate::{Failure, Node, Pins};
+
+/// By this label a namespace lets others have its blobs, when its value is `true` (containerd
+/// `pkg/labels/labels.go`).
+const SHAREABLE: &str = "containerd.io/namespace.shareable";
+
+/// Who gets by its digest what another namespace has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Everybody.
+    #[default]
+    Shared,
+    /// Nobody, but for what a namespace shares that says so. Others bring all the bytes.
+    Isolated,
+}
+
+impl Sharing {
+    /// As containerd calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sharing::Shared => "shared",
+            Sharing::Isolated => "isolated",
+        }
+    }
+}
+
+impl Node {
+    /// Who gets what others have.
+    pub fn sharing(&self) -> Sharing {
+        self.inner.sharing
+    }
+
+    /// The size of a blob that somebody may have who knows no more of it than its digest; `None` when
+    /// there is none, or nobody who has it shares it. It stays until `pins` go.
+    pub fn shared_size(&self, pins: &Pins, digest: &Digest) -> Result<Option<u64>, Failure> {
+        let failed = |err: &dyn cairn_types::Classified| {
+            Failure::of("look up blob", err).object("blob", digest)
+        };
+        let content = self.content();
+        // Until it is linked, those hold it who have it.
+        for ns in content.namespaces().map_err(|err| failed(&err))? {
+            pins.blob(&ns, digest);
+        }
+        if self.sharing() == Sharing::Isolated {
+            let shared = self.meta().read(|view| {
+                let mut namespaces = view.scan(&schema::NAMESPACES, &())?.into_iter();
+                let sharing = |labels: &cairn_types::Labels| {
+                    labels.get(SHAREABLE).is_some_and(|value| value == "true")
+                };
+                namespaces.try_fold(false, |found, (ns, record)| {
+                    let link = || view.get(&schema::BLOB_LINKS, &(ns, digest.clone()));
+                    Ok::<_, cairn_meta::Error>(
+                        found || sharing(&record.labels) && link()?.is_some(),
+                    )
+                })
+            });
+            if !shared.map_err(|err| failed(&err))? {
+                return Ok(None);
+            }
+        }
+        content.size_of_any(digest).map_err(|err| failed(&err))
+    }
+}
