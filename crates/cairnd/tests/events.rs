@@ -4,8 +4,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use cairn_proto::containerd::{
     services::{
         content::v1::DeleteContentRequest,
@@ -17,67 +15,13 @@ use cairn_proto::containerd::{
     },
     types::Envelope,
 };
-use common::{Client, Server, code, descriptor, map, sha256};
-use prost_types::{Any, Timestamp};
-use tonic::{Code, Streaming};
-
-/// Ends a collection of events.
-const LAST: &str = "/test/last";
-
-struct Subscription {
-    client: Client,
-    events: Streaming<Envelope>,
-}
-
-impl Subscription {
-    /// A subscription by filters, and by the topic that ends it.
-    async fn start(client: &Client, filters: &[&str]) -> Subscription {
-        let last = format!("topic==\"{LAST}\"");
-        let mut filters: Vec<String> = filters.iter().map(|f| (*f).to_owned()).collect();
-        filters.push(last);
-        let request = SubscribeRequest { filters };
-        let events = client.events().subscribe(request).await.expect("subscribe");
-        Subscription {
-            client: client.clone(),
-            events: events.into_inner(),
-        }
-    }
-
-    /// What came until now.
-    async fn end(mut self) -> Vec<Envelope> {
-        assert_eq!(publish(&self.client, LAST).await, Code::Ok);
-        let mut all = Vec::new();
-        loop {
-            let next = tokio::time::timeout(Duration::from_secs(10), self.events.message());
-            let envelope = next.await.expect("in time").expect("no error");
-            let envelope = envelope.expect("no end");
-            if envelope.topic == LAST {
-                return all;
-            }
-            all.push(envelope);
-        }
-    }
-
-    async fn topics(self) -> Vec<String> {
-        let all = self.end().await;
-        all.into_iter().map(|envelope| envelope.topic).collect()
-    }
-}
-
-fn event() -> Option<Any> {
-    Some(Any {
-        type_url: "test.Event".to_owned(),
-        value: vec![1, 2, 3],
-    })
-}
-
-async fn publish(client: &Client, topic: &str) -> Code {
-    let request = PublishRequest {
-        topic: topic.to_owned(),
-        event: event(),
-    };
-    code(client.events().publish(request).await)
-}
+use common::{
+    Client, Server, code, descriptor,
+    events::{Subscription, event, publish},
+    map, sha256,
+};
+use prost_types::Timestamp;
+use tonic::Code;
 
 /// Something of everything, in one namespace.
 async fn all_kinds(client: &Client) {

@@ -4,7 +4,10 @@
 use cairn_meta::{ContainerRecord, NamespaceRecord, Timestamp, Tx, View, schema};
 use cairn_types::{Classified, ErrorKind, Labels, Namespace, validate_label};
 
-use crate::{Failure, Node};
+use crate::{
+    Failure, Node,
+    events::{Event, What},
+};
 
 impl Node {
     /// All records by id.
@@ -48,7 +51,14 @@ impl Node {
             Ok::<_, cairn_meta::Error>(true)
         });
         match written {
-            Ok(true) => Ok(record),
+            Ok(true) => {
+                let what = What::ContainerCreated {
+                    id: id.to_owned(),
+                    record: Box::new(record.clone()),
+                };
+                self.happened(Event::of(ns, what));
+                Ok(record)
+            }
             Ok(false) => Err(Failure::new(
                 ErrorKind::AlreadyExists,
                 "create container",
@@ -79,9 +89,17 @@ impl Node {
             tx.put(&schema::CONTAINERS, &key, &record)?;
             Ok::<_, cairn_meta::Error>(Some(record))
         });
-        written
+        let record = written
             .map_err(|err| failed("update", id, &err))?
-            .ok_or_else(|| missing("update", ns, id))
+            .ok_or_else(|| missing("update", ns, id))?;
+        let what = What::ContainerUpdated {
+            id: id.to_owned(),
+            image: record.image.clone(),
+            labels: record.labels.clone(),
+            snapshot_key: record.snapshot_key.clone(),
+        };
+        self.happened(Event::of(ns, what));
+        Ok(record)
     }
 
     /// Removes a record.
@@ -93,7 +111,11 @@ impl Node {
             Ok::<_, cairn_meta::Error>(known)
         });
         match written {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                let id = id.to_owned();
+                self.happened(Event::of(ns, What::ContainerDeleted { id }));
+                Ok(())
+            }
             Ok(false) => Err(missing("delete", ns, id)),
             Err(err) => Err(failed("delete", id, &err)),
         }

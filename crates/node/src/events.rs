@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use cairn_meta::Timestamp;
+use cairn_meta::{ContainerRecord, Timestamp};
 use cairn_types::{Digest, ImageName, Labels, Namespace, SnapshotKey};
 
 use crate::Node;
@@ -56,6 +56,20 @@ pub enum What {
     },
     SnapshotRemoved {
         key: SnapshotKey,
+    },
+    /// All of the record: what a runtime is only its document says, which is not read here.
+    ContainerCreated {
+        id: String,
+        record: Box<ContainerRecord>,
+    },
+    ContainerUpdated {
+        id: String,
+        image: String,
+        labels: Labels,
+        snapshot_key: String,
+    },
+    ContainerDeleted {
+        id: String,
     },
     /// A client's own: topic, type and bytes.
     Published {

@@ -84,6 +84,28 @@ fn inside<'e>(event: &'e Event, path: &[String]) -> Option<Cow<'e, str>> {
             | What::SnapshotRemoved { .. },
             "snapshotter",
         ) => Some(Cow::Borrowed(super::snapshots::NAME)),
+        _ => of_container(&event.what, path),
+    }
+}
+
+/// As [`inside`], of a container. What it does not have is no field of it.
+fn of_container<'e>(what: &'e What, path: &[String]) -> Option<Cow<'e, str>> {
+    let some = |text: &'e str| (!text.is_empty()).then_some(Cow::Borrowed(text));
+    match (what, path.first().map(String::as_str)?) {
+        (
+            What::ContainerCreated { id, .. }
+            | What::ContainerUpdated { id, .. }
+            | What::ContainerDeleted { id },
+            "id",
+        ) => some(id),
+        (What::ContainerCreated { record, .. }, "image") => some(&record.image),
+        (What::ContainerCreated { record, .. }, "runtime") => {
+            let runtime = pack::runtime(record)?;
+            (path.get(1)? == "name").then_some(Cow::Owned(runtime.name))
+        }
+        (What::ContainerUpdated { image, .. }, "image") => some(image),
+        (What::ContainerUpdated { labels, .. }, "labels") => filter::label(labels, &path[1..]),
+        (What::ContainerUpdated { snapshot_key, .. }, "snapshot_key") => some(snapshot_key),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 pub mod archive;
+pub mod events;
 pub mod layer;
 pub mod own;
 pub mod snapshots;

@@ -1,7 +1,11 @@
 //! Events in containerd's messages, each with its topic.
 
+use cairn_meta::ContainerRecord;
 use cairn_node::events::What;
-use cairn_proto::containerd::{events as wire, services::images::v1 as images};
+use cairn_proto::containerd::{
+    events::{self as wire, container_create},
+    services::{containers::v1::Container, images::v1 as images},
+};
 use cairn_types::Namespace;
 use prost::Message;
 use prost_types::Any;
@@ -35,6 +39,9 @@ told! {
     "/snapshot/prepare" "containerd.events.SnapshotPrepare" wire::SnapshotPrepare;
     "/snapshot/commit" "containerd.events.SnapshotCommit" wire::SnapshotCommit;
     "/snapshot/remove" "containerd.events.SnapshotRemove" wire::SnapshotRemove;
+    "/containers/create" "containerd.events.ContainerCreate" wire::ContainerCreate;
+    "/containers/update" "containerd.events.ContainerUpdate" wire::ContainerUpdate;
+    "/containers/delete" "containerd.events.ContainerDelete" wire::ContainerDelete;
 }
 
 fn told<M: Told>(message: &M) -> (String, Any) {
@@ -43,6 +50,15 @@ fn told<M: Told>(message: &M) -> (String, Any) {
         value: message.encode_to_vec(),
     };
     (M::TOPIC.to_owned(), event)
+}
+
+/// What its document says of a container's runtime. It was written by this program just now.
+pub(super) fn runtime(record: &ContainerRecord) -> Option<container_create::Runtime> {
+    let runtime = Container::decode(&*record.document).ok()?.runtime?;
+    Some(container_create::Runtime {
+        name: runtime.name,
+        options: runtime.options,
+    })
 }
 
 /// Topic and event for the wire.
@@ -92,6 +108,23 @@ pub(super) fn pack(ns: &Namespace, what: &What) -> (String, Any) {
             key: key.to_string(),
             snapshotter,
         }),
+        What::ContainerCreated { id, record } => told(&wire::ContainerCreate {
+            id: id.clone(),
+            image: record.image.clone(),
+            runtime: runtime(record),
+        }),
+        What::ContainerUpdated {
+            id,
+            image,
+            labels,
+            snapshot_key,
+        } => told(&wire::ContainerUpdate {
+            id: id.clone(),
+            image: image.clone(),
+            labels: labels.clone(),
+            snapshot_key: snapshot_key.clone(),
+        }),
+        What::ContainerDeleted { id } => told(&wire::ContainerDelete { id: id.clone() }),
         // A client's own, as it came.
         What::Published {
             topic,
