@@ -118,13 +118,21 @@ impl Schedule {
     }
 }
 
+/// Counts and logs every collection from now on, also those that clients ask for. Of one that fails
+/// there is no line here: whoever asked for it says so.
+pub fn watch_collections(node: &Node, metrics: Option<Arc<Metrics>>) {
+    node.observe_collections(move |report, took| {
+        if let Some(metrics) = &metrics {
+            metrics.collected(report, took);
+        }
+        if let Some(report) = report {
+            tell(report);
+        }
+    });
+}
+
 /// Collects garbage for as long as it is polled.
-pub async fn collect(
-    node: Node,
-    gc: watch::Receiver<Gc>,
-    activity: Arc<Activity>,
-    metrics: Option<Arc<Metrics>>,
-) {
+pub async fn collect(node: Node, gc: watch::Receiver<Gc>, activity: Arc<Activity>) {
     let mut schedule = Schedule::start(&gc.borrow(), Instant::now());
     loop {
         let wait = async {
@@ -148,23 +156,10 @@ pub async fn collect(
         }
         let began = Instant::now();
         let node = node.clone();
-        let result = tokio::task::spawn_blocking(move || node.gc(false)).await;
-        let report = match result {
-            Ok(Ok(report)) => Some(report),
-            Ok(Err(failure)) => {
-                error!(causes = failure.causes.join(": "), "{failure}");
-                None
-            }
-            Err(err) => {
-                error!("garbage collection was given up: {err}");
-                None
-            }
-        };
-        if let Some(metrics) = &metrics {
-            metrics.collected(report.as_ref(), began.elapsed());
-        }
-        if let Some(report) = report {
-            tell(&report);
+        match tokio::task::spawn_blocking(move || node.gc(false)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(failure)) => error!(causes = failure.causes.join(": "), "{failure}"),
+            Err(err) => error!("garbage collection was given up: {err}"),
         }
         schedule.collected(&gc, began.elapsed(), Instant::now());
     }

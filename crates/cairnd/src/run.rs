@@ -181,6 +181,7 @@ impl Daemon<'_> {
         let (drain, draining) = watch::channel(false);
         let (gc_sender, gc) = watch::channel(config.gc.clone());
         let metrics = self.endpoint(&draining).await?;
+        maintain::watch_collections(node, metrics.clone());
         let activity = Arc::new(Activity::default());
         let calls = Calls::new(Rules {
             activity: activity.clone(),
@@ -205,7 +206,7 @@ impl Daemon<'_> {
         let background = [
             tokio::spawn(notify::watchdog(node.clone())),
             tokio::spawn(maintain::settle(node.clone(), config.unpack.settle_delay)),
-            tokio::spawn(maintain::collect(node.clone(), gc, activity, metrics)),
+            tokio::spawn(maintain::collect(node.clone(), gc, activity)),
         ];
         let background: Vec<JoinHandle<()>> = background.into_iter().chain(guards).collect();
         let ms = began.elapsed().as_millis();

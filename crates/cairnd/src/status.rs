@@ -9,6 +9,7 @@ use cairn_node::Failure;
 use cairn_types::{Classified, ErrorKind};
 use tokio::sync::oneshot;
 use tonic::{Code, Status};
+use tracing::Span;
 
 use crate::turns;
 
@@ -107,8 +108,11 @@ fn given_up() -> Status {
 /// Of no type, unlike what each call waits for: the machinery of tasks is compiled once.
 async fn aside(work: Box<dyn FnOnce() + Send>) {
     let turn = turns::take().await;
+    // What is logged there names its call as well.
+    let span = Span::current();
     let ended = tokio::task::spawn_blocking(move || {
         let _turn = turn;
+        let _inside = span.enter();
         work();
     });
     if let Err(err) = ended.await {

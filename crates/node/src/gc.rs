@@ -136,6 +136,16 @@ impl Node {
         self.inner.turns.share(|| self.collect(None, observe))
     }
 
+    /// Tells `observer` of every collection from now on, once, whoever asked for it and however many
+    /// share it: its report when it succeeded, and how long it took. Those who asked wait for the
+    /// observer, so it must not wait. Only the first observer is told.
+    pub fn observe_collections(
+        &self,
+        observer: impl Fn(Option<&GcReport>, Duration) + Send + Sync + 'static,
+    ) {
+        let _ = self.inner.turns.observer.set(Box::new(observer));
+    }
+
     /// Removes those of `digests` that nothing there leads to, whether itself held or not.
     pub(crate) fn discard(&self, ns: &Namespace, digests: &[Digest]) -> Result<(), Failure> {
         if digests.is_empty() {

@@ -1,13 +1,25 @@
 //! Figures and health, as Prometheus and probes read them.
 
-use cairn_proto::containerd::{
-    services::{
-        diff::v1::{ApplyRequest, diff_client::DiffClient},
-        snapshots::v1::{PrepareSnapshotRequest, snapshots_client::SnapshotsClient},
+use cairn_proto::{
+    cairn::v1::{
+        CollectRequest, RemoveImageRequest, images_client::ImagesClient as CairnImagesClient,
+        store_client::StoreClient,
     },
-    types::Descriptor,
+    containerd::{
+        services::{
+            diff::v1::{ApplyRequest, diff_client::DiffClient},
+            images::v1::{
+                CreateImageRequest, DeleteImageRequest, Image, images_client::ImagesClient,
+            },
+            leases::v1::{CreateRequest, DeleteRequest, leases_client::LeasesClient},
+            snapshots::v1::{PrepareSnapshotRequest, snapshots_client::SnapshotsClient},
+        },
+        types::Descriptor,
+    },
 };
 use cairn_types::Digest;
+use serde_json::Value;
+use tonic::transport::Channel;
 
 use crate::daemon::{Place, get, put, request, wait_for};
 
@@ -120,7 +132,8 @@ fn tonic_health_codec() -> impl tonic::codec::Codec<Encode = (), Decode = ()> {
 
 #[tokio::test]
 async fn what_the_time_of_a_layer_went_into() {
-    let place = Place::with("[metrics]\naddress = \"metrics.sock\"\n");
+    // A collection would take the layer, which nothing holds.
+    let place = Place::with("[metrics]\naddress = \"metrics.sock\"\n[gc]\nstartup_delay = \"0\"\n");
     let _daemon = place.start();
     let channel = place.channel().await;
     let socket = place.path("run/metrics.sock");
@@ -159,6 +172,113 @@ async fn what_the_time_of_a_layer_went_into() {
     for phase in ["fetch", "inflate", "untar", "sync", "commit"] {
         assert_eq!(count(phase), Some(1.0), "{phase}");
     }
+}
+
+/// An image of something that is stored.
+async fn image(channel: &Channel, name: &str, bytes: &[u8]) {
+    let digest = put(channel, bytes).await.unwrap();
+    let target = Descriptor {
+        media_type: "text/plain".to_owned(),
+        digest,
+        size: i64::try_from(bytes.len()).unwrap(),
+        ..Descriptor::default()
+    };
+    let image = Image {
+        name: name.to_owned(),
+        target: Some(target),
+        ..Image::default()
+    };
+    let create = CreateImageRequest {
+        image: Some(image),
+        source_date_epoch: None,
+    };
+    let mut images = ImagesClient::new(channel.clone());
+    images.create(request(create)).await.unwrap();
+}
+
+/// Asks for a collection in each way that there is.
+async fn collect_in_each_way(channel: &Channel) {
+    image(channel, "docker.io/library/one:1", b"one").await;
+    let delete = DeleteImageRequest {
+        name: "docker.io/library/one:1".to_owned(),
+        sync: true,
+        ..DeleteImageRequest::default()
+    };
+    let mut images = ImagesClient::new(channel.clone());
+    images.delete(request(delete)).await.unwrap();
+    image(channel, "docker.io/library/two:1", b"two").await;
+    let remove = RemoveImageRequest {
+        name: "docker.io/library/two:1".to_owned(),
+        sync: true,
+        ..RemoveImageRequest::default()
+    };
+    let mut images = CairnImagesClient::new(channel.clone());
+    images.remove(request(remove)).await.unwrap();
+    let mut leases = LeasesClient::new(channel.clone());
+    let id = || "l".to_owned();
+    let create = CreateRequest {
+        id: id(),
+        ..CreateRequest::default()
+    };
+    leases.create(request(create)).await.unwrap();
+    put(channel, b"three").await.unwrap();
+    let delete = DeleteRequest {
+        id: id(),
+        sync: true,
+    };
+    leases.delete(request(delete)).await.unwrap();
+    put(channel, b"four").await.unwrap();
+    let mut store = StoreClient::new(channel.clone());
+    for dry_run in [true, false] {
+        let collect = CollectRequest { dry_run };
+        store.collect(request(collect)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn collections_that_clients_ask_for_count() {
+    // None comes by itself.
+    let place = Place::with(
+        "[metrics]\naddress = \"metrics.sock\"\ncontainerd_names = true\n\
+         [gc]\nstartup_delay = \"0\"\ndeletion_threshold = 1000\nmutation_threshold = 0\n\
+         [log]\nformat = \"json\"\n",
+    );
+    let daemon = place.start();
+    let channel = place.channel().await;
+    collect_in_each_way(&channel).await;
+    let (_, text) = get(&place.path("run/metrics.sock"), "/metrics");
+    for (series, expected) in [
+        ("cairn_gc_runs_total{result=\"ok\"}", 4.0),
+        ("cairn_gc_runs_total{result=\"error\"}", 0.0),
+        ("cairn_gc_seconds_count", 4.0),
+        ("cairn_gc_pause_seconds_count", 4.0),
+        ("cairn_gc_removed_total{kind=\"content\"}", 4.0),
+        ("cairn_gc_freed_bytes_total", 15.0),
+        ("containerd_gc_collections_total{status=\"success\"}", 4.0),
+    ] {
+        assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
+    }
+    let log = daemon.log();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("collected garbage"));
+    let asked: Vec<String> = lines
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(
+                (&line["level"], &line["blobs"]),
+                (&"INFO".into(), &1.into())
+            );
+            line["span"]["rpc"].as_str().unwrap_or_default().to_owned()
+        })
+        .collect();
+    let expected = [
+        "/containerd.services.images.v1.Images/Delete",
+        "/cairn.v1.Images/Remove",
+        "/containerd.services.leases.v1.Leases/Delete",
+        "/cairn.v1.Store/Collect",
+    ];
+    assert_eq!(asked, expected, "{log}");
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! One collection for all who wait for one: whoever comes while one runs needs the next, since what
 //! they let go of may have been marked by this one; and all of those share it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
 
 use cairn_types::ErrorKind;
 
@@ -10,11 +13,15 @@ use crate::Failure;
 
 type Outcome = Result<GcReport, Failure>;
 
+/// Hears of every collection: its report when it succeeded, and how long it took.
+pub(super) type Observer = Box<dyn Fn(Option<&GcReport>, Duration) + Send + Sync>;
+
 /// Collections, one after the other.
 #[derive(Default)]
 pub(crate) struct Turns {
     state: Mutex<Runs>,
     ended: Condvar,
+    pub(super) observer: OnceLock<Observer>,
 }
 
 #[derive(Default)]
@@ -51,25 +58,37 @@ impl Turns {
         }
         drop(runs);
         // Also when it panics: others wait.
-        let mut end = End(self, None);
+        let mut end = End {
+            turns: self,
+            began: Instant::now(),
+            outcome: None,
+        };
         let outcome = run();
-        end.1 = Some(outcome.clone());
+        end.outcome = Some(outcome.clone());
         outcome
     }
 }
 
-struct End<'a>(&'a Turns, Option<Outcome>);
+struct End<'a> {
+    turns: &'a Turns,
+    began: Instant,
+    outcome: Option<Outcome>,
+}
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        let outcome = self.1.take().unwrap_or_else(|| {
+        let outcome = self.outcome.take().unwrap_or_else(|| {
             let reason = "the collection broke off";
             Err(Failure::new(ErrorKind::Internal, ATTEMPTED, reason))
         });
-        let mut runs = self.0.lock();
+        // Before anybody knows the outcome, so that whoever does finds it counted.
+        if let Some(observer) = self.turns.observer.get() {
+            observer(outcome.as_ref().ok(), self.began.elapsed());
+        }
+        let mut runs = self.turns.lock();
         runs.done = runs.begun;
         runs.last = Some(outcome);
-        self.0.ended.notify_all();
+        self.turns.ended.notify_all();
     }
 }
 
@@ -88,6 +107,7 @@ mod tests {
     #[test]
     fn who_comes_during_one_shares_the_next() {
         let (turns, begun) = (Turns::default(), AtomicU32::new(0));
+        let observed = observed(&turns);
         let (first_began, began) = mpsc::channel();
         let (go_on, wait) = mpsc::channel::<()>();
         thread::scope(|scope| {
@@ -119,16 +139,31 @@ mod tests {
                 waiter.join().expect("no panic").expect("collected");
             }
         });
-        assert!((2..=9).contains(&begun.load(Ordering::SeqCst)));
+        let begun = begun.load(Ordering::SeqCst);
+        assert!((2..=9).contains(&begun));
+        // However many share one, it is one.
+        assert_eq!(observed.try_iter().count(), begun as usize);
+    }
+
+    /// Whether each collection of `turns` succeeded.
+    fn observed(turns: &Turns) -> mpsc::Receiver<bool> {
+        let (tell, observed) = mpsc::channel();
+        let observer: Observer = Box::new(move |report, _| {
+            let _ = tell.send(report.is_some());
+        });
+        assert!(turns.observer.set(observer).is_ok());
+        observed
     }
 
     #[test]
     fn a_collection_that_breaks_off_leaves_nobody_waiting() {
         let turns = Turns::default();
+        let observed = observed(&turns);
         thread::scope(|scope| {
             let broken = scope.spawn(|| turns.share(|| panic!("on purpose")));
             assert!(broken.join().is_err());
         });
         turns.share(|| Ok(GcReport::default())).expect("the next");
+        assert_eq!(observed.try_iter().collect::<Vec<_>>(), [false, true]);
     }
 }
