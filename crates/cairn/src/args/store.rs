@@ -172,7 +172,9 @@ pub enum SnapshotsVerb {
     /// Store as a layer what a snapshot adds, and print its digest
     ///
     /// With one name: what that snapshot adds to its parent. With two: what has to be applied to A to
-    /// get B. Unless it is labelled with --keep, the next `cairn gc` removes the layer again.
+    /// get B. Unless it is labelled with --keep, the next `cairn gc` removes the layer again. With the
+    /// variable SOURCE_DATE_EPOCH, in seconds since 1970, later times of files become that one, and the
+    /// same files give the same layer.
     #[command(before_help = examples::SNAPSHOTS_DIFF)]
     Diff(SnapshotDiff),
     /// Change a snapshot's labels

@@ -38,6 +38,8 @@ pub struct DiffOptions {
     pub keep: bool,
     /// For the blob.
     pub labels: Labels,
+    /// Later modification times become this one, in seconds since 1970.
+    pub epoch: Option<i64>,
 }
 
 impl Client {
@@ -206,7 +208,9 @@ impl Client {
             media_type: options.media_type.clone(),
             r#ref: options.reference.clone().unwrap_or_default(),
             labels: labels.clone().into_iter().collect(),
-            source_date_epoch: None,
+            source_date_epoch: options
+                .epoch
+                .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
         };
         let request = self.leased(request, Some(lease))?;
         let mut differ = client!(self.link, DiffClient<_>);

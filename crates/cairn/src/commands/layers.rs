@@ -1,14 +1,21 @@
 //! Snapshots that are made, mounted by others, committed and compared.
 
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 
 use super::{Context, Result};
 use crate::{
     args::{SnapshotCommit, SnapshotDiff, SnapshotMounts, SnapshotNew},
     client::{Client, DiffOptions},
+    error::{Problem, quote},
     model::Mount,
     view,
 };
+
+/// Says what a build calls now, so that the same input gives the same bytes.
+const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
+
+/// The first and the last second that a time on the wire can be in: of the years 1 to 9999.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// `snapshots prepare`, or with `look` `snapshots view`
 pub fn new(context: &Context, args: &SnapshotNew, look: bool) -> Result {
@@ -77,6 +84,7 @@ fn at(mut mounts: Vec<Mount>, target: Option<&Path>) -> Vec<Mount> {
 
 /// `snapshots diff`
 pub fn diff(context: &Context, args: SnapshotDiff) -> Result {
+    let epoch = epoch(std::env::var_os(EPOCH_VARIABLE))?;
     let client = Client::open(&context.global)?;
     let attempted = "diff snapshot";
     let a = client.resolve_snapshot(&args.a, attempted)?;
@@ -93,6 +101,7 @@ pub fn diff(context: &Context, args: SnapshotDiff) -> Result {
         reference: args.r#ref,
         keep: args.keep,
         labels: args.label.into_iter().collect(),
+        epoch,
     };
     let digest = client.snapshot_diff(older.as_ref(), &newer, &options)?;
     if !options.keep {
@@ -109,4 +118,41 @@ pub fn diff(context: &Context, args: SnapshotDiff) -> Result {
         context.out.line(context.digest(&text));
     }
     Ok(())
+}
+
+/// What the variable holds; empty is as good as unset.
+fn epoch(value: Option<OsString>) -> std::result::Result<Option<i64>, Problem> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let seconds = value.to_str().and_then(|text| text.parse().ok());
+    let seconds = seconds.filter(|seconds| SECONDS.contains(seconds));
+    seconds.map(Some).ok_or_else(|| {
+        let value = quote(&value.to_string_lossy());
+        let text = format!("{EPOCH_VARIABLE}={value} is no number of seconds since 1970");
+        Problem::usage(text).next(format!("unset {EPOCH_VARIABLE}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs() {
+        let read = |text: &str| epoch(Some(text.into())).ok();
+        assert_eq!(epoch(None), Ok(None));
+        assert_eq!(read(""), Some(None));
+        assert_eq!(read("0"), Some(Some(0)));
+        assert_eq!(read("-1"), Some(Some(-1)));
+        assert_eq!(read("253402300799"), Some(Some(253_402_300_799)));
+        for wrong in ["x", "1.5", " 1", "253402300800", "99999999999999999999"] {
+            let problem = epoch(Some(wrong.into())).expect_err(wrong);
+            assert!(
+                problem.reason.starts_with("SOURCE_DATE_EPOCH="),
+                "{problem}"
+            );
+            assert_eq!(problem.exit_code(), 2);
+        }
+    }
 }

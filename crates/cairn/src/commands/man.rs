@@ -53,6 +53,8 @@ const SECTIONS: &[(&str, &str)] = &[
         "CAIRN_ADDRESS, CAIRN_ROOT, CONTAINERD_NAMESPACE, CONTAINERD_SNAPSHOTTER: as --address, \
          --root, --namespace and --snapshotter.\n\
          CAIRN_METADATA__ENGINE: redb or sled, for a store that cairn opens itself.\n\
+         SOURCE_DATE_EPOCH: the latest time of a file in what snapshots diff writes, in seconds since \
+         1970.\n\
          NO_COLOR, CLICOLOR_FORCE, COLUMNS: as in other programs.",
     ),
     (
