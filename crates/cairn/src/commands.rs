@@ -166,8 +166,8 @@ impl Context {
         let terminal = std::io::stderr().is_terminal();
         let mode = match self.global.progress {
             ProgressChoice::None => Mode::None,
-            ProgressChoice::Json => Mode::Json,
             _ if self.out.quiet => Mode::None,
+            ProgressChoice::Json => Mode::Json,
             ProgressChoice::Tty if !terminal => {
                 let text = "--progress=tty needs a terminal on standard error";
                 return Err(Problem::usage(text).next("--progress=plain").into());

@@ -53,6 +53,8 @@ struct State {
     started: Instant,
     name: String,
     layers: Vec<Layer>,
+    /// Those that a layer has been in.
+    phases: Vec<Phase>,
     bars: Option<Bars>,
     rate: Rate,
     spoke: Instant,
@@ -94,6 +96,7 @@ impl Show {
             started: now,
             name: String::new(),
             layers: Vec::new(),
+            phases: Vec::new(),
             bars: None,
             rate: Rate::default(),
             spoke: now,
@@ -177,8 +180,27 @@ impl Show {
                 self.say(&state.plain(self.verb));
             }
             Mode::Plain => {}
-            Mode::Json => self.layer_object(state, digest, changed, now),
+            Mode::Json => {
+                self.phase_object(state, phase);
+                self.layer_object(state, digest, changed, now);
+            }
         }
+    }
+
+    /// The work as a whole is in a phase from when the first of its layers is. That nothing has begun
+    /// yet, or that a layer has nothing left to do, is no phase of the whole.
+    fn phase_object(&self, state: &mut State, phase: Phase) {
+        let none = matches!(phase, Phase::Waiting | Phase::Done | Phase::HereAlready);
+        if none || state.phases.contains(&phase) {
+            return;
+        }
+        state.phases.push(phase);
+        let done: u64 = state.layers.iter().map(|l| l.done).sum();
+        let total: u64 = state.layers.iter().map(|l| l.total).sum();
+        self.object(&serde_json::json!({
+            "event": "phase", "ref": &state.name, "phase": word(phase),
+            "done": done, "total": total,
+        }));
     }
 
     fn layer_object(&self, state: &mut State, digest: &str, changed: bool, now: Instant) {
@@ -248,6 +270,7 @@ impl State {
             let _ = bars.multi.clear();
         }
         self.layers.clear();
+        self.phases.clear();
     }
 
     fn plain(&self, verb: &str) -> String {
