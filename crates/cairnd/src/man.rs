@@ -64,6 +64,22 @@ const SECTIONS: &[(&str, &str)] = &[
          /run/cairn: sockets.",
     ),
     (
+        "DOWNGRADE",
+        "The file layout in the root says how the store is laid out, and cairn version says which layout \
+         a program knows. A program that knows less than the store has refuses it before it changes \
+         anything. With the same layout, going back is to install the older version and to start it.\n\
+         A store is not turned into one of an older layout. Its images can be taken along; labels, \
+         leases, unfinished uploads and snapshots of other programs cannot, and bundles are made anew. \
+         With the newer version, for each namespace NS that cairn namespaces lists:\n\
+         \tcairn -n NS images ls -q | xargs -rd '\\n' cairn -n NS images export NS.tar\n\
+         Then remove the bundles and mounts, as UNINSTALL says, and:\n\
+         \tsystemctl stop cairnd.socket cairnd.service\n\
+         \tmv /var/lib/cairn /var/lib/cairn.newer\n\
+         With the older version installed and started:\n\
+         \tcairn -n NS images import NS.tar\n\
+         What was moved away opens again with the newer version.",
+    ),
+    (
         "UNINSTALL",
         "As root, first what runs, what is mounted and what is stored. Bundles are removed wherever \
          they are; one in which something runs is named and stays: end that, and repeat.\n\

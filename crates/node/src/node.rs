@@ -261,15 +261,18 @@ fn check_layout(root: &Path, dir: &Dir) -> Result<(), Failure> {
     })?;
     if layout.layout > LAYOUT {
         let reason = format!(
-            "store layout {}, this cairn reads up to {LAYOUT}",
+            "store layout {}, this cairnd reads up to {LAYOUT}",
             layout.layout
         );
         let newer = layout.written_by.split(' ').next_back().unwrap_or_default();
+        // Layouts do not change between versions that differ only behind the second dot.
+        let newer: Vec<&str> = newer.split('.').take(2).collect();
         return Err(
             Failure::new(ErrorKind::FailedPrecondition, ATTEMPTED, reason)
                 .object("store", root.display())
                 .cause(format!("last written by {}", layout.written_by))
-                .next(format!("install cairn >= {newer}")),
+                .next(format!("install cairn >= {}", newer.join(".")))
+                .next("go back: man cairnd, DOWNGRADE"),
         );
     }
     Ok(())

@@ -268,9 +268,10 @@ fn a_store_is_opened_once_and_never_from_the_future() {
     )
     .expect("write");
     let failure = open(&root).map(drop).expect_err("newer");
-    assert_eq!(failure.reason, "store layout 3, this cairn reads up to 1");
+    assert_eq!(failure.reason, "store layout 3, this cairnd reads up to 1");
     assert_eq!(failure.causes, ["last written by cairn 0.9.1"]);
-    assert_eq!(failure.next, ["install cairn >= 0.9.1"]);
+    let next = ["install cairn >= 0.9", "go back: man cairnd, DOWNGRADE"];
+    assert_eq!(failure.next, next);
 }
 
 /// As after a kill: nobody resumes a part of an import, but a client comes back for its own upload.
