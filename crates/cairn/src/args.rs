@@ -26,10 +26,12 @@ mod records;
 mod store;
 mod writing;
 
-pub use bundle::{BundleArgs, BundleCreate, BundleRm, BundleVerb, NetChoice};
+pub use bundle::{
+    BundleArgs, BundleCreate, BundleOptions, BundleRm, BundleUnpack, BundleVerb, NetChoice,
+};
 pub use images::{
-    Check, Export, ImagesArgs, ImagesVerb, Import, Inspect, List, MountImage, Remove, Sort, SortBy,
-    Tag, Unmount, Usage,
+    Check, CheckImages, Export, ImagesArgs, ImagesVerb, Import, Inspect, List, Local, MountImage,
+    Remove, Snapshotter, Sort, SortBy, Tag, Unmount, Usage,
 };
 pub use labels::{LabelArgs, LabelChange, LabelImage};
 pub use program::{DfArgs, EventsArgs, ManArgs, PluginsArgs};
@@ -223,6 +225,19 @@ impl Global {
     }
 }
 
+/// Whether a command line that does not parse asks for JSON.
+pub fn json_typed(words: impl Iterator<Item = OsString>) -> bool {
+    let mut before = OsString::new();
+    for word in words.take_while(|word| word != "--") {
+        let one = word == "--json" || word == "--format=json";
+        if one || (before == "--format" && word == "json") {
+            return true;
+        }
+        before = word;
+    }
+    false
+}
+
 fn format_is_json(text: &str) -> Result<String, String> {
     match text {
         "json" => Ok(text.to_owned()),
@@ -246,7 +261,7 @@ pub struct Platforms {
 
 /// podman's way to say a platform, answered with ours.
 #[derive(Debug, Default, Args)]
-struct PodmanPlatform {
+pub struct PodmanPlatform {
     #[arg(long, hide = true, value_name = "ARCH")]
     arch: Option<String>,
     #[arg(long, hide = true, value_name = "OS")]
@@ -256,9 +271,16 @@ struct PodmanPlatform {
 }
 
 impl Platforms {
+    /// Refuses podman's flags.
+    pub fn checked(&self) -> Result<(), Problem> {
+        self.foreign.checked()
+    }
+}
+
+impl PodmanPlatform {
     /// Refuses `--arch`, `--os` and `--variant` with the `--platform` to type instead.
     pub fn checked(&self) -> Result<(), Problem> {
-        let PodmanPlatform { arch, os, variant } = &self.foreign;
+        let PodmanPlatform { arch, os, variant } = self;
         if arch.is_none() && os.is_none() && variant.is_none() {
             return Ok(());
         }

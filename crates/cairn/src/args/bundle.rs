@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cairn_types::{IdMap, IdRange, IdRanges, Platform};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::examples;
+use super::{PodmanPlatform, examples};
 use crate::error::Problem;
 
 const EXAMPLES: &str = "\
@@ -31,6 +31,9 @@ pub enum BundleVerb {
     /// Make a directory that runc can run
     #[command(before_help = EXAMPLES)]
     Create(BundleCreate),
+    /// umoci's `create`
+    #[command(hide = true, before_help = EXAMPLES)]
+    Unpack(BundleUnpack),
     /// Unmount bundles and delete them
     #[command(visible_alias = "remove", aliases = ["del", "delete"],
               before_help = examples::BUNDLE_RM)]
@@ -63,6 +66,43 @@ pub struct BundleCreate {
     /// Empty or absent
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+    /// All else
+    #[command(flatten)]
+    pub options: BundleOptions,
+}
+
+/// umoci's spelling of `create`
+#[derive(Debug, Args)]
+pub struct BundleUnpack {
+    /// Name or digest
+    #[arg(long, value_name = "IMAGE")]
+    pub image: String,
+    /// Empty or absent
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// All else
+    #[command(flatten)]
+    pub options: BundleOptions,
+}
+
+impl From<BundleUnpack> for BundleCreate {
+    fn from(args: BundleUnpack) -> BundleCreate {
+        let BundleUnpack {
+            image,
+            dir,
+            options,
+        } = args;
+        BundleCreate {
+            image,
+            dir,
+            options,
+        }
+    }
+}
+
+/// What goes before the image's configuration.
+#[derive(Debug, Args)]
+pub struct BundleOptions {
     /// Arguments instead of the image's, the program first when it has no entrypoint
     #[arg(value_name = "ARGS", last = true)]
     pub args: Vec<String>,
@@ -72,6 +112,9 @@ pub struct BundleCreate {
     /// Which variant
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = |t: &str| t.parse::<Platform>())]
     pub platform: Option<Platform>,
+    /// podman's way to say it
+    #[command(flatten)]
+    pub foreign: PodmanPlatform,
     /// Set a variable; `-e NAME` takes over your own
     ///
     /// May be repeated.
@@ -128,7 +171,7 @@ pub struct BundleCreate {
     pub config: Option<PathBuf>,
 }
 
-impl BundleCreate {
+impl BundleOptions {
     /// The container's users and groups, when they are not the host's. Those of one kind serve for
     /// both where the other is not given, as with podman.
     pub fn owners(&self) -> Result<Option<IdMap>, Problem> {

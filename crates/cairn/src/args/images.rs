@@ -6,7 +6,7 @@ use cairn_types::Platform;
 use clap::{ArgAction, Args, Subcommand};
 
 use super::{
-    Platforms, Rest, examples,
+    Platforms, PodmanPlatform, Rest, examples,
     labels::{LabelImage, label},
 };
 use crate::size;
@@ -56,7 +56,7 @@ pub enum ImagesVerb {
     Usage(Usage),
     /// Tell which images are complete
     #[command(before_help = examples::CHECK)]
-    Check(Check),
+    Check(CheckImages),
     /// Rewrites nothing
     #[command(hide = true)]
     Convert(Rest),
@@ -89,6 +89,18 @@ pub struct Import {
     /// Label the images
     #[arg(long, value_name = "K=V", value_parser = label)]
     pub label: Vec<(String, String)>,
+    /// ctr's: with --digests, only what the archive has no name for
+    #[arg(long, hide = true)]
+    pub skip_digest_for_named: bool,
+    /// ctr's; what is unpacked is always made durable
+    #[arg(long, hide = true)]
+    pub sync_fs: bool,
+    /// ctr's
+    #[command(flatten)]
+    pub local: Local,
+    /// ctr's
+    #[command(flatten)]
+    pub snapshotter: Snapshotter,
 }
 
 impl Import {
@@ -119,6 +131,9 @@ pub struct Export {
     /// Not the images, but what is said about them: provenance, bills of materials
     #[arg(long)]
     pub only_attestations: bool,
+    /// ctr's
+    #[command(flatten)]
+    pub local: Local,
 }
 
 /// `ls`
@@ -135,7 +150,7 @@ pub struct List {
     pub digests: bool,
 }
 
-/// `check`, and the part of `ls` that they have in common
+/// The part that `ls` and `check` have in common
 #[derive(Debug, Default, Args)]
 pub struct Check {
     /// Only these: a name, or name==X, name~=REGEXP, labels.KEY==X
@@ -149,6 +164,17 @@ pub struct Check {
     pub sort: Sort,
 }
 
+/// `check`
+#[derive(Debug, Args)]
+pub struct CheckImages {
+    /// Which, in which order
+    #[command(flatten)]
+    pub check: Check,
+    /// ctr's
+    #[command(flatten)]
+    pub snapshotter: Snapshotter,
+}
+
 /// `inspect`
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -158,6 +184,9 @@ pub struct Inspect {
     /// This variant's manifest and configuration
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = |t: &str| t.parse::<Platform>())]
     pub platform: Option<Platform>,
+    /// podman's way to say it
+    #[command(flatten)]
+    pub foreign: PodmanPlatform,
     /// The manifest's bytes
     #[arg(long)]
     pub raw: bool,
@@ -187,6 +216,9 @@ pub struct Tag {
     /// Take the new names as they are
     #[arg(long)]
     pub skip_reference_check: bool,
+    /// ctr's
+    #[command(flatten)]
+    pub local: Local,
 }
 
 /// `rm`
@@ -221,13 +253,15 @@ pub struct MountImage {
     /// Which variant
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = |t: &str| t.parse::<Platform>())]
     pub platform: Option<Platform>,
+    /// podman's way to say it
+    #[command(flatten)]
+    pub foreign: PodmanPlatform,
     /// Let `cairn gc` have it after this long, mounted or not [default: when it is unmounted]
     #[arg(short = 'x', long, value_name = "D", value_parser = size::parse_duration)]
     pub expiration: Option<Duration>,
-    /// ctr's; there is only one
-    #[arg(long, hide = true, env = "CONTAINERD_SNAPSHOTTER", hide_env = true,
-          value_name = "NAME", value_parser = ["overlayfs"])]
-    pub snapshotter: Option<String>,
+    /// ctr's
+    #[command(flatten)]
+    pub snapshotter: Snapshotter,
 }
 
 /// `unmount`
@@ -250,6 +284,26 @@ pub struct Usage {
     /// Exact bytes
     #[arg(short, long, action = ArgAction::SetTrue)]
     pub bytes: bool,
+    /// ctr's
+    #[command(flatten)]
+    pub snapshotter: Snapshotter,
+}
+
+/// ctr's `--snapshotter`; there is only one.
+#[derive(Debug, Default, Args)]
+pub struct Snapshotter {
+    /// Its name
+    #[arg(long, hide = true, env = "CONTAINERD_SNAPSHOTTER", hide_env = true,
+          value_name = "NAME", value_parser = ["overlayfs"])]
+    pub snapshotter: Option<String>,
+}
+
+/// ctr's `--local`: the client does the work, not the daemon. Here `--root` says who does.
+#[derive(Debug, Default, Args)]
+pub struct Local {
+    /// No effect
+    #[arg(long, hide = true)]
+    pub local: bool,
 }
 
 /// The order of a list.

@@ -17,17 +17,24 @@ use crate::{
 pub fn run(context: &Context, verb: BundleVerb) -> Result {
     match verb {
         BundleVerb::Create(args) => create(context, args),
+        BundleVerb::Unpack(args) => create(context, args.into()),
         BundleVerb::Rm(args) => rm(context, &args),
         BundleVerb::Ls => ls(context),
     }
 }
 
 fn create(context: &Context, args: BundleCreate) -> Result {
+    let BundleCreate {
+        image,
+        dir,
+        options: args,
+    } = args;
+    args.foreign.checked()?;
     let config = args.config.as_deref().map(document).transpose()?;
     let owners = args.owners()?;
     let client = Client::open(&context.global)?;
-    let image = client.resolve(&args.image, "create bundle from")?;
-    let mut request = BundleRequest::new(client.namespace().clone(), image, args.dir);
+    let image = client.resolve(&image, "create bundle from")?;
+    let mut request = BundleRequest::new(client.namespace().clone(), image, dir);
     request.id = args.id;
     request.platform = args.platform;
     request.env = args.env;

@@ -10,8 +10,8 @@ use cairn_types::{ErrorKind, ImageName};
 use super::{Context, Gone, Result, Stop, absent, labels, newer, now};
 use crate::{
     args::{
-        Check, Export, ImagesVerb, Import, Inspect, List, MountImage, Remove, SortBy, Tag, Unmount,
-        Usage,
+        Check, Export, ImagesVerb, Import, Inspect, List, Local, MountImage, Remove, SortBy, Tag,
+        Unmount, Usage,
     },
     client::{Client, ExportOptions, ImportOptions, MountOptions, NewImage, Source},
     error::{Problem, quote},
@@ -37,7 +37,7 @@ pub fn run(context: &Context, verb: ImagesVerb) -> Result {
         ImagesVerb::Mount(args) => mount(context, &args),
         ImagesVerb::Unmount(args) => unmount(context, &args),
         ImagesVerb::Usage(args) => usage(context, &args),
-        ImagesVerb::Check(args) => check(context, &args),
+        ImagesVerb::Check(args) => check(context, &args.check),
         ImagesVerb::Label(args) => labels::image(context, &args),
         ImagesVerb::Convert(_) => Err(absent("cairn keeps images as they came")
             .next("skopeo copy --format oci SOURCE oci-archive:FILE && cairn images import FILE")
@@ -47,6 +47,12 @@ pub fn run(context: &Context, verb: ImagesVerb) -> Result {
 
 fn import(context: &Context, args: Import) -> Result {
     args.platforms.checked()?;
+    local(context, &args.local);
+    if args.sync_fs {
+        context
+            .out
+            .note("--sync-fs has no effect: what is unpacked is always made durable");
+    }
     let path = args.source().cloned().unwrap_or_else(|| PathBuf::from("-"));
     let standard = path == Path::new("-");
     if standard && io::stdin().is_terminal() {
@@ -64,7 +70,8 @@ fn import(context: &Context, args: Import) -> Result {
     let options = ImportOptions {
         base_name: args.base_name,
         index_name: args.index_name,
-        digests: args.digests,
+        // What has no name gets one by its digest anyway.
+        digests: args.digests && !args.skip_digest_for_named,
         platforms: args.platforms.platform,
         all_platforms: args.platforms.all_platforms,
         unpack: !args.no_unpack,
@@ -84,6 +91,14 @@ fn import(context: &Context, args: Import) -> Result {
             .for_each(|i| context.out.line(imported(i, context.short_digests())));
     }
     Ok(())
+}
+
+/// A flag that scripts pass and that decides nothing here.
+fn local(context: &Context, flag: &Local) {
+    if flag.local {
+        let text = "--local has no effect: with --root DIR a store is used without a daemon";
+        context.out.note(text);
+    }
 }
 
 /// `imported REF  DIGEST  PLATFORM  SIZE, unpacked SIZE`
@@ -107,6 +122,7 @@ fn imported(new: &NewImage, short: bool) -> String {
 
 fn export(context: &Context, args: &Export) -> Result {
     args.platforms.checked()?;
+    local(context, &args.local);
     let (out, texts) = match (&args.output, args.words.as_slice()) {
         (Some(out), texts) => (&**out, texts),
         (None, [out, texts @ ..]) if !texts.is_empty() => (&**out, texts),
@@ -225,6 +241,7 @@ fn check(context: &Context, args: &Check) -> Result {
 }
 
 fn inspect(context: &Context, args: &Inspect) -> Result {
+    args.foreign.checked()?;
     if args.content && context.global.wants_json() {
         let text = "--content shows documents to a person, a program takes their bytes";
         return Err(Problem::usage(text)
@@ -272,6 +289,7 @@ fn inspect(context: &Context, args: &Inspect) -> Result {
 }
 
 fn tag(context: &Context, args: &Tag) -> Result {
+    local(context, &args.local);
     let parse = |text: &String| match args.skip_reference_check {
         true => ImageName::parse(text),
         false => ImageName::normalize(text),
@@ -327,6 +345,7 @@ fn rm(context: &Context, args: &Remove) -> Result {
 }
 
 fn mount(context: &Context, args: &MountImage) -> Result {
+    args.foreign.checked()?;
     let client = Client::open(&context.global)?;
     let name = client.resolve(&args.image, "mount image")?;
     let target = match &args.target {
