@@ -11,6 +11,7 @@ use std::{
 use cairn_types::ErrorKind;
 
 use crate::{
+    again,
     args::{Global, NAMESPACE},
     model,
     out::{Out, Style, paint},
@@ -89,6 +90,22 @@ impl Problem {
         problem
     }
 
+    /// What the parser of the command line says, as its text has it: a sentence, what that is about
+    /// on indented lines below it, and a tip.
+    pub fn of_usage(text: &str) -> Problem {
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let Some(sentence) = first.strip_prefix("error: ") else {
+            return Problem::usage("a command is missing").next("cairn --help");
+        };
+        let mut problem = Problem::usage(sentence.trim_end_matches(':'));
+        let about = lines.by_ref().take_while(|line| line.starts_with("  "));
+        problem.causes = about.map(|line| line.trim().to_owned()).collect();
+        let tips = lines.filter_map(|line| line.trim_start().strip_prefix("tip: "));
+        problem.next = tips.map(str::to_owned).collect();
+        problem
+    }
+
     /// Wrong usage after all: exit code 2.
     #[must_use]
     pub fn into_usage(mut self) -> Problem {
@@ -139,6 +156,25 @@ impl Problem {
                 parts.push(part.to_owned());
             }
             *next = parts.concat();
+        }
+        self.repeated()
+    }
+
+    /// Two things are mended by the same command with another flag: what another namespace has, and
+    /// what is there for another platform.
+    fn repeated(mut self) -> Problem {
+        if self.usage {
+            return self;
+        }
+        if let ([], Some(other)) = (&*self.next, self.found_in.first()) {
+            let command = again::in_namespace(other);
+            return self.next(command);
+        }
+        for next in &mut self.next {
+            let platform = next.strip_prefix("--platform ");
+            if let Some(command) = platform.and_then(again::for_platform) {
+                *next = command;
+            }
         }
         self
     }
@@ -389,6 +425,32 @@ error: cannot export image docker.io/library/busybx:1.36: not found
             "cairn gc; cairn df",
             "cairn --address /run/x.sock gc; cairn --address /run/x.sock df",
         );
+    }
+
+    #[test]
+    fn what_the_parser_says_is_a_document() {
+        let of = |line: &str| {
+            let err = crate::args::Cli::try_parse_from(line.split(' ')).expect_err(line);
+            let problem = Problem::of_usage(&err.render().to_string());
+            assert_eq!(problem.exit_code(), 2);
+            (
+                problem.message(),
+                problem.causes.clone(),
+                problem.next.clone(),
+            )
+        };
+        let tip = "a similar argument exists: '--wide'".to_owned();
+        let unknown = "unexpected argument '--wid' found".to_owned();
+        assert_eq!(of("cairn images ls --wid"), (unknown, vec![], vec![tip]));
+        let missing = "the following required arguments were not provided".to_owned();
+        let names = vec!["<SRC>".to_owned(), "<DST>...".to_owned()];
+        assert_eq!(of("cairn tag"), (missing, names, vec![]));
+        let nothing = (
+            "a command is missing".to_owned(),
+            vec![],
+            vec!["cairn --help".to_owned()],
+        );
+        assert_eq!(of("cairn"), nothing);
     }
 
     #[test]

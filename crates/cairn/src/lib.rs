@@ -4,6 +4,7 @@
 //! door to the store, `view`, `table`, `size`, `progress` and `error` turn what comes back into
 //! text, and `out` is the only way out. It keeps nothing itself.
 
+pub mod again;
 pub mod args;
 pub mod client;
 pub mod commands;
@@ -19,7 +20,7 @@ pub mod size;
 pub mod table;
 pub mod view;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 
@@ -28,7 +29,7 @@ use clap::Parser;
 pub fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(err) => return clap_exit(&err),
+        Err(err) => return wrong_usage(&err),
     };
     signal::watch();
     let out = out::Out::new(cli.global.color, cli.global.quiet, cli.global.verbosity());
@@ -50,9 +51,16 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Help and version go to standard output with 0, complaints to standard error with 2.
-fn clap_exit(err: &clap::Error) -> ExitCode {
-    // A closed stream leaves nobody to tell.
-    let _ = err.print();
+/// Help and version go to standard output with 0, complaints to standard error with 2: to a program as
+/// the document that it expects.
+fn wrong_usage(err: &clap::Error) -> ExitCode {
+    if err.use_stderr() && args::json_typed(std::env::args_os()) {
+        let text = error::Problem::of_usage(&err.render().to_string()).json();
+        // As below.
+        let _ = writeln!(std::io::stderr(), "{text}");
+    } else {
+        // A closed stream leaves nobody to tell.
+        let _ = err.print();
+    }
     u8::try_from(err.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -402,7 +402,7 @@ impl Node {
     }
 }
 
-/// No manifest suits; which would.
+/// No manifest suits; which would, as the flag that asks for it.
 pub(crate) fn no_platform(tree: &Tree, wanted: &Platform, attempted: &str) -> Failure {
     let reason = format!("no manifest for {wanted}");
     let failure = Failure::new(ErrorKind::NotFound, attempted, reason);
@@ -410,6 +410,6 @@ pub(crate) fn no_platform(tree: &Tree, wanted: &Platform, attempted: &str) -> Fa
         [] => failure.cause("it names no platform at all"),
         some => failure
             .cause(format!("it has {}", some.join(", ")))
-            .next(format!("choose one that it has: --platform {}", some[0])),
+            .next(format!("--platform {}", some[0])),
     }
 }

@@ -17,6 +17,7 @@ use super::{
     status,
 };
 use crate::{
+    again,
     args::{Global, Place, ROOT, SOCKET},
     error::{Problem, io_reason, quote},
     size,
@@ -136,12 +137,14 @@ pub(super) fn check_root(root: &Path) -> Result<()> {
 /// The same command with more rights. They come without the environment, so a socket that it named
 /// is said.
 fn again(socket: Option<&Path>) -> String {
-    let mut words = vec!["sudo cairn".to_owned()];
-    if let Some(socket) = socket.filter(|socket| *socket != Path::new(SOCKET)) {
-        words.push(format!("--address {}", quote(&socket.to_string_lossy())));
+    let command = again::unchanged();
+    match socket.filter(|socket| *socket != Path::new(SOCKET)) {
+        Some(socket) => {
+            let socket = format!("cairn --address {}", quote(&socket.to_string_lossy()));
+            format!("sudo {}", command.replacen("cairn", &socket, 1))
+        }
+        None => format!("sudo {command}"),
     }
-    words.extend(std::env::args().skip(1).map(|word| quote(&word)));
-    words.join(" ")
 }
 
 /// Which engine keeps the records: what the environment says as the daemon's configuration says it,
