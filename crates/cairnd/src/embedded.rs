@@ -39,7 +39,7 @@ impl Embedded {
         let (ours, theirs) = UnixStream::pair()?;
         let uuid = self.node.uuid().map_err(io::Error::other)?;
         // Without health and reflection, which nobody asks for here and every start would pay for.
-        let routes = service::public(&self.node, &uuid);
+        let routes = service::public(&self.node, &uuid, None);
         // The stream never ends, since the server would: for it no connection means no more work.
         let incoming =
             tokio_stream::once(Ok::<_, io::Error>(theirs)).chain(tokio_stream::pending());

@@ -191,7 +191,7 @@ impl Daemon<'_> {
             .backend(passed.backend, &draining, metrics.as_deref())
             .await
             .map_err(|err| format!("cannot serve containerd: {err}"))?;
-        let routes = server::routes(node).await;
+        let routes = server::routes(node, Some(gc.clone())).await;
         let (routes, health) = routes.map_err(|err| format!("cannot serve: {err}"))?;
         let told = async move {
             let mut draining = draining;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, future::Future, io};
 
 use cairn_node::Node;
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::watch};
 use tonic::transport::Server;
 use tonic_health::{
     ServingStatus,
@@ -12,7 +12,7 @@ use tonic_health::{
 };
 use tower::layer::util::{Identity, Stack};
 
-use crate::{calls::Calls, incoming::Incoming, methods, routes::Routes, service};
+use crate::{calls::Calls, config::Gc, incoming::Incoming, methods, routes::Routes, service};
 
 /// What services are told of the size of messages: [`Calls`] measure them, for all services alike.
 pub(crate) const NO_LIMIT: usize = usize::MAX;
@@ -52,8 +52,9 @@ pub(crate) async fn health() -> (Health, HealthServer<impl HealthService>) {
 /// The API that is served, and the version whose behaviour is that of these services.
 pub const API: &str = "containerd 2.3";
 
-/// Everything that clients of containerd's public socket may call.
-pub async fn routes(node: &Node) -> io::Result<(Routes, Health)> {
+/// Everything that clients of containerd's public socket may call; `gc` are the rules by which the
+/// store's garbage is collected unasked, if it is.
+pub async fn routes(node: &Node, gc: Option<watch::Receiver<Gc>>) -> io::Result<(Routes, Health)> {
     let uuid = node.uuid().map_err(io::Error::other)?;
     let (health, health_service) = health().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -61,7 +62,7 @@ pub async fn routes(node: &Node) -> io::Result<(Routes, Health)> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(io::Error::other)?;
-    let routes = service::public(node, &uuid)
+    let routes = service::public(node, &uuid, gc)
         .add_service(health_service)
         .add_service(reflection);
     Ok((routes, health))
@@ -73,7 +74,7 @@ pub async fn serve(
     listener: UnixListener,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let (routes, _) = routes(node).await?;
+    let (routes, _) = routes(node, None).await?;
     serve_routes(routes, Calls::default(), listener, stop).await
 }
 

@@ -16,10 +16,12 @@ mod version;
 use cairn_meta::Timestamp;
 use cairn_node::{EngineKind, Node};
 use cairn_proto::{cairn::v1, containerd::services};
+use tokio::sync::watch;
 use tonic::Status;
 
 pub(crate) use self::snapshots::{NAME as SNAPSHOTTER, REF};
 use crate::{
+    config::Gc,
     routes::Routes,
     server::NO_LIMIT,
     status::{self, blocking},
@@ -35,6 +37,8 @@ pub struct Service {
     linking: std::sync::Arc<linking::Linking>,
     /// Whether looking at records waits for no commit.
     prompt: bool,
+    /// When garbage is collected; `None` where nobody does it unasked.
+    gc: Option<watch::Receiver<Gc>>,
 }
 
 impl Service {
@@ -47,6 +51,7 @@ impl Service {
             linking: std::sync::Arc::default(),
             // With sled a look waits while a commit syncs, which is long and happens all the time.
             prompt: node.meta().engine() == EngineKind::Redb.name(),
+            gc: None,
         }
     }
 
@@ -73,9 +78,12 @@ impl Service {
     }
 }
 
-/// The public socket's services.
-pub fn public(node: &Node, uuid: &str) -> Routes {
-    let service = Service::new(node, uuid);
+/// The public socket's services, over a store whose garbage is collected by these rules, if it is.
+pub fn public(node: &Node, uuid: &str, gc: Option<watch::Receiver<Gc>>) -> Routes {
+    let service = Service {
+        gc,
+        ..Service::new(node, uuid)
+    };
     macro_rules! routes {
         ($($server:path),* $(,)?) => {{
             let mut routes = Routes::default();

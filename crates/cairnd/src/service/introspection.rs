@@ -1,7 +1,9 @@
 //! `Introspection`: what this server is made of, in containerd's names, since clients look for the
 //! snapshotter they are about to use.
 
-use std::{borrow::Cow, collections::BTreeMap, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    borrow::Cow, collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, time::Duration,
+};
 
 use cairn_node::Sharing;
 use cairn_proto::containerd::{
@@ -18,7 +20,10 @@ use cairn_types::{
 use tonic::{Request, Response, Status};
 
 use super::Service;
-use crate::status::{of, with};
+use crate::{
+    config::Gc,
+    status::{of, with},
+};
 
 struct Filtered<'p>(&'p Plugin);
 
@@ -33,7 +38,7 @@ impl Fields for Filtered<'_> {
 }
 
 /// Type, id, capabilities; with platforms where unpacking is meant.
-fn plugins(root: &Path, sharing: Sharing) -> Vec<Plugin> {
+fn plugins(root: &Path, sharing: Sharing, gc: Option<&Gc>) -> Vec<Plugin> {
     let host = Platform::host();
     let platform = WirePlatform {
         os: host.os.clone(),
@@ -77,16 +82,56 @@ fn plugins(root: &Path, sharing: Sharing) -> Vec<Plugin> {
     };
     let mut plugins: Vec<Plugin> = table.iter().map(plugin).collect();
     for plugin in &mut plugins {
-        let export = match &*plugin.r#type {
+        let exports = match &*plugin.r#type {
             "io.containerd.snapshotter.v1" => {
-                ("root", root.join("snapshots").display().to_string())
+                vec![("root", root.join("snapshots").display().to_string())]
             }
-            "io.containerd.metadata.v1" => ("policy", sharing.name().to_owned()),
+            "io.containerd.metadata.v1" => vec![("policy", sharing.name().to_owned())],
+            "io.containerd.gc.v1" => gc.map(schedule).unwrap_or_default(),
             _ => continue,
         };
-        plugin.exports.insert(export.0.to_owned(), export.1);
+        let exports = exports.into_iter();
+        plugin.exports = exports
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
     }
     plugins
+}
+
+/// What decides when the daemon collects, in the words of containerd's scheduler.
+fn schedule(gc: &Gc) -> Vec<(&'static str, String)> {
+    vec![
+        ("PauseThreshold", gc.pause_threshold.to_string()),
+        ("DeletionThreshold", gc.deletion_threshold.to_string()),
+        ("MutationThreshold", gc.mutation_threshold.to_string()),
+        ("ScheduleDelay", printed(gc.schedule_delay)),
+        ("StartupDelay", printed(gc.startup_delay)),
+    ]
+}
+
+/// As Go prints a duration, which is what readers of these parse.
+fn printed(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
+    if duration.is_zero() {
+        return "0s".to_owned();
+    }
+    // Within a minute both have the largest unit that makes it one or more.
+    if minutes == 0 {
+        return format!("{duration:?}");
+    }
+    let seconds = (duration - Duration::from_secs(minutes * 60)).as_secs_f64();
+    match (minutes / 60, minutes % 60) {
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+impl Service {
+    /// As they are now: the rules of collections can change meanwhile.
+    fn plugins(&self) -> Vec<Plugin> {
+        let gc = self.gc.as_ref().map(|gc| gc.borrow().clone());
+        plugins(self.node.root(), self.node.sharing(), gc.as_ref())
+    }
 }
 
 #[tonic::async_trait]
@@ -96,7 +141,8 @@ impl Introspection for Service {
         request: Request<PluginsRequest>,
     ) -> Result<Response<PluginsResponse>, Status> {
         let filters = Filters::parse(&request.into_inner().filters).map_err(|err| of(&err))?;
-        let shown = plugins(self.node.root(), self.node.sharing())
+        let shown = self
+            .plugins()
             .into_iter()
             .filter(|plugin| filters.pass(&Filtered(plugin)));
         Ok(Response::new(PluginsResponse {
@@ -119,7 +165,8 @@ impl Introspection for Service {
         request: Request<PluginInfoRequest>,
     ) -> Result<Response<PluginInfoResponse>, Status> {
         let request = request.into_inner();
-        let found = plugins(self.node.root(), self.node.sharing())
+        let found = self
+            .plugins()
             .into_iter()
             .find(|plugin| plugin.r#type == request.r#type && plugin.id == request.id);
         let Some(plugin) = found else {
@@ -136,5 +183,26 @@ impl Introspection for Service {
             plugin: Some(plugin),
             extra: None,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_printed_as_go_prints_them() {
+        for (millis, expected) in [
+            (0, "0s"),
+            (100, "100ms"),
+            (1500, "1.5s"),
+            (59_999, "59.999s"),
+            (60_000, "1m0s"),
+            (90_100, "1m30.1s"),
+            (7_200_000, "2h0m0s"),
+        ] {
+            assert_eq!(printed(Duration::from_millis(millis)), expected);
+        }
+        assert_eq!(printed(Duration::from_micros(1)), "1µs");
     }
 }

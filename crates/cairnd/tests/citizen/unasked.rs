@@ -3,7 +3,10 @@
 use std::fs;
 
 use cairn_node::{EngineKind, ImportRequest, Node, NodeOptions, Silent, Source};
-use cairn_proto::containerd::services::content::v1::{InfoRequest, content_client::ContentClient};
+use cairn_proto::containerd::services::{
+    content::v1::{InfoRequest, content_client::ContentClient},
+    introspection::v1::{PluginsRequest, introspection_client::IntrospectionClient},
+};
 use cairn_types::{Digest, Namespace};
 use serde_json::json;
 use tonic::{Code, transport::Channel};
@@ -156,4 +159,36 @@ fn layers_are_put_on_the_disk_in_the_end() {
     assert!(daemon.stop().success());
     let _daemon = place.start();
     assert_eq!(snapshots(&place), (true, false));
+}
+
+#[tokio::test]
+async fn clients_are_told_when_garbage_is_collected() {
+    let place = Place::with("[gc]\nschedule_delay = \"90s\"\nmutation_threshold = 7\n");
+    let daemon = place.start();
+    let mut client = IntrospectionClient::new(place.channel().await);
+    let mut exports = async || {
+        let filters = vec!["type==io.containerd.gc.v1, id==scheduler".to_owned()];
+        let answer = client.plugins(request(PluginsRequest { filters })).await;
+        let mut plugins = answer.unwrap().into_inner().plugins;
+        assert_eq!(plugins.len(), 1);
+        plugins.remove(0).exports
+    };
+    let told = exports().await;
+    for (name, value) in [
+        ("PauseThreshold", "0.02"),
+        ("DeletionThreshold", "0"),
+        ("MutationThreshold", "7"),
+        ("ScheduleDelay", "1m30s"),
+        ("StartupDelay", "100ms"),
+    ] {
+        assert_eq!(told.get(name).map(String::as_str), Some(value), "{name}");
+    }
+    assert_eq!(told.len(), 5);
+    // Read again, it is as it is read.
+    std::fs::write(place.path("config.toml"), "[gc]\nmutation_threshold = 8\n").unwrap();
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.logged("read the configuration again");
+    let told = exports().await;
+    assert_eq!(told["MutationThreshold"], "8");
+    assert_eq!(told["ScheduleDelay"], "0s");
 }
