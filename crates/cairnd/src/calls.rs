@@ -4,6 +4,7 @@
 
 mod body;
 mod frames;
+mod subject;
 
 use std::{
     collections::HashMap,
@@ -22,9 +23,10 @@ use http::{Request, Response};
 use tokio::sync::{Notify, watch};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
-use tracing::{Instrument, Span, debug, error, warn};
+use tracing::{Instrument, Span, debug, error, field::Empty, warn};
 
 use self::body::{Answer, Question};
+pub(crate) use self::subject::{about, keep};
 use crate::{
     incoming::Peer,
     limits::Limits,
@@ -239,6 +241,12 @@ impl Calls {
             lease = header("containerd-lease").as_deref(),
             peer_pid = peer.and_then(|peer| peer.pid()),
             peer_uid = peer.map(|peer| peer.uid()),
+            // Known when the request is read; see [`about`].
+            image = Empty,
+            digest = Empty,
+            key = Empty,
+            ingest = Empty,
+            container = Empty,
         );
         traces::begin(&span, request.headers(), path);
         if let Some(figures) = &known.figures {

@@ -175,7 +175,7 @@ fn tell(report: &GcReport) {
         report.leases,
     ];
     let [images, blobs, snapshots, ingests, leases] = counts.map(|count| count.removed);
-    let (bytes, ms) = (report.freed(), report.took.as_millis());
+    let (bytes, ms) = (report.freed(), report.took.as_secs_f64() * 1e3);
     if counts.iter().all(|count| count.removed == 0) {
         debug!(ms, "collected no garbage");
     } else {

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use self::ends::{Signals, both, ended, quiet};
 use crate::{
     backend::{self, Serving},
-    calls::{Calls, Rules},
+    calls::{self, Calls, Rules},
     config::{self, Config, DEFAULT, Gc},
     endpoint::Endpoint,
     limits::{self, Limits},
@@ -93,6 +93,9 @@ fn daemon(flags: &Flags) -> ExitCode {
         Ok(traces) => traces,
         Err(reason) => return complain(&reason),
     };
+    if traces.is_some() {
+        calls::keep();
+    }
     let log = match log::start(&config.log, traces.as_ref()) {
         Ok(log) => log,
         Err(reason) => return complain(&reason),
@@ -209,7 +212,7 @@ impl Daemon<'_> {
             tokio::spawn(maintain::collect(node.clone(), gc, activity)),
         ];
         let background: Vec<JoinHandle<()>> = background.into_iter().chain(guards).collect();
-        let ms = began.elapsed().as_millis();
+        let ms = began.elapsed().as_secs_f64() * 1e3;
         info!(ms, root = %config.root.display(), "serving at {address}");
         notify::ready(&format!("serving at {address}"));
 

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Backend, NAMESPACE};
 use crate::{
+    calls::about,
     convert,
     service::{REF, SNAPSHOTTER, Service},
     status::{blocking, of, with},
@@ -68,6 +69,7 @@ impl Backend {
     ) -> Result<Vec<cairn_proto::containerd::types::Mount>, Status> {
         let (node, refs) = (self.node.clone(), self.refs.clone());
         let (key, parent) = (key(&name)?, parent(&under)?);
+        about("key", &key);
         labels.retain(|_, value| !value.is_empty());
         blocking(move || {
             let known = labels.get(REF).and_then(|reference| {

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 use super::Service;
 use crate::{
     caller,
+    calls::about,
     convert::{self, Change},
     status::{blocking, missing, of, of_failure, with},
 };
@@ -138,6 +139,7 @@ impl Containers for Service {
     ) -> Result<Response<GetContainerResponse>, Status> {
         let ns = caller::of(&request)?.ns;
         let id = request.into_inner().id;
+        about("container", &id);
         let container = self.look(move |node| {
             let record = node.container(&ns, &id).map_err(of_failure)?;
             wire(id, record)
@@ -181,6 +183,7 @@ impl Containers for Service {
             .container
             .ok_or_else(|| missing("container"))?;
         let id = container.id.clone();
+        about("container", &id);
         // Ids obey the rule of namespaces (containerd `pkg/identifiers`).
         convert::name(Namespace::parse(&id))?;
         check(&container)?;
@@ -212,6 +215,7 @@ impl Containers for Service {
         ];
         let change = convert::mask(request.update_mask, &fields, &["labels", "extensions"])?;
         let id = wanted.id.clone();
+        about("container", &id);
         let updated = blocking(move || {
             let known = node.container(&ns, &id).map_err(of_failure)?;
             let known = wire(id.clone(), known)?;
@@ -236,6 +240,7 @@ impl Containers for Service {
     ) -> Result<Response<()>, Status> {
         let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
         let id = request.into_inner().id;
+        about("container", &id);
         blocking(move || node.container_delete(&ns, &id).map_err(of_failure)).await?;
         Ok(Response::new(()))
     }

@@ -27,7 +27,9 @@ use tonic::{Request, Response, Status, Streaming};
 use self::read::Reading;
 use super::Service;
 use crate::{
-    caller, convert,
+    caller,
+    calls::about,
+    convert,
     status::{blocking, missing, of, of_failure},
 };
 
@@ -86,6 +88,7 @@ impl Content for Service {
 
     async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let digest = convert::digest(&request.get_ref().digest)?;
+        about("digest", &digest);
         let ns = caller::of(&request)?.ns;
         let info = self.look(move |node| node.content().info(&ns, &digest).map_err(|err| of(&err)));
         Ok(Response::new(InfoResponse {
@@ -102,6 +105,7 @@ impl Content for Service {
         let request = request.into_inner();
         let wanted = request.info.ok_or_else(|| missing("info"))?;
         let digest = convert::digest(&wanted.digest)?;
+        about("digest", &digest);
         let ns = ns?.ns;
         let change = convert::mask(request.update_mask, &["labels"], &["labels"])?;
         for (key, value) in change.named("labels", &wanted.labels) {
@@ -145,6 +149,7 @@ impl Content for Service {
 
     async fn delete(&self, request: Request<DeleteContentRequest>) -> Result<Response<()>, Status> {
         let digest = convert::digest(&request.get_ref().digest)?;
+        about("digest", &digest);
         let (node, caller) = (self.node.clone(), caller::of(&request)?);
         blocking(move || {
             node.content()
@@ -164,6 +169,7 @@ impl Content for Service {
         request: Request<ReadContentRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let digest = convert::digest(&request.get_ref().digest)?;
+        about("digest", &digest);
         let ns = caller::of(&request)?.ns;
         let blob = self.look(move |node| {
             node.content()
@@ -180,6 +186,7 @@ impl Content for Service {
     ) -> Result<Response<StatusResponse>, Status> {
         let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
         let reference = convert::known(IngestRef::parse(&request.into_inner().r#ref))?;
+        about("ingest", &reference);
         let info = blocking(move || {
             node.content()
                 .status(&ns, &reference)
@@ -220,6 +227,7 @@ impl Content for Service {
         let (node, caller) = (self.node.clone(), caller::of(&request)?);
         let linking = self.linking.clone();
         let reference = convert::known(IngestRef::parse(&request.into_inner().r#ref))?;
+        about("ingest", &reference);
         blocking(move || {
             let linked = linking.end(&caller.ns, &reference);
             match node.content().abort(&caller.ns, &reference) {

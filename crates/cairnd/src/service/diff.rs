@@ -9,7 +9,9 @@ use tonic::{Request, Response, Status};
 
 use super::Service;
 use crate::{
-    caller, convert,
+    caller,
+    calls::about,
+    convert,
     status::{blocking, missing, of_failure, with},
 };
 
@@ -25,6 +27,7 @@ impl Diff for Service {
         // containerd answers so, since it looks for the blob first.
         let layer = convert::from_descriptor(diff)
             .map_err(|status| with(ErrorKind::NotFound, status.message()))?;
+        about("digest", &layer.digest);
         let mounts = convert::from_mounts(request.mounts);
         let applied = blocking(move || {
             node.apply(&ns, &layer, &mounts, request.sync_fs)
@@ -58,8 +61,10 @@ impl Diff for Service {
             node.diff(&caller, &left, &right, options)
                 .map_err(of_failure)
         });
+        let written = written.await?;
+        about("digest", &written.digest);
         Ok(Response::new(DiffResponse {
-            diff: Some(convert::to_descriptor(&written.await?)),
+            diff: Some(convert::to_descriptor(&written)),
         }))
     }
 }

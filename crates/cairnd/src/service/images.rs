@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use super::Service;
 use crate::{
     caller,
+    calls::about,
     convert::{self, Change},
     status::{blocking, missing, of, of_failure},
     traces,
@@ -49,9 +50,10 @@ fn wire(name: &ImageName, record: ImageRecord) -> Image {
     }
 }
 
-/// An answer that is about one image, which the call's trace shall name.
+/// An answer that is about one image, which the call's log and trace shall name.
 fn told(image: Image) -> Image {
     if let Some(target) = &image.target {
+        about("digest", &target.digest);
         traces::manifest(&target.digest);
     }
     image
@@ -65,6 +67,7 @@ impl Images for Service {
     ) -> Result<Response<GetImageResponse>, Status> {
         let ns = caller::of(&request)?.ns;
         let name = convert::known(ImageName::parse(&request.into_inner().name))?;
+        about("image", &name);
         let image = self.look(move |node| {
             let record = node.image_get(&ns, &name).map_err(of_failure)?;
             Ok(wire(&name, record))
@@ -96,6 +99,7 @@ impl Images for Service {
         let request = request.into_inner();
         let image = request.image.ok_or_else(|| missing("image"))?;
         let name = convert::name(ImageName::parse(&image.name))?;
+        about("image", &name);
         let target = convert::from_descriptor(image.target.ok_or_else(|| missing("target"))?)?;
         let at = convert::moment(request.source_date_epoch);
         let image = blocking(move || {
@@ -115,6 +119,7 @@ impl Images for Service {
         let request = request.into_inner();
         let image = request.image.ok_or_else(|| missing("image"))?;
         let name = convert::name(ImageName::parse(&image.name))?;
+        about("image", &name);
         let maps = ["labels", "annotations"];
         let change = convert::mask(
             request.update_mask,
@@ -164,6 +169,7 @@ impl Images for Service {
         let (node, caller) = (self.node.clone(), caller::of(&request)?);
         let request = request.into_inner();
         let name = convert::name(ImageName::parse(&request.name))?;
+        about("image", &name);
         let target = match request.target.filter(|target| !target.digest.is_empty()) {
             Some(target) => Some(convert::digest(&target.digest)?),
             None => None,

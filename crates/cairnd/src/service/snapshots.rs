@@ -27,7 +27,9 @@ use tonic::{Request, Response, Status};
 
 use super::Service;
 use crate::{
-    caller, convert,
+    caller,
+    calls::about,
+    convert,
     status::{blocking, missing, of, of_failure, with},
 };
 
@@ -107,6 +109,7 @@ impl Service {
     ) -> Result<Vec<Mount>, Status> {
         let node = self.node.clone();
         let key = self::key(&key)?;
+        about("key", &key);
         let parent = match parent.is_empty() {
             true => None,
             false => Some(self::key(&parent)?),
@@ -205,6 +208,7 @@ impl Snapshots for Service {
         check(&request.get_ref().snapshotter)?;
         let ns = caller::of(&request)?.ns;
         let key = known(&request.into_inner().key)?;
+        about("key", &key);
         let mounts =
             self.look(move |node| node.snapshots().mounts(&ns, &key).map_err(|err| of(&err)));
         Ok(Response::new(MountsResponse {
@@ -221,6 +225,7 @@ impl Snapshots for Service {
         let request = request.into_inner();
         let name = key(&request.name)?;
         let old = known(&request.key)?;
+        about("key", &old);
         let parent = match request.parent.is_empty() {
             true => None,
             false => Some(known(&request.parent)?),
@@ -260,6 +265,7 @@ impl Snapshots for Service {
         check(&request.get_ref().snapshotter)?;
         let (node, caller) = (self.node.clone(), caller::of(&request)?);
         let key = known(&request.into_inner().key)?;
+        about("key", &key);
         blocking(move || {
             node.snapshots()
                 .remove(&caller.ns, &key)
@@ -280,6 +286,7 @@ impl Snapshots for Service {
         check(&request.get_ref().snapshotter)?;
         let ns = caller::of(&request)?.ns;
         let key = known(&request.into_inner().key)?;
+        about("key", &key);
         let info = self.look(move |node| node.snapshots().stat(&ns, &key).map_err(|err| of(&err)));
         Ok(Response::new(StatSnapshotResponse {
             info: Some(wire(info.await?)),
@@ -295,6 +302,7 @@ impl Snapshots for Service {
         let request = request.into_inner();
         let wanted = request.info.ok_or_else(|| missing("info"))?;
         let key = key(&wanted.name)?;
+        about("key", &key);
         let change = convert::mask(request.update_mask, &["labels"], &["labels"])?;
         for (key, value) in change.named("labels", &wanted.labels) {
             validate_label(key, value).map_err(|err| of(&err))?;
@@ -340,6 +348,7 @@ impl Snapshots for Service {
         check(&request.get_ref().snapshotter)?;
         let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
         let key = known(&request.into_inner().key)?;
+        about("key", &key);
         let usage = blocking(move || node.snapshots().usage(&ns, &key).map_err(|err| of(&err)));
         let usage = usage.await?;
         Ok(Response::new(UsageResponse {

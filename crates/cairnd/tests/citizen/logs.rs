@@ -6,12 +6,20 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cairn_proto::containerd::services::events::v1::{
-    SubscribeRequest, events_client::EventsClient,
+use cairn_proto::{
+    cairn::v1::images_client::ImagesClient,
+    containerd::services::{
+        content::v1::{InfoRequest, content_client::ContentClient},
+        events::v1::{SubscribeRequest, events_client::EventsClient},
+        snapshots::v1::{PrepareSnapshotRequest, snapshots_client::SnapshotsClient},
+    },
 };
 use serde_json::Value;
 
-use crate::daemon::{PATIENCE, Place, quiet, request};
+use crate::{
+    common::{archive::Archive, layer::Layer, own},
+    daemon::{Daemon, PATIENCE, Place, put, quiet, request, wait_for},
+};
 
 #[tokio::test]
 async fn a_call_says_who_what_and_how_long() {
@@ -34,6 +42,81 @@ async fn a_call_says_who_what_and_how_long() {
     assert_eq!(call["peer_uid"], 0);
     assert_eq!(call["peer_pid"], std::process::id());
     assert_eq!(call["request"], 1);
+}
+
+/// The last answer to this method, as it was logged.
+fn answer(daemon: &Daemon, rpc: &str) -> Value {
+    wait_for(rpc, || {
+        let log = daemon.log();
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let mut answers = lines.filter(|line: &Value| line["message"] == "answered");
+        answers.find(|line| line["span"]["rpc"] == rpc)
+    })
+}
+
+#[tokio::test]
+async fn a_call_says_what_it_is_about() {
+    // A collection would take the blob, which nothing holds.
+    let place =
+        Place::with("[log]\nformat = \"json\"\nlevel = \"debug\"\n[gc]\nstartup_delay = \"0\"\n");
+    let daemon = place.start();
+    let channel = place.channel().await;
+    let digest = put(&channel, b"blob").await.unwrap();
+    let info = InfoRequest {
+        digest: digest.clone(),
+    };
+    let mut content = ContentClient::new(channel.clone());
+    content.info(request(info)).await.unwrap();
+    let prepare = PrepareSnapshotRequest {
+        snapshotter: "overlayfs".to_owned(),
+        // Chosen by a client, who may try to write lines of its own.
+        key: "a \"key\"\nof={mine}".to_owned(),
+        ..PrepareSnapshotRequest::default()
+    };
+    let key = prepare.key.clone();
+    let mut snapshots = SnapshotsClient::new(channel);
+    snapshots.prepare(request(prepare)).await.unwrap();
+    let write = answer(&daemon, "/containerd.services.content.v1.Content/Write");
+    let call = &write["span"];
+    assert_eq!(call["ingest"], format!("ref-{digest}"), "{write}");
+    assert_eq!(call["digest"], digest, "{write}");
+    let read = answer(&daemon, "/containerd.services.content.v1.Content/Info");
+    assert_eq!(read["span"]["digest"], digest, "{read}");
+    assert_eq!(read["span"]["namespace"], "citizens");
+    // What it is not about is no field.
+    assert!(read["span"].get("key").is_none(), "{read}");
+    let method = "/containerd.services.snapshots.v1.Snapshots/Prepare";
+    let prepared = answer(&daemon, method);
+    assert_eq!(prepared["span"]["key"], key, "{prepared}");
+    assert!(prepared["span"]["request"].as_u64() > call["request"].as_u64());
+}
+
+#[tokio::test]
+async fn an_import_says_what_came_and_how_long_it_took() {
+    let place = Place::with("[log]\nformat = \"json\"\n");
+    let daemon = place.start();
+    let archive = Archive::new(
+        "docker.io/shop/web:1",
+        &[Layer::new().file("f", "").bytes()],
+    );
+    let file = place.path("web.tar");
+    std::fs::write(&file, &archive.bytes).unwrap();
+    let order = request(tokio_stream::iter([own::options(own::by_path(&file))]));
+    let mut images = ImagesClient::new(place.channel().await);
+    let mut answers = images.import(order).await.unwrap().into_inner();
+    while answers.message().await.unwrap().is_some() {}
+    let line = daemon.logged("\"imported\"");
+    let line: Value = serde_json::from_str(&line).unwrap_or_else(|err| panic!("{err}: {line}"));
+    assert_eq!(line["level"], "INFO");
+    assert_eq!(line["images"], 1);
+    assert_eq!(line["digest"], archive.manifest);
+    assert!(line["bytes"].as_u64() > Some(0), "{line}");
+    assert!(line["ms"].as_f64() > Some(0.0), "{line}");
+    assert_eq!(line["span"]["rpc"], "/cairn.v1.Images/Import");
+    // Where calls are no news, what they are about is not written into their spans.
+    assert!(line["span"].get("image").is_none(), "{line}");
 }
 
 #[tokio::test]
@@ -126,7 +209,7 @@ fn hangup_reads_the_level_again() {
     // A call that began before ends as ever.
     drop((events, client));
     daemon.logged("the client gave it up");
-    crate::daemon::wait_for("a line at debug", || {
+    wait_for("a line at debug", || {
         (daemon.log().matches("answered").count() > before).then_some(())
     });
 }

@@ -1,6 +1,8 @@
 //! The built daemon as a citizen of its machine: configuration, log, service manager, signals,
 //! sockets, figures, and what it does unasked.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod config;
 mod crowds;
 mod daemon;

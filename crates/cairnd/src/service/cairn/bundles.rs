@@ -15,7 +15,7 @@ use super::{
     Answers, namespace, parsed,
     progress::{self, Teller},
 };
-use crate::{convert, details, service::Service, status::blocking};
+use crate::{calls::about, convert, details, service::Service, status::blocking};
 
 const CREATE: &str = "create bundle";
 const REMOVE: &str = "remove bundle";
@@ -82,6 +82,7 @@ impl Bundles for Service {
             dir: directory(&request.dir, CREATE)?,
             platform,
         };
+        about("image", &order.image);
         let wrap = |event| BeginBundleResponse {
             part: Some(Part::Progress(event)),
         };

@@ -1,6 +1,6 @@
 //! `Images.Export`: an archive in chunks.
 
-use std::io;
+use std::{io, time::Instant};
 
 use bytes::BytesMut;
 use cairn_node::{ExportRequest as Export, Node};
@@ -13,7 +13,7 @@ use super::{
     Answers, parsed,
     progress::{self, Teller},
 };
-use crate::details;
+use crate::{calls::about, details};
 
 const ATTEMPTED: &str = "export image";
 
@@ -28,6 +28,9 @@ pub(super) fn answers(
 ) -> Result<Answers<ExportResponse>, Status> {
     let image = |text: &String| parsed(ImageName::parse(text), ATTEMPTED, "image", text);
     let names: Vec<ImageName> = request.names.iter().map(image).collect::<Result<_, _>>()?;
+    if let [one] = &*names {
+        about("image", one);
+    }
     let platform = |text: &String| -> Result<Platform, Status> {
         parsed(text.parse(), ATTEMPTED, "platform", text)
     };
@@ -49,10 +52,12 @@ pub(super) fn answers(
             skip_non_distributable: request.skip_non_distributable,
             only_attestations: request.only_attestations,
         };
+        let began = Instant::now();
         let size = node.export(export, teller).map_err(details::of)?;
         // Fails only when nobody reads the answer, either.
         let _ = io::Write::flush(&mut out);
-        info!(images = count, bytes = size, "exported");
+        let ms = began.elapsed().as_secs_f64() * 1e3;
+        info!(images = count, bytes = size, ms, "exported");
         Ok(ExportResponse {
             part: Some(Part::Size(size)),
         })

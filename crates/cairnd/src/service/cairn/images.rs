@@ -11,7 +11,7 @@ use cairn_types::{ImageName, Platform};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, export, import, mounts, namespace, parsed, wire};
-use crate::{details, service::Service, status::blocking};
+use crate::{calls::about, details, service::Service, status::blocking};
 
 /// Images in one message of a listing.
 const BATCH: usize = 100;
@@ -45,6 +45,7 @@ impl Images for Service {
     ) -> Result<Response<GetImageResponse>, Status> {
         let (node, ns) = (self.node.clone(), namespace(&request)?);
         let name = image(&request.into_inner().name, "inspect image")?;
+        about("image", &name);
         let found = blocking(move || node.image(&ns, &name).map_err(details::of)).await?;
         Ok(Response::new(GetImageResponse {
             image: Some(wire::image(found)),
@@ -85,6 +86,7 @@ impl Images for Service {
         let (node, ns) = (self.node.clone(), namespace(&request)?);
         let request = request.into_inner();
         let source = image(&request.source, "tag image")?;
+        about("image", &source);
         let target = image(&request.target, "tag")?;
         let tagged = blocking(move || {
             node.tag(&ns, &source, &target, request.force)
@@ -102,6 +104,7 @@ impl Images for Service {
         let (node, ns) = (self.node.clone(), namespace(&request)?);
         let request = request.into_inner();
         let name = image(&request.name, "remove image")?;
+        about("image", &name);
         let removed = blocking(move || {
             let removed = node.remove_image(&ns, &name, request.force);
             let removed = removed.map_err(details::of)?;
@@ -126,6 +129,7 @@ impl Images for Service {
         let request = request.into_inner();
         let attempted = "inspect image";
         let name = image(&request.name, attempted)?;
+        about("image", &name);
         let platform: Option<Platform> = match &*request.platform {
             "" => None,
             text => Some(parsed(text.parse(), attempted, "platform", text)?),

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::{Buf, Bytes};
@@ -23,14 +24,14 @@ use tokio::{
     sync::mpsc,
 };
 use tonic::{Status, Streaming};
-use tracing::{Instrument, info};
+use tracing::{Instrument, field::display, info};
 
 use super::{
     Answers, parsed,
     progress::{self, Sender, Teller},
     refused, wire,
 };
-use crate::{details, traces};
+use crate::{calls::about, details, traces};
 
 const ATTEMPTED: &str = "import";
 
@@ -153,10 +154,21 @@ fn import(
     progress: &dyn Progress,
 ) -> Result<v1::Imported, Failure> {
     let archive = request.source.name();
+    let began = Instant::now();
     let imported = node.import(request, progress)?;
-    info!(archive, images = imported.len(), "imported");
-    // A span has room for one.
-    if let [one] = &*imported {
+    let ms = began.elapsed().as_secs_f64() * 1e3;
+    let bytes: u64 = imported.iter().map(|image| image.content_size).sum();
+    // A line has room for one, and so has a span.
+    let one = match &*imported {
+        [one] => Some(one),
+        _ => None,
+    };
+    let digest = one.map(|one| display(&one.target.digest));
+    let images = imported.len();
+    info!(archive, images, digest, bytes, ms, "imported");
+    if let Some(one) = one {
+        about("image", &one.name);
+        about("digest", &one.target.digest);
         traces::manifest(&one.target.digest);
     }
     let images = imported.into_iter().map(|imported| {

@@ -13,7 +13,7 @@ use super::{
     Answers, parsed,
     progress::{self, Teller},
 };
-use crate::{convert, details};
+use crate::{calls::about, convert, details};
 
 const MOUNT: &str = "mount image";
 const UNMOUNT: &str = "unmount";
@@ -41,6 +41,7 @@ pub(super) fn prepare(
         platform,
         expires: request.expires_at.map(end),
     };
+    about("image", &order.name);
     let wrap = |event| PrepareMountResponse {
         part: Some(Part::Progress(event)),
     };

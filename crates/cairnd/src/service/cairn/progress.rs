@@ -55,9 +55,8 @@ where
     M: Send + 'static,
     F: FnOnce(&Teller<M>) -> Result<M, Status> + Send + 'static,
 {
-    let span = Span::current();
     let news = Arc::new(News {
-        span: Some(span.clone()),
+        span: Some(Span::current()),
         ..News::default()
     });
     let teller = Teller {
@@ -65,7 +64,7 @@ where
         send: send.clone(),
     };
     // The teller goes with the work, whichever way that ends, and its end is told.
-    let work = blocking(move || span.in_scope(|| work(&teller)));
+    let work = blocking(move || work(&teller));
     let (result, ()) = tokio::join!(work, forward(&news, &send, wrap));
     // A client that is gone hears nothing.
     let _ = send.send(result).await;

@@ -12,7 +12,7 @@ use cairn_types::{Digest, Namespace, SnapshotKey, SnapshotKind};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, namespace, parsed, wire};
-use crate::{convert, details, server::API, service::Service, status::blocking};
+use crate::{calls::about, convert, details, server::API, service::Service, status::blocking};
 
 /// Snapshots in one message of a listing.
 const BATCH: usize = 100;
@@ -116,6 +116,7 @@ impl Store for Service {
         let (node, ns) = (self.node.clone(), namespace(&request)?);
         let text = request.into_inner().digest;
         let digest = parsed(Digest::parse(&text), "remove blob", "blob", &text)?;
+        about("digest", &digest);
         blocking(move || node.remove_blob(&ns, &digest).map_err(details::of)).await?;
         Ok(Response::new(RemoveBlobResponse {}))
     }
@@ -162,6 +163,7 @@ impl Store for Service {
         let (node, ns) = (self.node.clone(), namespace(&request)?);
         let attempted = "inspect snapshot";
         let key = key(&request.into_inner().key, attempted)?;
+        about("key", &key);
         let snapshot = blocking(move || {
             let info = node.snapshots().stat(&ns, &key).map_err(|err| {
                 let failure = Failure::of(attempted, &err).object("snapshot", &key);
@@ -181,6 +183,7 @@ impl Store for Service {
         let (node, ns) = (self.node.clone(), namespace(&request)?);
         let request = request.into_inner();
         let key = key(&request.key, "remove snapshot")?;
+        about("key", &key);
         let gone = blocking(move || {
             node.remove_snapshot(&ns, &key, request.recursive)
                 .map_err(details::of)

@@ -21,9 +21,11 @@ use cairn_types::{Classified, Digest, ErrorKind, IngestRef};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
+use tracing::Instrument;
 
 use super::{super::linking::Linking, Answers};
 use crate::{
+    calls::about,
     convert,
     status::{blocking, of, of_failure, with},
     turns,
@@ -65,11 +67,12 @@ pub(super) fn answers(
     mut messages: Streaming<WriteContentRequest>,
 ) -> Answers<WriteContentResponse> {
     let (send, receive) = mpsc::channel(AHEAD);
-    tokio::spawn(turns::carried(async move {
+    let run = async move {
         if let Err(status) = run(node, linking, caller, &mut messages, &send).await {
             let _ = send.send(Err(status)).await;
         }
-    }));
+    };
+    tokio::spawn(turns::carried(run).in_current_span());
     Box::pin(ReceiverStream::new(receive))
 }
 
@@ -89,6 +92,7 @@ async fn run(
             "first message must have a reference",
         ));
     }
+    about("ingest", &first.r#ref);
     let caller = caller?;
     let (first, mut upload) =
         blocking(move || Ok((first.clone(), Upload::open(node, linking, caller, &first)?))).await?;
@@ -101,6 +105,9 @@ async fn run(
         let (again, step) = step.await?;
         let answer = step?;
         let ended = answer.action == WriteAction::Commit as i32;
+        if ended {
+            about("digest", &answer.digest);
+        }
         // A client that is gone leaves the upload to be resumed.
         if send.send(Ok(answer)).await.is_err() || ended {
             return Ok(());
