@@ -6,7 +6,7 @@ use crate::{
         ProgressChoice, SnapshotsVerb, SystemVerb,
     },
     error::{Problem, quote},
-    model::Time,
+    model::{self, Time},
     out::Out,
     progress::{Mode, Show},
     table::{Table, short_digest},
@@ -113,7 +113,11 @@ impl Context {
         if self.wants_names() {
             return self.names(rows.iter().map(|row| &*row.0));
         }
-        let object = |(key, size, inodes): &(String, u64, u64)| serde_json::json!({"key": key, "size": size, "inodes": inodes});
+        let object = |(key, size, inodes): &(String, u64, u64)| model::SnapshotUsage {
+            key: key.clone(),
+            size: *size,
+            inodes: *inodes,
+        };
         let document: Vec<_> = rows.iter().map(object).collect();
         self.list(&view::usage(rows, total, exact), &document);
     }

@@ -10,6 +10,9 @@ use serde::{Serialize, Serializer};
 
 #[cfg(test)]
 mod schema;
+mod version;
+
+pub use version::{Program, Versions};
 
 /// A moment: nanoseconds and `Z` in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -335,6 +338,18 @@ pub struct Info {
     pub namespaces: Vec<String>,
     /// As `df` says it.
     pub usage: Vec<Usage>,
+}
+
+/// What one snapshot takes (`images usage`, `snapshots usage`).
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SnapshotUsage {
+    /// Its name.
+    pub key: String,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Files, directories and the rest, each once.
+    pub inodes: u64,
 }
 
 /// One line of `df`.

@@ -1,10 +1,15 @@
 //! Verbs without a group: what the store is, what it takes, what can go.
 
 use clap::CommandFactory;
-use serde_json::json;
 
 use super::{Context, Result};
-use crate::{args::Cli, client::Client, error::quote, model::Server, size, view};
+use crate::{
+    args::Cli,
+    client::Client,
+    error::quote,
+    model::{Program, Server, Versions},
+    size, view,
+};
 
 /// The version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -38,10 +43,11 @@ pub fn version(context: &Context) -> Result {
     let server = Client::server_of(&context.global)?;
     let platform = cairn_types::Platform::host();
     if context.global.wants_json() {
-        let client = json!({"version": VERSION, "platform": platform.to_string()});
-        context
-            .out
-            .json(&json!({"client": client, "server": server}));
+        let client = Program {
+            version: VERSION.to_owned(),
+            platform: platform.to_string(),
+        };
+        context.out.json(&Versions { client, server });
         return Ok(());
     }
     context

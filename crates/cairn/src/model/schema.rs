@@ -62,8 +62,10 @@ fn the_schema_files_are_those_of_the_documents() {
         ("plugin", schema::<Plugin>()),
         ("resource", schema::<Resource>()),
         ("snapshot", schema::<Snapshot>()),
+        ("snapshot-usage", schema::<SnapshotUsage>()),
         ("timing", schema::<Timed>()),
         ("usage", schema::<Usage>()),
+        ("version", schema::<Versions>()),
     ];
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
     if env::var_os("CAIRN_WRITE_SCHEMAS").is_some() {
