@@ -112,7 +112,7 @@ pub enum ProgressChoice {
 }
 
 /// Accepted before and after the verb.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Talk to the daemon at this socket [default: /run/cairn/cairn.sock, when one answers]
@@ -353,6 +353,9 @@ pub enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// What a completion script asks for
+    #[command(hide = true)]
+    Complete(Rest),
     /// Manual pages
     #[command(before_help = examples::MAN)]
     Man(ManArgs),

@@ -46,7 +46,8 @@ pub use uploads::{Stored, Upload};
 use door::Door;
 use link::Link;
 
-type Result<T> = std::result::Result<T, Problem>;
+/// What a call comes back with.
+pub type Result<T> = std::result::Result<T, Problem>;
 
 /// How long after an import its layers are put on the disk. By then the kernel has written their
 /// pages of its own accord (it does so after 30 s), so that there is next to nothing to wait for.

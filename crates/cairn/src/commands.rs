@@ -15,6 +15,7 @@ use crate::{
 
 mod absent;
 pub mod bundle;
+pub mod complete;
 pub mod content;
 pub mod images;
 pub mod labels;
@@ -251,7 +252,8 @@ fn dispatch(context: &Context, command: Command) -> Result {
         } => store::gc(context, false),
         Command::Info => store::info(context),
         Command::Version => store::version(context),
-        Command::Completion { shell } => store::completion(context, shell),
+        Command::Completion { shell } => complete::script(context, shell),
+        Command::Complete(words) => complete::complete(context, &words.words),
         Command::Absent(verb) => Err(absent::elsewhere(&verb).into()),
     }
 }

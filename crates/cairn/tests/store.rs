@@ -95,3 +95,14 @@ fn mounts() {
 fn usage() {
     both(include_str!("transcripts/usage.txt"));
 }
+
+/// What a shell asks for; only a daemon answers, so there is a store without one where it is silent.
+#[test]
+fn completion() {
+    let scene = Scene::with_archives();
+    scene.ok("cairn load -q -i busybox.tar");
+    assert_eq!(scene.ok("cairn complete -- images rm ''"), "");
+    scene
+        .served()
+        .play(include_str!("transcripts/completion.txt"));
+}

@@ -201,7 +201,7 @@ fn check_help(command: &mut clap::Command, path: &str) {
     for verb in command.get_subcommands_mut() {
         // What is absent answers with a problem; docker's `system` has no words of its own.
         let absent = [
-            "run", "ps", "build", "login", "search", "system", "convert", "edit",
+            "run", "ps", "build", "login", "search", "system", "convert", "edit", "complete",
         ];
         let name = verb.get_name().to_owned();
         if !absent.contains(&&*name) {

@@ -1,10 +1,7 @@
 //! Verbs without a group: what the store is, what it takes, what can go.
 
-use clap::CommandFactory;
-
 use super::{Context, Result};
 use crate::{
-    args::Cli,
     client::Client,
     error::quote,
     model::{Program, Server, Versions},
@@ -114,13 +111,5 @@ pub fn info(context: &Context) -> Result {
         ));
     }
     context.out.text(&view::pairs(&rows));
-    Ok(())
-}
-
-/// `completion`
-pub fn completion(context: &Context, shell: clap_complete::Shell) -> Result {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "cairn", &mut script);
-    context.out.bytes(&script);
     Ok(())
 }
