@@ -14,11 +14,11 @@ use crate::{
 };
 
 mod document;
+mod mounts;
 mod records;
 
-pub use records::{
-    events, ingests, label_lines, leases, mounts, namespaces, plugin, plugins, resources,
-};
+pub use mounts::mounts;
+pub use records::{events, ingests, label_lines, leases, namespaces, plugin, plugins, resources};
 
 /// Width of `999.9 MiB (100%)`: RECLAIMABLE does not jump between two runs.
 const RECLAIMABLE_WIDTH: usize = 16;

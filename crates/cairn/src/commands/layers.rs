@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, path::Path};
 
+use cairn_types::ErrorKind;
+
 use super::{Context, Result};
 use crate::{
     args::{SnapshotCommit, SnapshotDiff, SnapshotMounts, SnapshotNew},
@@ -34,7 +36,7 @@ pub fn new(context: &Context, args: &SnapshotNew, look: bool) -> Result {
     if args.mounts || context.global.wants_json() {
         context.out.json(&at(mounts, args.target.as_deref()));
     } else if let Some(target) = &args.target {
-        context.out.text(&view::mounts(&mounts, target));
+        lines(context, args.key.as_str(), &mounts, target)?;
     } else if context.out.quiet {
         context.out.line(key.as_str());
     }
@@ -62,8 +64,22 @@ pub fn mounts(context: &Context, args: &SnapshotMounts) -> Result {
     if context.global.wants_json() {
         context.out.json(&at(mounts, Some(&args.target)));
     } else {
-        context.out.text(&view::mounts(&mounts, &args.target));
+        lines(context, key.as_str(), &mounts, &args.target)?;
     }
+    Ok(())
+}
+
+/// Prints what a shell is to run.
+fn lines(context: &Context, key: &str, mounts: &[Mount], target: &Path) -> Result {
+    let Some(text) = view::mounts(mounts, target) else {
+        let reason = "mount(8) cannot be told of so many layers";
+        let problem = Problem::new(ErrorKind::FailedPrecondition, "mount snapshot", key, reason);
+        // A program can, by fsconfig(2).
+        let (target, key) = (quote(&target.to_string_lossy()), quote(key));
+        let next = format!("cairn snapshots mounts --json {target} {key}");
+        return Err(problem.next(next).into());
+    };
+    context.out.text(&text);
     Ok(())
 }
 

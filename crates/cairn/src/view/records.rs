@@ -1,13 +1,10 @@
 //! Leases, namespaces, uploads, mounts, plugins and events.
 
-use std::path::Path;
-
 use cairn_types::Labels;
 use jiff::Timestamp;
 
 use crate::{
-    error::quote,
-    model::{Event, Ingest, Lease, Mount, Namespace, Plugin, Resource},
+    model::{Event, Ingest, Lease, Namespace, Plugin, Resource},
     size,
     table::{Cell, Column, Table, printable},
 };
@@ -122,24 +119,6 @@ pub fn events(event: &Event) -> String {
     format!("{time} {namespace} {topic} {}", event.event)
 }
 
-/// The commands that make the mounts at `target`, for a shell.
-pub fn mounts(mounts: &[Mount], target: &Path) -> String {
-    let line = |mount: &Mount| {
-        let at = match &*mount.target {
-            "" => target.to_owned(),
-            below => target.join(below.trim_start_matches('/')),
-        };
-        format!(
-            "mount -t {} {} {} -o {}\n",
-            quote(&mount.kind),
-            quote(&mount.source),
-            quote(&at.to_string_lossy()),
-            quote(&mount.options.join(","))
-        )
-    };
-    mounts.iter().map(line).collect()
-}
-
 /// `K=V` on a line each; `-` when there is none.
 pub fn label_lines(labels: &Labels) -> String {
     let line =
@@ -194,31 +173,6 @@ ID    CREATED       EXPIRES      LABELS
 day   1 minute ago  in 23 hours  a=b
 ever  1 minute ago  never        a=b
 past  1 minute ago  expired      a=b
-"
-        );
-    }
-
-    #[test]
-    fn a_mount_line_is_for_a_shell() {
-        let overlay = Mount {
-            kind: "overlay".to_owned(),
-            source: "overlay".to_owned(),
-            target: String::new(),
-            options: ["index=off", "lowerdir=/a b/1:/a b/2"]
-                .map(str::to_owned)
-                .to_vec(),
-        };
-        let below = Mount {
-            kind: "bind".to_owned(),
-            source: "/src".to_owned(),
-            target: "/etc".to_owned(),
-            options: vec!["ro".to_owned(), "rbind".to_owned()],
-        };
-        assert_eq!(
-            mounts(&[overlay, below], Path::new("/my mnt")),
-            "\
-mount -t overlay overlay '/my mnt' -o 'index=off,lowerdir=/a b/1:/a b/2'
-mount -t bind /src '/my mnt/etc' -o 'ro,rbind'
 "
         );
     }
