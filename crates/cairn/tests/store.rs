@@ -29,6 +29,11 @@ fn documents() {
 }
 
 #[test]
+fn layers_that_are_not_kept() {
+    both(include_str!("transcripts/discard.txt"));
+}
+
+#[test]
 fn names_and_aliases() {
     both(include_str!("transcripts/names.txt"));
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cairn_node::{EngineKind, Sharing};
+use cairn_node::{EngineKind, Sharing, SnapshotOptions};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use self::layers::{ConfigError, Layers, Override, environment};
@@ -56,6 +56,7 @@ pub struct Config {
     pub unpack: Unpack,
     pub gc: Gc,
     pub metadata: Metadata,
+    pub snapshotter: Snapshotter,
     #[cfg(feature = "otel")]
     pub tracing: Tracing,
 }
@@ -140,6 +141,8 @@ pub struct Metrics {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "default.toml says what each is")]
 pub struct Unpack {
+    pub parallel_layers: usize,
+    pub discard_layers: bool,
     #[serde(deserialize_with = "duration")]
     pub settle_delay: Duration,
 }
@@ -166,6 +169,33 @@ pub struct Gc {
 pub struct Metadata {
     pub engine: Engine,
     pub content_sharing_policy: SharingPolicy,
+}
+
+/// The snapshotters.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Snapshotter {
+    pub overlayfs: Overlayfs,
+}
+
+/// The one there is.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Overlayfs {
+    #[serde(deserialize_with = "mount_options")]
+    pub mount_options: Vec<String>,
+    pub upperdir_label: bool,
+}
+
+impl From<Overlayfs> for SnapshotOptions {
+    fn from(overlayfs: Overlayfs) -> SnapshotOptions {
+        SnapshotOptions {
+            mount_options: overlayfs.mount_options,
+            upperdir_label: overlayfs.upperdir_label,
+        }
+    }
 }
 
 /// Traces.
@@ -325,6 +355,20 @@ fn mode<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     }
 }
 
+fn mount_options<'de, D: Deserializer<'de>>(text: D) -> Result<Vec<String>, D::Error> {
+    let mount_options = Vec::deserialize(text)?;
+    let options = SnapshotOptions {
+        mount_options,
+        ..SnapshotOptions::default()
+    };
+    match options.refused() {
+        None => Ok(options.mount_options),
+        Some(option) => Err(serde::de::Error::custom(format!(
+            "{option:?} is no option of overlay's that can be chosen"
+        ))),
+    }
+}
+
 fn pause_threshold<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     let fraction = f64::deserialize(from)?;
     if !(0.0..=PAUSE_THRESHOLD_MAX).contains(&fraction) {
@@ -418,6 +462,12 @@ mod tests {
             ("metrics.address", "0.0.0.0:1"),
             ("metrics.address", "localhost:1"),
             ("metadata.engine", "bolt"),
+            ("unpack.parallel_layers", "-1"),
+            ("snapshotter.overlayfs.mount_options", "[\"upperdir=/x\"]"),
+            (
+                "snapshotter.overlayfs.mount_options",
+                "[\"xino=off,metacopy=on\"]",
+            ),
             ("metadata.content_sharing_policy", "private"),
         ] {
             let err = with(key, value).expect_err(key).to_string();
@@ -437,6 +487,9 @@ mod tests {
             .gc
             .schedule_delay;
         assert_eq!(delay, Duration::from_secs(90));
+        let options = with("snapshotter.overlayfs.mount_options", "[\"volatile\"]").unwrap();
+        let options = options.snapshotter.overlayfs.mount_options;
+        assert_eq!(options, ["volatile"]);
         let whole = with("gc.pause_threshold", "0").unwrap();
         assert!(whole.gc.pause_threshold.abs() < f64::EPSILON);
         let socket = with("metrics.address", "/run/m.sock").unwrap();

@@ -126,6 +126,9 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
             root,
             engine,
             sharing,
+            snapshots: config.snapshotter.overlayfs.clone().into(),
+            parallel_layers: config.unpack.parallel_layers,
+            discard_layers: config.unpack.discard_layers,
         };
         Node::open(options).map_err(reason)
     };

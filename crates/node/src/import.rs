@@ -102,6 +102,8 @@ pub struct ImportRequest {
     pub all_platforms: bool,
     /// Makes the snapshots, too.
     pub unpack: bool,
+    /// Keeps no packed layer of what is unpacked, unless something else needs it.
+    pub discard: bool,
     /// For the image records.
     pub labels: Labels,
 }
@@ -118,6 +120,7 @@ impl ImportRequest {
             platforms: Vec::new(),
             all_platforms: false,
             unpack: true,
+            discard: false,
             labels: Labels::new(),
         }
     }
@@ -197,6 +200,7 @@ impl Node {
             index_name: request.index_name,
             wanted: Wanted::new(&request.platforms, request.all_platforms),
             unpack: request.unpack,
+            discard: request.discard || self.inner.discard_layers,
             labels: request.labels,
         };
         let chosen = choose::choose(&archive, &contents, &options)?;

@@ -49,7 +49,7 @@ pub use inspect::{Inspect, InspectNode, Role};
 pub use leases::LeaseInfo;
 pub use mounts::{MountInfo, MountOrder};
 pub use namespaces::NamespaceInfo;
-pub use node::{EngineKind, Node, NodeOptions};
+pub use node::{EngineKind, Node, NodeOptions, SnapshotOptions};
 pub use objects::{BlobInfo, SnapshotInfo};
 pub use progress::{Event, Phase, Progress, Silent};
 pub use sharing::Sharing;

@@ -19,6 +19,7 @@ use std::{
 use cairn_content::Content;
 pub use cairn_meta::EngineKind;
 use cairn_meta::Store;
+pub use cairn_snapshot::Options as SnapshotOptions;
 use cairn_snapshot::Snapshots;
 use cairn_sys::{
     Dir, durable,
@@ -45,6 +46,12 @@ pub struct NodeOptions {
     pub engine: EngineKind,
     /// What its namespaces let one another have.
     pub sharing: Sharing,
+    /// How its snapshots are shown.
+    pub snapshots: SnapshotOptions,
+    /// Layers of an image that are unpacked side by side; 0 for as many as there are processors.
+    pub parallel_layers: usize,
+    /// Keep no packed layer of what an import unpacks.
+    pub discard_layers: bool,
 }
 
 impl NodeOptions {
@@ -54,6 +61,9 @@ impl NodeOptions {
             root,
             engine,
             sharing: Sharing::Shared,
+            snapshots: SnapshotOptions::default(),
+            parallel_layers: 0,
+            discard_layers: false,
         }
     }
 }
@@ -77,6 +87,8 @@ pub(crate) struct Inner {
     pub(crate) turns: crate::gc::Turns,
     pub(crate) listeners: crate::events::Listeners,
     pub(crate) sharing: Sharing,
+    pub(crate) parallel_layers: usize,
+    pub(crate) discard_layers: bool,
     pub(crate) layers: OnceLock<crate::progress::LayerObserver>,
     _lock: RootLock,
 }
@@ -129,7 +141,8 @@ impl Node {
         })?;
         let content = Content::open(&sub("content", 0o711)?, meta.clone())
             .map_err(|err| open_failure(&err))?;
-        let snapshots = Snapshots::open(&sub("snapshots", 0o700)?, meta.clone(), boot_id)
+        let snapshots = sub("snapshots", 0o700)?;
+        let snapshots = Snapshots::open(&snapshots, meta.clone(), boot_id, options.snapshots)
             .map_err(|err| open_failure(&err))?;
         snapshots.recover().map_err(|err| open_failure(&err))?;
         content.sweep().map_err(|err| open_failure(&err))?;
@@ -144,6 +157,8 @@ impl Node {
                 turns: crate::gc::Turns::default(),
                 listeners: crate::events::Listeners::default(),
                 sharing: options.sharing,
+                parallel_layers: options.parallel_layers,
+                discard_layers: options.discard_layers,
                 layers: OnceLock::new(),
                 _lock: lock,
             }),

@@ -30,6 +30,35 @@ fn check_image(store: &Store, name: &str) -> ImageInfo {
 }
 
 #[test]
+fn unpacked_layers_need_not_stay_packed() {
+    let (layout, store) = (simple(), Store::new());
+    let discard = |r: &mut ImportRequest| r.discard = true;
+    store
+        .import_with(Source::Path(layout.path().to_owned()), discard)
+        .expect("import");
+    let name = ImageName::parse("docker.io/shop/web:1").expect("name");
+    let image = store.node.image(&store.ns, &name).expect("image");
+    let layers = two_layers().len();
+    assert_eq!((image.complete, image.missing.len()), (false, layers));
+    assert!(image.unpacked_size.expect("unpacked") > 0);
+    // Manifest and configuration are there, and stay.
+    store.node.gc(false).expect("collection");
+    assert_eq!(store.node.content().list(&store.ns).expect("list").len(), 2);
+    // A power cut takes nothing: the files are on the disk, since nothing is left to make them from.
+    assert_eq!(store.node.snapshots().pending_since(), None);
+    let target = store.mount(&name);
+    assert!(target.join("etc/motd").exists());
+    store.unmount(&target);
+    // What another image needs packed stays, and so does what was there before.
+    let store = Store::new();
+    store.import(layout.path()).expect("import");
+    store
+        .import_with(Source::Path(layout.path().to_owned()), discard)
+        .expect("import again");
+    assert!(store.node.image(&store.ns, &name).expect("image").complete);
+}
+
+#[test]
 fn it_is_known_how_long_each_layer_took() {
     let (layout, store) = (simple(), Store::new());
     let heard = Arc::new(Mutex::new(Vec::new()));

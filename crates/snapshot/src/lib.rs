@@ -69,6 +69,41 @@ pub struct SnapshotInfo {
     pub timing: Option<LayerTiming>,
 }
 
+/// How snapshots are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What every overlay mount gets besides its directories, as `volatile` or `xino=off`.
+    pub mount_options: Vec<String>,
+    /// Tell of each snapshot where its own files are, in the label [`UPPERDIR`].
+    pub upperdir_label: bool,
+}
+
+/// The label by which clients find the files of a snapshot (containerd `plugins/snapshots/overlay`).
+pub const UPPERDIR: &str = "containerd.io/snapshot/overlay.upperdir";
+
+/// Options of overlay that say where its layers are, or would leave parts of one in another: the files of
+/// such a layer mean nothing without the mount that made them.
+const NOT_TO_CHOOSE: [&str; 5] = [
+    "lowerdir",
+    "upperdir",
+    "workdir",
+    "redirect_dir",
+    "metacopy",
+];
+
+impl Options {
+    /// The option that snapshots cannot have, if one is among them.
+    pub fn refused(&self) -> Option<&str> {
+        let key = |option: &&String| option.split('=').next().unwrap_or_default().to_owned();
+        let refused = |option: &&String| {
+            let key = key(option);
+            let layers = key.strip_suffix('+').unwrap_or(&key);
+            layers.is_empty() || NOT_TO_CHOOSE.contains(&layers) || option.contains(',')
+        };
+        self.mount_options.iter().find(refused).map(String::as_str)
+    }
+}
+
 /// The snapshots. Clones share them; at most one process may have them open.
 #[derive(Clone)]
 pub struct Snapshots {
@@ -88,6 +123,7 @@ struct Inner {
     pending: Mutex<HashMap<(Namespace, SnapshotKey), Timestamp>>,
     /// What every overlay mount gets.
     options: Vec<String>,
+    upperdir_label: bool,
 }
 
 type Chain = Vec<(SnapshotKey, SnapshotRecord)>;
@@ -95,7 +131,7 @@ type Chain = Vec<(SnapshotKey, SnapshotRecord)>;
 impl Snapshots {
     /// Opens the snapshots in `root`. `boot_id` is new with each boot. Call [`Snapshots::recover`]
     /// before first using them.
-    pub fn open(root: &Dir, meta: Store, boot_id: String) -> Result<Snapshots> {
+    pub fn open(root: &Dir, meta: Store, boot_id: String, options: Options) -> Result<Snapshots> {
         let attempted = || format!("open snapshots in {}", root.path().display());
         let path = std::fs::canonicalize(root.path()).map_err(|err| {
             let path = root.path().display().to_string();
@@ -104,8 +140,10 @@ impl Snapshots {
         let trash = root
             .create_dir_all_open(disk::TRASH, 0o700)
             .map_err(sys(attempted()))?;
-        let mut options = Vec::new();
-        if cairn_sys::mount::overlay_supports_index_off() {
+        let upperdir_label = options.upperdir_label;
+        let mut options = options.mount_options;
+        let chosen = |option: &String| option == "index" || option.starts_with("index=");
+        if cairn_sys::mount::overlay_supports_index_off() && !options.iter().any(chosen) {
             options.push("index=off".to_owned());
         }
         Ok(Snapshots {
@@ -119,6 +157,7 @@ impl Snapshots {
                 sync: disk::Sync::default(),
                 pending: Mutex::default(),
                 options,
+                upperdir_label,
             }),
         })
     }
@@ -131,7 +170,7 @@ impl Snapshots {
     /// What is known of a snapshot.
     pub fn stat(&self, ns: &Namespace, key: &SnapshotKey) -> Result<SnapshotInfo> {
         let record = self.record(ns, key)?;
-        Ok(info(key.clone(), record))
+        Ok(self.info(key.clone(), record))
     }
 
     /// All snapshots of a namespace, by key.
@@ -140,7 +179,7 @@ impl Snapshots {
             let records = view.scan(&schema::SNAPSHOTS, ns)?;
             Ok(records
                 .into_iter()
-                .map(|((_, key), record)| info(key, record))
+                .map(|((_, key), record)| self.info(key, record))
                 .collect())
         })
     }
@@ -192,15 +231,21 @@ impl Snapshots {
         change: impl FnOnce(&mut Labels) + Send + 'static,
     ) -> Result<SnapshotInfo> {
         let id = (ns.clone(), key.clone());
-        self.inner.meta.write(move |tx| {
+        let shown = self.inner.upperdir_label;
+        let changed = self.inner.meta.write(move |tx| {
             let Some(mut record) = tx.get(&schema::SNAPSHOTS, &id)? else {
                 return Err(Error::NotFound { key: id.1 });
             };
             change(&mut record.labels);
+            if shown {
+                // Some hand back all that they were shown; it is not theirs.
+                record.labels.remove(UPPERDIR);
+            }
             record.updated_at = Timestamp::now();
             tx.put(&schema::SNAPSHOTS, &id, &record)?;
-            Ok(info(id.1, record))
-        })
+            Ok((id.1, record))
+        });
+        changed.map(|(key, record)| self.info(key, record))
     }
 
     /// The trees of a committed snapshot and those below it, nearest first.
@@ -210,6 +255,25 @@ impl Snapshots {
             .iter()
             .map(|(key, record)| self.tree(key, record.id))
             .collect()
+    }
+
+    fn info(&self, key: SnapshotKey, record: SnapshotRecord) -> SnapshotInfo {
+        let mut labels = record.labels;
+        if self.inner.upperdir_label {
+            let upper = mounts::place(&self.inner.path, record.id, "fs");
+            labels.insert(UPPERDIR.to_owned(), upper.display().to_string());
+        }
+        SnapshotInfo {
+            key,
+            kind: record.kind,
+            parent: record.parent,
+            labels,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+            usage: record.usage,
+            durable: record.durable,
+            timing: record.timing,
+        }
     }
 
     fn record(&self, ns: &Namespace, key: &SnapshotKey) -> Result<SnapshotRecord> {
@@ -255,20 +319,6 @@ fn chain(view: &impl View, ns: &Namespace, key: &SnapshotKey) -> Result<Chain> {
         chain.push((id.1, record));
     }
     Ok(chain)
-}
-
-fn info(key: SnapshotKey, record: SnapshotRecord) -> SnapshotInfo {
-    SnapshotInfo {
-        key,
-        kind: record.kind,
-        parent: record.parent,
-        labels: record.labels,
-        created_at: record.created_at,
-        updated_at: record.updated_at,
-        usage: record.usage,
-        durable: record.durable,
-        timing: record.timing,
-    }
 }
 
 fn check_labels(labels: &Labels) -> Result<()> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use cairn_meta::{EngineKind, Store};
-use cairn_snapshot::{Error, Recovered, Snapshots, StagedLayer};
+use cairn_snapshot::{Error, Options, Recovered, Snapshots, StagedLayer, UPPERDIR};
 use cairn_sys::{Dir, FileType, mount};
 use cairn_types::{
     Classified, ErrorKind, Labels, Mount, Namespace, SnapshotKey, SnapshotKind, Usage,
@@ -27,11 +27,16 @@ impl Fixture {
     }
 
     fn at(root: tempfile::TempDir, boot: &str) -> (Fixture, Recovered) {
+        Fixture::with(root, boot, Options::default())
+    }
+
+    fn with(root: tempfile::TempDir, boot: &str, options: Options) -> (Fixture, Recovered) {
         let dir = Dir::open(root.path()).expect("root");
         let records = dir.create_dir_all_open("meta", 0o700).expect("meta dir");
         let meta = Store::open(&records, EngineKind::Redb).expect("records");
         let place = dir.create_dir_all_open("snapshots", 0o700).expect("dir");
-        let snapshots = Snapshots::open(&place, meta.clone(), boot.to_owned()).expect("open");
+        let opened = Snapshots::open(&place, meta.clone(), boot.to_owned(), options);
+        let snapshots = opened.expect("open");
         let recovered = snapshots.recover().expect("recover");
         let fixture = Fixture {
             root,
@@ -714,4 +719,77 @@ fn a_device_zero_in_a_layer_is_a_whiteout_on_disk() {
     let mark = fs::symlink_metadata(upper.join("f")).expect("stat");
     assert!(mark.file_type().is_char_device());
     assert_eq!(mark.rdev(), 0);
+}
+
+#[test]
+fn mounts_have_the_options_that_were_chosen() {
+    let root = tempfile::tempdir().expect("tempdir");
+    let options = Options {
+        mount_options: vec!["xino=off".to_owned(), "index=off".to_owned()],
+        upperdir_label: false,
+    };
+    let (fixture, _) = Fixture::with(root, "boot-1", options);
+    fixture.layer("below", None, |_| ());
+    fixture.layer("above", Some("below"), |_| ());
+    let above = key("above");
+    let made = fixture
+        .snapshots
+        .prepare(&ns(), &key("top"), Some(&above), Labels::new());
+    let mounts = made.expect("prepare");
+    let chosen = &mounts[0].options[3..];
+    assert_eq!(chosen, ["xino=off", "index=off"], "{mounts:?}");
+    // The kernel takes them, and they are still ours.
+    drop(Mounted::new(&mounts));
+    let found = fixture.snapshots.writable(&ns(), &mounts).expect("look");
+    assert_eq!(found.expect("ours").key, key("top"));
+
+    for (option, fine) in [
+        ("volatile", true),
+        ("userxattr", true),
+        ("xino=auto", true),
+        ("", false),
+        ("=x", false),
+        ("lowerdir=/x", false),
+        ("lowerdir+=/x", false),
+        ("upperdir=/x", false),
+        ("workdir=/x", false),
+        ("redirect_dir=on", false),
+        ("metacopy=on", false),
+        ("xino=off,metacopy=on", false),
+    ] {
+        let options = Options {
+            mount_options: vec!["xino=off".to_owned(), option.to_owned()],
+            upperdir_label: false,
+        };
+        assert_eq!(options.refused(), (!fine).then_some(option));
+    }
+}
+
+#[test]
+fn the_files_of_a_snapshot_are_told_by_a_label() {
+    let root = tempfile::tempdir().expect("tempdir");
+    let options = Options {
+        upperdir_label: true,
+        ..Options::default()
+    };
+    let (fixture, _) = Fixture::with(root, "boot-1", options);
+    let labels = Labels::from([("a".to_owned(), "b".to_owned())]);
+    let made = fixture
+        .snapshots
+        .prepare(&ns(), &key("s"), None, labels.clone());
+    let mounts = made.expect("prepare");
+    let info = fixture.snapshots.stat(&ns(), &key("s")).expect("stat");
+    assert_eq!(info.labels[UPPERDIR], mounts[0].source);
+    assert_eq!(
+        fixture.snapshots.list(&ns()).expect("list"),
+        std::slice::from_ref(&info)
+    );
+    // Whoever hands back what was shown changes nothing by that.
+    let again = fixture
+        .snapshots
+        .set_labels(&ns(), &key("s"), info.labels.clone());
+    assert_eq!(again.expect("labels").labels, info.labels);
+    let (fixture, _) = fixture.reopen("boot-1");
+    let info = fixture.snapshots.stat(&ns(), &key("s")).expect("stat");
+    assert_eq!(info.labels, labels);
 }

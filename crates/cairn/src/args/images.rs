@@ -86,6 +86,9 @@ pub struct Import {
     /// Leave the layers packed
     #[arg(long)]
     pub no_unpack: bool,
+    /// Keep no packed layer: takes less room, and cannot be exported or pushed
+    #[arg(long, conflicts_with = "no_unpack")]
+    pub discard_unpacked_layers: bool,
     /// Label the images
     #[arg(long, value_name = "K=V", value_parser = label)]
     pub label: Vec<(String, String)>,

@@ -67,6 +67,8 @@ pub struct ImportOptions {
     pub all_platforms: bool,
     /// Makes the snapshots, too.
     pub unpack: bool,
+    /// As the flag.
+    pub discard_unpacked_layers: bool,
     /// For the image records.
     pub labels: Labels,
 }
@@ -281,6 +283,7 @@ fn wire(options: ImportOptions) -> v1::ImportOptions {
         platforms: texts(&options.platforms),
         all_platforms: options.all_platforms,
         unpack: options.unpack,
+        discard_unpacked_layers: options.discard_unpacked_layers,
         labels: options.labels,
     }
 }

@@ -75,6 +75,7 @@ fn import(context: &Context, args: Import) -> Result {
         platforms: args.platforms.platform,
         all_platforms: args.platforms.all_platforms,
         unpack: !args.no_unpack,
+        discard_unpacked_layers: args.discard_unpacked_layers,
         labels: args.label.into_iter().collect(),
     };
     let images = client.import(source, options, &progress)?;

@@ -82,7 +82,7 @@ impl fmt::Display for Source {
 /// Every key with its value and where that comes from.
 #[derive(Clone, Debug)]
 pub struct Layers {
-    /// By table (empty for none) and key.
+    /// By table (empty for none, dotted for one in another) and key.
     values: BTreeMap<(String, String), (Value, Source)>,
 }
 
@@ -90,15 +90,14 @@ impl Default for Layers {
     fn default() -> Layers {
         let table: Table = toml::from_str(DEFAULT).expect("the built-in defaults are well-formed");
         let mut values = BTreeMap::new();
-        for (name, value) in table {
-            match value {
-                Value::Table(keys) => {
-                    for (key, value) in keys {
-                        values.insert((name.clone(), key), (value, Source::Default));
+        let mut tables = vec![(String::new(), table)];
+        while let Some((table, keys)) = tables.pop() {
+            for (key, value) in keys {
+                match value {
+                    Value::Table(keys) => tables.push((dotted(&table, &key), keys)),
+                    value => {
+                        values.insert((table.clone(), key), (value, Source::Default));
                     }
-                }
-                value => {
-                    values.insert((String::new(), name), (value, Source::Default));
                 }
             }
         }
@@ -140,34 +139,43 @@ impl Layers {
         };
         let spanned = DeTable::parse(text).map_err(|err| malformed(&err))?;
         let plain: Table = toml::from_str(text).map_err(|err| malformed(&err))?;
-        for (name, value) in spanned.get_ref() {
-            let Some(keys) = value.get_ref().as_table() else {
-                let at = name.span().start;
-                self.put(
-                    "",
-                    name.get_ref(),
-                    &plain[&**name.get_ref()],
-                    file,
-                    position(text, at),
-                )
-                .map_err(|(reason, next)| wrong(Some(at), reason, next))?;
-                continue;
-            };
-            let table = &**name.get_ref();
-            if table.is_empty() || !self.values.keys().any(|(known, _)| known == table) {
-                let tables = self.values.keys().map(|(known, _)| known.as_str());
-                let next = meant(table, tables.filter(|known| !known.is_empty()));
-                let reason = format!("unknown table {table:?}");
-                return Err(wrong(Some(name.span().start), reason, Some(next)));
-            }
-            for key in keys.keys() {
-                let at = key.span().start;
-                let value = &plain[table][&**key.get_ref()];
-                self.put(table, key.get_ref(), value, file, position(text, at))
-                    .map_err(|(reason, next)| wrong(Some(at), reason, next))?;
+        self.add_table("", spanned.get_ref(), &plain, file, text)
+            .map_err(|(at, reason, next)| wrong(Some(at), reason, next))
+    }
+
+    /// Those of one table, and of the tables in it. An error has its place in `text` first.
+    fn add_table(
+        &mut self,
+        table: &str,
+        spanned: &DeTable<'_>,
+        plain: &Table,
+        file: &Path,
+        text: &str,
+    ) -> Result<(), (usize, String, Option<String>)> {
+        for (name, value) in spanned {
+            let (at, key) = (name.span().start, &**name.get_ref());
+            let inner = dotted(table, key);
+            match (value.get_ref().as_table(), &plain[key]) {
+                (Some(keys), Value::Table(values)) if self.has_table(&inner) => {
+                    self.add_table(&inner, keys, values, file, text)?;
+                }
+                (Some(_), _) => {
+                    let tables = self.values.keys().map(|(known, _)| known.as_str());
+                    let next = meant(&inner, tables.filter(|known| !known.is_empty()));
+                    return Err((at, format!("unknown table {inner:?}"), Some(next)));
+                }
+                (None, value) => self
+                    .put(table, key, value, file, position(text, at))
+                    .map_err(|(reason, next)| (at, reason, next))?,
             }
         }
         Ok(())
+    }
+
+    fn has_table(&self, name: &str) -> bool {
+        let within = |known: &str| known.strip_prefix(name)?.starts_with('.').then_some(());
+        let mut tables = self.values.keys().map(|(known, _)| known.as_str());
+        tables.any(|known| !known.is_empty() && (known == name || within(known).is_some()))
     }
 
     fn put(
@@ -247,14 +255,14 @@ impl Layers {
                     _ => value,
                 };
                 let (table, key) = place;
-                let into = match &**table {
-                    "" => &mut root,
-                    table => root
-                        .entry(table)
+                let mut into = &mut root;
+                for part in table.split('.').filter(|part| !part.is_empty()) {
+                    into = into
+                        .entry(part)
                         .or_insert_with(|| Value::Table(Table::new()))
                         .as_table_mut()
-                        .expect("tables hold tables"),
-                };
+                        .expect("tables hold tables");
+                }
                 into.insert(key.clone(), value.clone());
             }
             Config::deserialize(Value::Table(root))

@@ -102,6 +102,21 @@ fn other_complaints() {
             None,
             "unknown table \"registry\"",
         ),
+        (
+            "[snapshotter.overlay]\nupperdir_label = true",
+            None,
+            "unknown table \"snapshotter.overlay\"",
+        ),
+        (
+            "[snapshotter.overlayfs]\nupperdir_labels = true",
+            None,
+            "unknown key \"snapshotter.overlayfs.upperdir_labels\"",
+        ),
+        (
+            "[snapshotter]\noverlayfs = true",
+            None,
+            "unknown key \"snapshotter.overlayfs\"",
+        ),
         // Nor what another build would do.
         #[cfg(not(feature = "otel"))]
         (

@@ -28,6 +28,7 @@ pub(super) struct Options {
     pub(super) index_name: Option<String>,
     pub(super) wanted: Wanted,
     pub(super) unpack: bool,
+    pub(super) discard: bool,
     pub(super) labels: Labels,
 }
 
@@ -81,13 +82,18 @@ pub(super) fn write(
         progress,
         pins: &archive.pins,
     };
-    let parts = gather(&work, archive, &chosen, options.unpack)?;
+    let discarded = match options.unpack && options.discard {
+        true => layers(&chosen),
+        false => HashSet::new(),
+    };
+    let parts = gather(&work, archive, &chosen, options.unpack, &discarded)?;
     announce(&work, &chosen);
     let plan = Plan::new(&work, &parts.stacks, &parts.blobs)?;
     let ready = plan.run(&work, stored)?;
     let mut needed: HashSet<Digest> = HashSet::new();
     for image in &chosen {
-        needed.extend(image.kept.iter().cloned());
+        let kept = image.kept.iter();
+        needed.extend(kept.filter(|digest| !discarded.contains(*digest)).cloned());
     }
     for (digest, paper) in parts.papers {
         if put(&work, digest, paper)? {
@@ -95,6 +101,11 @@ pub(super) fn write(
         }
     }
     ready.commit(&work)?;
+    if !discarded.is_empty() {
+        // After a power cut they could not be made again.
+        let flushed = node.snapshots().flush();
+        flushed.map_err(|err| work.unwritten("the unpacked layers", &err))?;
+    }
     let imported = record(&work, &chosen, options)?;
     Ok((imported, needed))
 }
@@ -125,6 +136,14 @@ fn picked(image: &Chosen) -> impl Iterator<Item = (&Tree, &ManifestBody)> {
     })
 }
 
+/// The layers of what is unpacked.
+fn layers(chosen: &[Chosen]) -> HashSet<Digest> {
+    let images = chosen.iter().flat_map(picked);
+    let images = images.filter(|(_, body)| body.is_image());
+    let layers = images.flat_map(|(_, body)| &body.manifest.layers);
+    layers.map(|layer| layer.digest.clone()).collect()
+}
+
 fn announce(work: &Work<'_>, chosen: &[Chosen]) {
     for image in chosen {
         for (tree, body) in picked(image) {
@@ -146,10 +165,11 @@ fn gather<'a>(
     archive: &Archive,
     chosen: &'a [Chosen],
     unpack: bool,
+    discarded: &HashSet<Digest>,
 ) -> Result<Parts<'a>, Failure> {
     let mut parts = Parts::default();
     for image in chosen {
-        papers(archive, &image.tree, &image.kept, &mut parts)?;
+        papers(archive, &image.tree, (&image.kept, discarded), &mut parts)?;
         for (tree, body) in picked(image).filter(|(_, body)| body.is_image()) {
             // Also without unpacking: a configuration that contradicts its manifest is refused
             // now, while somebody can still fetch it again.
@@ -182,13 +202,15 @@ fn gather<'a>(
 fn papers<'a>(
     archive: &Archive,
     tree: &'a Tree,
-    kept: &HashSet<Digest>,
+    (kept, discarded): (&HashSet<Digest>, &HashSet<Digest>),
     parts: &mut Parts<'a>,
 ) -> Result<(), Failure> {
     if !kept.contains(&tree.descriptor.digest) {
         return Ok(());
     }
-    let labels = gc_labels(&tree.children(&|digest| kept.contains(digest)));
+    let mut held = tree.children(&|digest| kept.contains(digest));
+    held.retain(|child| !discarded.contains(&child.digest));
+    let labels = gc_labels(&held);
     let mut paper = |digest: &'a Digest, bytes: &'a [u8], labels: Labels| {
         let paper = parts.papers.entry(digest).or_insert(Paper {
             bytes,
@@ -202,7 +224,7 @@ fn papers<'a>(
         Body::Index(children) => {
             paper(&tree.descriptor.digest, &tree.bytes, labels);
             for child in children {
-                papers(archive, child, kept, parts)?;
+                papers(archive, child, (kept, discarded), parts)?;
             }
         }
         Body::Manifest(body) => {

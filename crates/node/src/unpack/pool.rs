@@ -1,7 +1,7 @@
 //! Layers side by side: each is read once, and on the way stored, hashed, inflated, hashed again
 //! and written.
 //!
-//! As many workers as cores, the largest layer first, so that no long layer begins last. A layer is
+//! As many workers as cores, or as are wanted, the largest layer first, so that no long layer begins last. A layer is
 //! unpacked before the ones below it are known to be right; nothing of it is visible until all are.
 
 use std::{
@@ -64,9 +64,11 @@ pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Resul
     for job in &jobs {
         work.layer(&job.digest, Phase::Waiting, 0, job.size);
     }
-    let workers = thread::available_parallelism()
-        .map_or(1, |n| n.get())
-        .min(jobs.len());
+    let workers = match work.node.inner.parallel_layers {
+        0 => thread::available_parallelism().map_or(1, |n| n.get()),
+        chosen => chosen,
+    };
+    let workers = workers.min(jobs.len());
     // The queue is taken from its end.
     jobs.sort_by_key(|job| job.size);
     let queue = Mutex::new(jobs);

@@ -143,6 +143,7 @@ fn request(ns: &Namespace, options: ImportOptions, source: Source) -> Result<Imp
         .collect::<Result<_, _>>()?;
     request.all_platforms = options.all_platforms;
     request.unpack = options.unpack;
+    request.discard = options.discard_unpacked_layers;
     request.labels = options.labels;
     Ok(request)
 }
