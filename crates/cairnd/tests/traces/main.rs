@@ -56,8 +56,9 @@ async fn a_call_is_part_of_its_clients_trace() {
     namespaces.list(traced(list(), false)).await.unwrap();
     // Kept.
     namespaces.list(traced(list(), true)).await.unwrap();
+    let digest = cairn_types::Digest::sha256(b"missing").to_string();
     let request = InfoRequest {
-        digest: cairn_types::Digest::sha256(b"missing").to_string(),
+        digest: digest.clone(),
     };
     let mut content = ContentClient::new(channel.clone());
     let missing = content.info(traced(request, true)).await;
@@ -95,6 +96,9 @@ async fn a_call_is_part_of_its_clients_trace() {
             );
         }
     }
+    // What a call is about, though calls are not logged.
+    assert_eq!(text(&spans[0].attributes, "cairn.digest"), Some(digest));
+    assert_eq!(text(&spans[1].attributes, "cairn.digest"), None);
     let sender = vec![Some("cairnd".to_owned())];
     assert_eq!(collector.senders("service.name"), sender);
 }
