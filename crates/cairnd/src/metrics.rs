@@ -170,7 +170,6 @@ impl Metrics {
             let labels = [("version", env!("CARGO_PKG_VERSION")), ("revision", "")];
             counter!("containerd_build_info_total", &labels).absolute(1);
         }
-        process::describe();
         store::describe();
     }
 
@@ -280,9 +279,10 @@ impl Metrics {
                     broken,
                 );
             }
-            process::set();
         });
-        self.handle.render()
+        let mut text = self.handle.render();
+        process::write(&mut text);
+        text
     }
 
     /// Folds recorded times into their histograms; without it they pile up until somebody looks.

@@ -1,58 +1,54 @@
 //! The figures that every client library of Prometheus has of its process, from `/proc/self`.
+//!
+//! They are written here and not by the recorder: its counters are whole numbers, and time on processors
+//! is a counter with fractions.
 
-use std::fs;
+use std::{fmt::Write, fs};
 
-use metrics::{describe_gauge, gauge};
-
-use super::set as set_count;
-
-pub(super) fn describe() {
-    describe_gauge!(
-        "process_cpu_seconds_total",
-        "Time on processors, in seconds."
-    );
-    describe_gauge!("process_open_fds", "Open file descriptors.");
-    describe_gauge!("process_max_fds", "Most file descriptors that may be open.");
-    describe_gauge!("process_virtual_memory_bytes", "Address space.");
-    describe_gauge!("process_resident_memory_bytes", "Memory in use.");
-    describe_gauge!("process_threads", "Threads.");
-    describe_gauge!("process_start_time_seconds", "When it started, since 1970.");
-}
-
-/// Reads them anew. What cannot be read keeps its value.
-pub(super) fn set() {
+/// Reads them anew and appends them in Prometheus' text. What cannot be read is left out.
+pub(super) fn write(out: &mut String) {
     if let Ok(entries) = fs::read_dir("/proc/self/fd") {
         // One of them is the reading itself.
         let open = entries.count().saturating_sub(1);
-        set_count(&gauge!("process_open_fds"), open as u64);
+        one(out, "process_open_fds", "Open file descriptors.", open);
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     if let Some(limit) = limit {
-        set_count(&gauge!("process_max_fds"), limit);
+        let help = "Most file descriptors that may be open.";
+        one(out, "process_max_fds", help, limit);
     }
-    let Some(stat) = fs::read_to_string("/proc/self/stat").ok() else {
-        return;
-    };
-    let Some(stat) = Stat::parse(&stat) else {
-        return;
-    };
-    let ticks = |ticks: u64| {
-        #[allow(clippy::cast_precision_loss, reason = "figures are floats")]
-        let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-        seconds
-    };
-    gauge!("process_cpu_seconds_total").set(ticks(stat.cpu_ticks));
-    set_count(&gauge!("process_threads"), stat.threads);
-    set_count(&gauge!("process_virtual_memory_bytes"), stat.virtual_bytes);
-    let resident = stat.resident_pages * rustix::param::page_size() as u64;
-    set_count(&gauge!("process_resident_memory_bytes"), resident);
-    let booted = fs::read_to_string("/proc/stat").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("btime "));
-        line?.parse::<u32>().ok()
-    });
-    if let Some(booted) = booted {
-        gauge!("process_start_time_seconds").set(f64::from(booted) + ticks(stat.start_ticks));
+    let stat = fs::read_to_string("/proc/self/stat").ok();
+    if let Some(stat) = stat.and_then(|stat| Stat::parse(&stat)) {
+        stat.write(out);
     }
+}
+
+/// Appends one family of one sample.
+fn one(out: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
+    // Clients of Prometheus go by the end of a name as well.
+    let kind = if name.ends_with("_total") {
+        "counter"
+    } else {
+        "gauge"
+    };
+    let _ = writeln!(
+        out,
+        "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
+    );
+}
+
+/// In seconds.
+fn seconds(ticks: u64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "figures are floats")]
+    let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+    seconds
+}
+
+/// When the machine was started, in seconds since 1970.
+fn booted() -> Option<u32> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("btime "))?;
+    line.parse().ok()
 }
 
 /// Of proc_pid_stat(5).
@@ -66,6 +62,27 @@ struct Stat {
 }
 
 impl Stat {
+    fn write(&self, out: &mut String) {
+        let help = "Time on processors, in seconds.";
+        let cpu = seconds(self.cpu_ticks);
+        one(out, "process_cpu_seconds_total", help, cpu);
+        one(out, "process_threads", "Threads.", self.threads);
+        let bytes = self.virtual_bytes;
+        one(out, "process_virtual_memory_bytes", "Address space.", bytes);
+        let bytes = self.resident_pages * rustix::param::page_size() as u64;
+        one(
+            out,
+            "process_resident_memory_bytes",
+            "Memory in use.",
+            bytes,
+        );
+        if let Some(booted) = booted() {
+            let help = "When it started, since 1970.";
+            let started = f64::from(booted) + seconds(self.start_ticks);
+            one(out, "process_start_time_seconds", help, started);
+        }
+    }
+
     fn parse(text: &str) -> Option<Stat> {
         // The second field is a name in parentheses, which may hold anything.
         let (_, rest) = text.rsplit_once(')')?;
@@ -102,5 +119,24 @@ mod tests {
         );
         let own = fs::read_to_string("/proc/self/stat").unwrap();
         assert!(Stat::parse(&own).unwrap().threads >= 1);
+    }
+
+    #[test]
+    fn time_on_processors_is_a_counter_with_fractions() {
+        let per_second = rustix::param::clock_ticks_per_second();
+        let stat = Stat {
+            cpu_ticks: per_second + per_second / 2,
+            threads: 1,
+            start_ticks: 0,
+            virtual_bytes: 0,
+            resident_pages: 0,
+        };
+        let mut text = String::new();
+        stat.write(&mut text);
+        let family = "# HELP process_cpu_seconds_total Time on processors, in seconds.\n\
+                      # TYPE process_cpu_seconds_total counter\n\
+                      process_cpu_seconds_total 1.5\n\n";
+        assert!(text.starts_with(family), "{text}");
+        assert!(text.contains("# TYPE process_threads gauge\nprocess_threads 1\n"));
     }
 }

@@ -113,6 +113,9 @@ async fn figures_of_calls_store_and_process() {
             "{series} in\n{text}"
         );
     }
+    // Rates are of counters alone.
+    let counter = "# TYPE process_cpu_seconds_total counter\n";
+    assert_eq!(text.matches(counter).count(), 1, "{text}");
     // What a client calls by a name of its own is no label.
     assert!(!text.contains("no.Such"), "{text}");
     let (_, same) = get(&socket, "/v1/metrics");
