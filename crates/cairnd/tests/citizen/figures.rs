@@ -133,6 +133,36 @@ fn tonic_health_codec() -> impl tonic::codec::Codec<Encode = (), Decode = ()> {
     tonic_prost::ProstCodec::<(), ()>::default()
 }
 
+/// Unpacks a layer of no files, which nothing holds.
+pub(crate) async fn unpack(channel: &Channel) {
+    // The end of an archive, and nothing before it.
+    let layer = [0; 1024];
+    put(channel, &layer).await.unwrap();
+    let mounts = SnapshotsClient::new(channel.clone())
+        .prepare(request(PrepareSnapshotRequest {
+            snapshotter: "overlayfs".to_owned(),
+            key: "active".to_owned(),
+            ..PrepareSnapshotRequest::default()
+        }))
+        .await
+        .unwrap()
+        .into_inner()
+        .mounts;
+    DiffClient::new(channel.clone())
+        .apply(request(ApplyRequest {
+            diff: Some(Descriptor {
+                media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+                digest: Digest::sha256(&layer).to_string(),
+                size: 1024,
+                ..Descriptor::default()
+            }),
+            mounts,
+            ..ApplyRequest::default()
+        }))
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn what_the_time_of_a_layer_went_into() {
     // A collection would take the layer, which nothing holds.
@@ -146,32 +176,7 @@ async fn what_the_time_of_a_layer_went_into() {
         value(&text, &format!("cairn_layer_phase_seconds_count{labels}"))
     };
     assert_eq!(count("untar").unwrap_or(0.0), 0.0);
-    // The end of an archive, and nothing before it.
-    let layer = [0; 1024];
-    put(&channel, &layer).await.unwrap();
-    let mounts = SnapshotsClient::new(channel.clone())
-        .prepare(request(PrepareSnapshotRequest {
-            snapshotter: "overlayfs".to_owned(),
-            key: "active".to_owned(),
-            ..PrepareSnapshotRequest::default()
-        }))
-        .await
-        .unwrap()
-        .into_inner()
-        .mounts;
-    DiffClient::new(channel)
-        .apply(request(ApplyRequest {
-            diff: Some(Descriptor {
-                media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
-                digest: Digest::sha256(&layer).to_string(),
-                size: 1024,
-                ..Descriptor::default()
-            }),
-            mounts,
-            ..ApplyRequest::default()
-        }))
-        .await
-        .unwrap();
+    unpack(&channel).await;
     for phase in ["fetch", "inflate", "untar", "sync", "commit"] {
         assert_eq!(count(phase), Some(1.0), "{phase}");
     }

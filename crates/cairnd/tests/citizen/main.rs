@@ -6,6 +6,7 @@ mod common;
 mod config;
 mod crowds;
 mod daemon;
+mod dashboard;
 mod figures;
 mod logs;
 mod manager;
