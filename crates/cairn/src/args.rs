@@ -332,9 +332,11 @@ pub enum Command {
     ///
     /// One line for each change, of every namespace, from now on: its time, its namespace, its topic
     /// and what is known of it. There is no history. It is a daemon's store that others can change
-    /// meanwhile; a store that no daemon serves is this command's alone. Topics are /content/create, /content/delete,
-    /// /images/create, /images/update, /images/delete, /namespaces/create, /namespaces/update,
-    /// /namespaces/delete, /snapshot/prepare, /snapshot/commit and /snapshot/remove.
+    /// meanwhile; a store that no daemon serves is this command's alone. Topics are /content/create,
+    /// /content/delete, /images/create, /images/update, /images/delete, /namespaces/create,
+    /// /namespaces/update, /namespaces/delete, /snapshot/prepare, /snapshot/commit, /snapshot/remove,
+    /// and, of what clients of containerd run, /containers/create, /containers/update and
+    /// /containers/delete.
     #[command(alias = "event", before_help = examples::EVENTS)]
     Events(EventsArgs),
     /// What the server is made of
