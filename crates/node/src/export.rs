@@ -8,8 +8,8 @@ use std::{
 };
 
 use cairn_types::{
-    Descriptor, Digest, ErrorKind, Hasher, ImageName, Labels, LayerType, Namespace, Platform,
-    PlatformMatcher,
+    ChainId, Descriptor, Digest, ErrorKind, Hasher, ImageName, Labels, LayerType, Namespace,
+    Platform, PlatformMatcher, SnapshotKey,
 };
 use serde::Serialize;
 
@@ -137,10 +137,12 @@ impl Node {
                 pins.blob(ns, &child.digest);
                 let layer = LayerType::parse(&child.media_type);
                 let foreign = layer.is_some_and(|layer| layer.foreign);
-                if foreign
-                    && (request.skip_non_distributable || !self.has_blob(ns, &child.digest)?)
-                {
+                let here = self.has_blob(ns, &child.digest)?;
+                if foreign && (request.skip_non_distributable || !here) {
                     continue;
+                }
+                if !here {
+                    return Err(self.not_here(ns, name, manifest, child)?);
                 }
                 parts.add(child);
             }
@@ -168,6 +170,52 @@ impl Node {
         parts.entries.push(entry);
         parts.save(name, &tree, &kept);
         Ok(())
+    }
+
+    /// A blob that is not here: that of a layer which nobody kept once it was unpacked, or one that
+    /// somebody took away.
+    fn not_here(
+        &self,
+        ns: &Namespace,
+        name: &ImageName,
+        manifest: &Tree,
+        blob: &Descriptor,
+    ) -> Result<Failure, Failure> {
+        let failure = |what: &str| {
+            let reason = format!("{what} {} is missing", blob.digest);
+            let failure = Failure::new(ErrorKind::NotFound, ATTEMPTED, reason);
+            failure.object("image", name).namespace(ns)
+        };
+        if !self.is_unpacked(ns, manifest, &blob.digest)? {
+            return Ok(failure("blob").next("import or pull the image again"));
+        }
+        let failure = failure("layer").cause("it was unpacked, and its packed bytes were not kept");
+        Ok(failure.next(match self.inner.discard_layers {
+            true => "set discard_layers = false under [unpack], then import the image again",
+            false => "import it again without --discard-unpacked-layers: cairn images import FILE",
+        }))
+    }
+
+    /// Whether this is a layer whose files are here.
+    fn is_unpacked(
+        &self,
+        ns: &Namespace,
+        manifest: &Tree,
+        digest: &Digest,
+    ) -> Result<bool, Failure> {
+        let Body::Manifest(body) = &manifest.body else {
+            return Ok(false);
+        };
+        let Some(config) = &body.config else {
+            return Ok(false);
+        };
+        let chains = ChainId::stack(&config.rootfs.diff_ids);
+        for (layer, chain) in body.manifest.layers.iter().zip(chains) {
+            if layer.digest == *digest {
+                return self.has_snapshot(ns, &SnapshotKey::from(&chain));
+            }
+        }
+        Ok(false)
     }
 
     /// The labels that say from which registry a target came, as annotations.
