@@ -14,7 +14,7 @@ use std::{
 };
 
 pub(crate) use self::{journaled::Journaled, redb::Redb, sled::Sled};
-use crate::Error;
+use crate::{Error, record};
 
 /// Changes that become durable together: new bytes, or removal.
 pub(crate) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -72,6 +72,31 @@ pub(crate) trait Engine: Send + Sync {
     fn key_bytes_max(&self) -> usize;
     /// `redb` or `sled`.
     fn name(&self) -> &'static str;
+}
+
+/// Refuses a record that `engine` could not keep safely, by the length of its value.
+pub(crate) fn limits(engine: &dyn Engine, key: &[u8], value_bytes: usize) -> Result<(), Error> {
+    let (length, limit) = (key.len(), engine.key_bytes_max());
+    if length > limit {
+        let key = record::shown(key).chars().take(140).collect();
+        let engine = engine.name();
+        return Err(Error::KeyTooLong {
+            key,
+            length,
+            limit,
+            engine,
+        });
+    }
+    let (length, limit) = (value_bytes, engine.value_bytes_max());
+    if length > limit {
+        return Err(Error::TooLarge {
+            key: record::shown(key),
+            length,
+            limit,
+            engine: engine.name(),
+        });
+    }
+    Ok(())
 }
 
 /// Both engines panic on some damaged pages. What a disk says is no reason to unwind through a

@@ -117,6 +117,30 @@ pub enum Error {
     /// A change was asked for inside another look or change, which would wait for itself.
     #[error("a change of the records inside another look or change would wait for itself")]
     Nested,
+    /// A line of an export is not what it should be.
+    #[error("line {line}: {reason}")]
+    Line {
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An import was to go where there are records.
+    #[error("there are records already, kept by {engine}")]
+    Occupied {
+        /// Which engine has them.
+        engine: &'static str,
+    },
+    /// An export could not be read, written or stored.
+    #[error("{attempted} exported records: {reason}")]
+    Stream {
+        /// Which of the three.
+        attempted: &'static str,
+        /// The system's or the engine's words.
+        reason: String,
+        /// A full disk, or anything else.
+        kind: ErrorKind,
+    },
     /// Reading failed in the engine.
     #[error("read records: {0}")]
     Read(String),
@@ -138,10 +162,12 @@ impl Classified for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Error::Corrupt { .. } | Error::Damaged(_) => ErrorKind::DataLoss,
-            Error::Nul(_) | Error::KeyTooLong { .. } => ErrorKind::InvalidArgument,
+            Error::Nul(_) | Error::KeyTooLong { .. } | Error::Line { .. } => {
+                ErrorKind::InvalidArgument
+            }
             Error::TooLarge { .. } => ErrorKind::ResourceExhausted,
-            Error::Open { kind, .. } => *kind,
-            Error::OtherEngine { .. } => ErrorKind::FailedPrecondition,
+            Error::Open { kind, .. } | Error::Stream { kind, .. } => *kind,
+            Error::OtherEngine { .. } | Error::Occupied { .. } => ErrorKind::FailedPrecondition,
             Error::Read(_) | Error::Nested => ErrorKind::Internal,
             Error::ReadOnly(broken) => broken.kind(),
             Error::Sys(err) => err.kind(),

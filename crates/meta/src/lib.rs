@@ -7,8 +7,11 @@
 mod committer;
 mod engine;
 mod error;
+mod export;
+mod import;
 mod journal;
 mod key;
+mod lines;
 mod record;
 mod records;
 mod reserve;
@@ -19,7 +22,10 @@ mod watch;
 
 pub use committer::Committed;
 pub use error::{Error, ReadOnly};
+pub use export::Exported;
+pub use import::{Import, Replaced};
 pub use key::{Component, Key, Prefix};
+pub use lines::Origin;
 pub use record::Record;
 pub use records::{
     BlobLink, BlobRecord, BundleRecord, ContainerRecord, ImageRecord, IngestRecord, LeaseRecord,

@@ -50,8 +50,13 @@ fn checksum(key: &[u8], body: &[u8]) -> [u8; CHECKSUM_BYTES] {
 
 /// Packs a record for `key` (with its table's tag).
 pub(crate) fn seal<R: Record>(key: &[u8], record: &R) -> Vec<u8> {
+    seal_payload(key, &record.encode())
+}
+
+/// The same for a payload.
+pub(crate) fn seal_payload(key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![VERSION];
-    bytes.extend(record.encode());
+    bytes.extend(payload);
     let sum = checksum(key, &bytes);
     bytes.extend(sum);
     bytes
@@ -59,17 +64,26 @@ pub(crate) fn seal<R: Record>(key: &[u8], record: &R) -> Vec<u8> {
 
 /// Unpacks what [`seal`] packed.
 pub(crate) fn open<R: Record>(key: &[u8], bytes: &[u8]) -> Result<R, Error> {
-    let corrupt = |reason: String| Error::Corrupt {
+    R::decode(payload(key, bytes)?).map_err(|reason| corrupt(key, reason))
+}
+
+fn corrupt(key: &[u8], reason: String) -> Error {
+    Error::Corrupt {
         key: shown(key),
         reason,
-    };
+    }
+}
+
+/// The payload of what proves itself.
+pub(crate) fn payload<'b>(key: &[u8], bytes: &'b [u8]) -> Result<&'b [u8], Error> {
+    let corrupt = |reason| corrupt(key, reason);
     let body_len = bytes.len().checked_sub(CHECKSUM_BYTES);
     let (body, sum) = bytes.split_at(body_len.ok_or_else(|| corrupt("too short".to_owned()))?);
     if checksum(key, body) != sum {
         return Err(corrupt("its checksum does not match".to_owned()));
     }
     match body.split_first() {
-        Some((&VERSION, payload)) => R::decode(payload).map_err(corrupt),
+        Some((&VERSION, payload)) => Ok(payload),
         Some((version, _)) => Err(corrupt(format!("version {version} is not known"))),
         None => Err(corrupt("too short".to_owned())),
     }

@@ -1,6 +1,8 @@
 //! What each table holds. The types are the rooms' own; protobuf is only how they lie on disk, where
 //! fields may be added and are never renumbered.
 
+pub(crate) mod hex;
+pub(crate) mod json;
 mod wire;
 
 use std::{

@@ -67,22 +67,30 @@ pub static CONTAINERS: Table<(Namespace, String), ContainerRecord> = Table::new(
 /// Numbers that only grow.
 pub(crate) static COUNTERS: Table<String, u64> = Table::new(11);
 
-/// The name of a table in messages.
+/// The names of tables in messages and exports, by tag. No table has the first.
+const NAMES: [&str; 13] = [
+    "unknown",
+    "namespace",
+    "image",
+    "blob",
+    "blob-link",
+    "ingest",
+    "snapshot",
+    "child",
+    "lease",
+    "lease-resource",
+    "bundle",
+    "counter",
+    "container",
+];
+
+/// The name of a table.
 pub(crate) fn table_name(tag: u8) -> &'static str {
-    const NAMES: [&str; 13] = [
-        "unknown",
-        "namespace",
-        "image",
-        "blob",
-        "blob-link",
-        "ingest",
-        "snapshot",
-        "child",
-        "lease",
-        "lease-resource",
-        "bundle",
-        "counter",
-        "container",
-    ];
     NAMES.get(usize::from(tag)).copied().unwrap_or(NAMES[0])
+}
+
+/// The tag of the table of this name.
+pub(crate) fn tag_of(name: &str) -> Option<u8> {
+    let at = NAMES.iter().skip(1).position(|known| *known == name)?;
+    u8::try_from(at + 1).ok()
 }

@@ -8,7 +8,7 @@ use crate::{
     Error, ReadOnly, Reader, Tx,
     committer::{Committed, Committer, Told, Wanted},
     engine::{Engine, Journaled, Redb, Sled},
-    journal, reserve,
+    import, journal, reserve,
     watch::Watch,
 };
 
@@ -26,6 +26,9 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
+    /// Both.
+    pub const ALL: [EngineKind; 2] = [EngineKind::Redb, EngineKind::Sled];
+
     /// `redb` or `sled`.
     pub fn name(self) -> &'static str {
         match self {
@@ -58,6 +61,7 @@ impl Store {
             EngineKind::Sled => EngineKind::Redb,
         };
         reserve::keep(dir);
+        import::finish(dir)?;
         let name = OsStr::new(kind.name());
         if dir.try_stat(name)?.is_none() {
             if dir.try_stat(OsStr::new(other.name()))?.is_some() {
@@ -90,6 +94,23 @@ impl Store {
                 committer,
             }),
         })
+    }
+
+    /// Which engine keeps the records in `dir`, if there are any.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn kept(dir: &Dir) -> Result<Option<EngineKind>, Error> {
+        // What an import decided are the records already, whatever has their name still.
+        let names: [fn(EngineKind) -> String; 2] = [import::decided, |kind| kind.name().to_owned()];
+        for name in names {
+            for kind in EngineKind::ALL {
+                if dir.try_stat(OsStr::new(&name(kind)))?.is_some() {
+                    return Ok(Some(kind));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Why the records take no changes any more, if that is so.

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Key, Prefix, Record, Table,
-    engine::{Batch, Engine, Over, Pairs, Snapshot, laid_over},
+    engine::{Batch, Engine, Over, Pairs, Snapshot, laid_over, limits},
     record, schema,
 };
 
@@ -158,28 +158,8 @@ impl Tx<'_> {
         value: &V,
     ) -> Result<(), Error> {
         let key = encode(table, key)?;
-        let (length, limit) = (key.len(), self.engine.key_bytes_max());
-        if length > limit {
-            let key = record::shown(&key).chars().take(140).collect();
-            let engine = self.engine.name();
-            return Err(Error::KeyTooLong {
-                key,
-                length,
-                limit,
-                engine,
-            });
-        }
         let bytes = record::seal(&key, value);
-        let limit = self.engine.value_bytes_max();
-        if bytes.len() > limit {
-            let (length, engine) = (bytes.len(), self.engine.name());
-            return Err(Error::TooLarge {
-                key: record::shown(&key),
-                length,
-                limit,
-                engine,
-            });
-        }
+        limits(self.engine, &key, bytes.len())?;
         self.own.insert(key, Some(bytes));
         Ok(())
     }

@@ -33,6 +33,11 @@ impl Redb {
         redb.write(&Batch::new())
             .map_err(|err| open_error(&path, err))?;
         drop(redb);
+        Redb::sync_files(dir)
+    }
+
+    /// Puts a closed database on the disk, with its name.
+    pub(crate) fn sync_files(dir: &Dir) -> Result<(), Error> {
         let file = dir.open_file(OsStr::new(FILE), cairn_sys::OFlags::RDWR, 0)?;
         cairn_sys::durable::sync_file(&file)?;
         Ok(dir.fsync()?)

@@ -50,6 +50,11 @@ impl Sled {
         sled.sync()
             .map_err(|reason| open_error(dir, reason, ErrorKind::Internal))?;
         drop(sled);
+        Sled::sync_files(dir)
+    }
+
+    /// Puts a closed database on the disk, with its names.
+    pub(crate) fn sync_files(dir: &Dir) -> Result<(), Error> {
         let inner = dir.open_dir(OsStr::new(DIRECTORY))?;
         for entry in inner.entries()? {
             if let Ok(file) = inner.open_file(&entry.name, OFlags::RDONLY, 0) {

@@ -1,8 +1,11 @@
-//! How records lie on disk.
+//! How records lie on disk; and the same as JSON, for exports.
 
 use std::collections::BTreeMap;
 
-#[derive(Clone, PartialEq, prost::Message)]
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Labelled {
     #[prost(btree_map = "string, string", tag = "1")]
     pub(super) labels: BTreeMap<String, String>,
@@ -12,7 +15,8 @@ pub(super) struct Labelled {
     pub(super) updated_at: i64,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Image {
     #[prost(message, optional, tag = "1")]
     pub(super) common: Option<Labelled>,
@@ -26,7 +30,8 @@ pub(super) struct Image {
     pub(super) annotations: BTreeMap<String, String>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Blob {
     #[prost(uint64, tag = "1")]
     pub(super) size: u64,
@@ -34,7 +39,8 @@ pub(super) struct Blob {
     pub(super) created_at: i64,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Ingest {
     #[prost(uint64, tag = "1")]
     pub(super) id: u64,
@@ -50,7 +56,8 @@ pub(super) struct Ingest {
     pub(super) leased: bool,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Snapshot {
     #[prost(message, optional, tag = "1")]
     pub(super) common: Option<Labelled>,
@@ -77,7 +84,8 @@ pub(super) struct Snapshot {
 }
 
 /// Microseconds.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Timing {
     #[prost(uint64, tag = "1")]
     pub(super) fetch: u64,
@@ -91,7 +99,8 @@ pub(super) struct Timing {
     pub(super) commit: u64,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Bundle {
     #[prost(string, tag = "1")]
     pub(super) namespace: String,
@@ -111,7 +120,8 @@ pub(super) struct Bundle {
     pub(super) copied: bool,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Container {
     #[prost(message, optional, tag = "1")]
     pub(super) labelled: Option<Labelled>,
@@ -122,5 +132,6 @@ pub(super) struct Container {
     #[prost(string, tag = "4")]
     pub(super) image: String,
     #[prost(bytes = "vec", tag = "5")]
+    #[serde(with = "super::hex")]
     pub(super) document: Vec<u8>,
 }
