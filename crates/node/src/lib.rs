@@ -25,6 +25,7 @@ pub mod namespaces;
 pub mod node;
 mod objects;
 pub mod progress;
+pub mod records;
 mod resolve;
 mod settle;
 pub mod sharing;
@@ -52,5 +53,8 @@ pub use namespaces::NamespaceInfo;
 pub use node::{EngineKind, Node, NodeOptions, SnapshotOptions};
 pub use objects::{BlobInfo, SnapshotInfo};
 pub use progress::{Event, Phase, Progress, Silent};
+pub use records::{
+    Exported, RecordsImport, RecordsImported, Replaced, export_records, import_records,
+};
 pub use sharing::Sharing;
 pub use state::State;

@@ -107,28 +107,8 @@ impl Node {
         let open_failure = |err: &dyn cairn_types::Classified| {
             Failure::of(ATTEMPTED, err).object("store", root.display())
         };
-        make_root(&root)?;
-        let dir = Dir::open(&root).map_err(|err| open_failure(&err))?;
-        let stat = dir.self_stat().map_err(|err| open_failure(&err))?;
-        if cairn_sys::is_root() && (stat.st_uid != 0 || stat.st_mode & 0o022 != 0) {
-            return Err(not_private(&root, "it"));
-        }
-        let lock =
-            RootLock::acquire(&dir, OsStr::new("lock")).map_err(|err| locked(&root, &err))?;
-        check_layout(&root, &dir)?;
-        let sub = |name: &str, mode| {
-            let sub = dir
-                .create_dir_all_open(name, mode)
-                .map_err(|err| open_failure(&err))?;
-            let stat = sub.self_stat().map_err(|err| open_failure(&err))?;
-            if cairn_sys::is_root() && stat.st_uid != 0 {
-                return Err(not_private(&root, name));
-            }
-            if stat.st_mode & 0o7777 != mode {
-                raw::fchmod(&sub, mode).map_err(|err| open_failure(&err))?;
-            }
-            Ok(sub)
-        };
+        let (dir, lock) = enter(&root)?;
+        let sub = |name: &str, mode| own_dir(&root, &dir, name, mode);
         let boot_id = cairn_sys::boot_id().map_err(|err| open_failure(&err))?;
         let meta = Store::open(&sub("meta", 0o700)?, options.engine).map_err(|err| match err {
             cairn_meta::Error::OtherEngine { engine, other, .. } => {
@@ -194,6 +174,40 @@ impl Node {
     }
 }
 
+/// Makes the root when it is absent, locks it, and refuses a tree of a newer version.
+pub(crate) fn enter(root: &Path) -> Result<(Dir, RootLock), Failure> {
+    let failed = |err: &dyn cairn_types::Classified| {
+        Failure::of(ATTEMPTED, err).object("store", root.display())
+    };
+    make_root(root)?;
+    let dir = Dir::open(root).map_err(|err| failed(&err))?;
+    let stat = dir.self_stat().map_err(|err| failed(&err))?;
+    if cairn_sys::is_root() && (stat.st_uid != 0 || stat.st_mode & 0o022 != 0) {
+        return Err(not_private(root, "it"));
+    }
+    let lock = RootLock::acquire(&dir, OsStr::new("lock")).map_err(|err| locked(root, &err))?;
+    check_layout(root, &dir)?;
+    Ok((dir, lock))
+}
+
+/// Opens a directory of the root's, made when it is absent.
+pub(crate) fn own_dir(root: &Path, dir: &Dir, name: &str, mode: u32) -> Result<Dir, Failure> {
+    let failed = |err: &dyn cairn_types::Classified| {
+        Failure::of(ATTEMPTED, err).object("store", root.display())
+    };
+    let sub = dir
+        .create_dir_all_open(name, mode)
+        .map_err(|err| failed(&err))?;
+    let stat = sub.self_stat().map_err(|err| failed(&err))?;
+    if cairn_sys::is_root() && stat.st_uid != 0 {
+        return Err(not_private(root, name));
+    }
+    if stat.st_mode & 0o7777 != mode {
+        raw::fchmod(&sub, mode).map_err(|err| failed(&err))?;
+    }
+    Ok(sub)
+}
+
 /// 0711 whatever the umask is: snapshots' parents are 0700, and mounts of bundles need the way.
 fn make_root(root: &Path) -> Result<(), Failure> {
     // Mounts are handed out as text, in which such a name cannot be written.
@@ -250,6 +264,11 @@ fn locked(root: &Path, err: &LockError) -> Failure {
     failure.object("store", root.display())
 }
 
+/// This program and its version.
+pub(crate) fn written_by() -> String {
+    format!("cairn {}", env!("CARGO_PKG_VERSION"))
+}
+
 /// Refuses a tree that a newer version wrote, and marks a new one as ours.
 fn check_layout(root: &Path, dir: &Dir) -> Result<(), Failure> {
     let name = OsStr::new("layout");
@@ -258,7 +277,7 @@ fn check_layout(root: &Path, dir: &Dir) -> Result<(), Failure> {
     if dir.try_stat(name).map_err(|err| failed(&err))?.is_none() {
         let layout = Layout {
             layout: LAYOUT,
-            written_by: format!("cairn {}", env!("CARGO_PKG_VERSION")),
+            written_by: written_by(),
         };
         let mut bytes = serde_json::to_vec(&layout).expect("a struct of plain fields serialises");
         bytes.push(b'\n');
