@@ -5,6 +5,7 @@
 //! - [`config`] is what can be chosen, [`options`] the flags, [`man`] what is generated from both;
 //! - [`calls`] surrounds every call, [`methods`] knows them all; [`maintain`] is what happens unasked;
 //! - [`log`], [`metrics`], [`traces`], [`endpoint`] and [`notify`] are for those who run it;
+//! - [`records`] are taken out of a stopped store and put in;
 //! - [`routes`] finds the service of a call; [`service`] has one file for each of them; they parse, call
 //!   the node and convert;
 //! - [`backend`] serves another socket, for containerd itself, with the same services;
@@ -31,6 +32,7 @@ pub mod methods;
 pub mod metrics;
 pub mod notify;
 pub mod options;
+pub mod records;
 pub mod routes;
 pub mod run;
 pub mod server;

@@ -15,7 +15,9 @@ const SECTIONS: &[(&str, &str)] = &[
         "COMMANDS",
         "config default: print every key with its default.\n\
          config dump: print every key with its value and where that comes from.\n\
-         config check: say whether the daemon would start with it.",
+         config check: say whether the daemon would start with it.\n\
+         meta export [FILE]: write all records of a stopped store as lines of JSON.\n\
+         meta import [--replace] FILE: make such lines its records. See RECORDS.",
     ),
     (
         "SOCKET",
@@ -64,10 +66,33 @@ const SECTIONS: &[(&str, &str)] = &[
          /run/cairn: sockets.",
     ),
     (
+        "RECORDS",
+        "What images, blobs, snapshots and leases there are is in the records, below meta in the root; the \
+         files are beside them. Records can be taken out and put in while no daemon and no command has the \
+         store open. Two exports of the same records are the same lines, but for the first and the last, so that \
+         they can be compared.\n\
+         To keep a copy:\n\
+         \tsystemctl stop cairnd.socket cairnd.service\n\
+         \tcairnd meta export records.jsonl\n\
+         \tsystemctl start cairnd.socket\n\
+         To put it in again, with the daemon stopped:\n\
+         \tcairnd meta import --replace records.jsonl\n\
+         To go over to the other engine, with an export at hand, write engine = \"sled\" (or \"redb\") below \
+         [metadata] into the configuration, and import it in the same way.\n\
+         An import is done as a whole or not at all, also when the power goes. The records before stay beside \
+         the new ones, as meta/backup-1.redb for example; to take them back, stop the daemon, move meta/redb \
+         out of the way and give the backup that name. Once they are not wanted, remove that directory.\n\
+         !THE NEXT START REMOVES BLOBS AND LAYERS THAT NO RECORD SPEAKS OF: what was imported since the \
+         export was made is lost then, and the backup speaks of files that are gone.\n\
+         The store of containerd's socket is one of its own: add --root /var/lib/cairn/backend.",
+    ),
+    (
         "DOWNGRADE",
         "The file layout in the root says how the store is laid out, and cairn version says which layout \
          a program knows. A program that knows less than the store has refuses it before it changes \
-         anything. With the same layout, going back is to install the older version and to start it.\n\
+         anything. With the same layout, going back is to install the older version and to start it; an export \
+         of the records, as RECORDS says, is a copy of them for that case. So far all versions have layout 1, \
+         and meta import takes records of no other.\n\
          A store is not turned into one of an older layout. Its images can be taken along; labels, \
          leases, unfinished uploads and snapshots of other programs cannot, and bundles are made anew. \
          With the newer version, for each namespace NS that cairn namespaces lists:\n\

@@ -56,7 +56,8 @@ pub struct Flags {
     /// How to log: auto, journald, text, json [key: log.format]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Which engine keeps the records of a new store: redb or sled [key: metadata.engine]
+    /// Which engine keeps the records of a new store, or imported ones: redb or sled [key:
+    /// metadata.engine]
     #[arg(long, global = true, value_name = "ENGINE")]
     pub engine: Option<String>,
 }
@@ -69,6 +70,12 @@ pub enum Command {
         /// What to do with it.
         #[command(subcommand)]
         verb: ConfigVerb,
+    },
+    /// Take the records of a stopped store out, or put them in
+    Meta {
+        /// Which of the two.
+        #[command(subcommand)]
+        verb: MetaVerb,
     },
     /// Print a manual page
     #[command(hide = true)]
@@ -94,6 +101,27 @@ pub enum ConfigVerb {
     Dump,
     /// Say whether the daemon would start with it
     Check,
+}
+
+/// What to do with the records.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MetaVerb {
+    /// Write all records as lines of JSON
+    Export {
+        /// A new file; standard output without it
+        file: Option<PathBuf>,
+    },
+    /// Make such lines the records
+    Import {
+        /// The file; - for standard input
+        file: PathBuf,
+        /// Let records that are there give way, and keep them as a backup
+        #[arg(long)]
+        replace: bool,
+        /// The layout that the store is to have
+        #[arg(long, value_name = "N")]
+        layout: Option<u32>,
+    },
 }
 
 impl Flags {

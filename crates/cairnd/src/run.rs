@@ -29,7 +29,7 @@ use crate::{
     metrics::{Metrics, Socket},
     notify,
     options::{Command, ConfigVerb, Flags, Options},
-    server,
+    records, server,
     traces::Traces,
 };
 
@@ -63,6 +63,10 @@ fn aside(flags: &Flags, command: &Command) -> Result<String, String> {
         } => {
             layers()?.config().map_err(|err| err.to_string())?;
             Ok("the configuration is good\n".to_owned())
+        }
+        Command::Meta { verb } => {
+            let config = layers()?.config().map_err(|err| err.to_string())?;
+            records::run(&config, flags.engine.is_some(), verb)
         }
         Command::Man { page } => man::page(page),
         Command::Completion { shell } => Ok(man::completion(*shell)),

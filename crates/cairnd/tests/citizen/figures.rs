@@ -183,7 +183,7 @@ async fn what_the_time_of_a_layer_went_into() {
 }
 
 /// An image of something that is stored.
-async fn image(channel: &Channel, name: &str, bytes: &[u8]) {
+pub(crate) async fn image(channel: &Channel, name: &str, bytes: &[u8]) {
     let digest = put(channel, bytes).await.unwrap();
     let target = Descriptor {
         media_type: "text/plain".to_owned(),

@@ -10,5 +10,6 @@ mod dashboard;
 mod figures;
 mod logs;
 mod manager;
+mod records;
 mod stopping;
 mod unasked;
