@@ -11,6 +11,7 @@
 //! | docker2oci, box, bazel rules: other names for configurations and layers | `imitations` |
 //! | names: several tags, none, several images | `names_of_saved_images` |
 //! | skopeo's and buildah's archives | `written_by_skopeo_and_buildah` |
+//! | plain layers, packed on the way in | `packed_on_the_way_in` |
 //!
 //! containerd makes a manifest for these archives, and ours is the same to the byte: its digest is
 //! compared wherever containerd 1.6 reads the archive.
@@ -395,4 +396,39 @@ fn written_by_skopeo_and_buildah() {
         let images = import(&out);
         assert_eq!(images[0].0, "localhost/built:1", "{kind}");
     }
+}
+
+/// What comes plain is stored packed, and others read what is exported of it.
+#[test]
+fn packed_on_the_way_in() {
+    let saved = Saved::new(&json!(["shop/web:1"]));
+    let (cairn, plain) = (Cairn::new(), Cairn::new());
+    let archive = saved.archive();
+    cairn.ok(&["images", "import", "--compress-blobs", text(&archive)]);
+    plain.ok(&["images", "import", text(&archive)]);
+    check_tree(&cairn, "docker.io/shop/web:1");
+    let digests = |cairn: &Cairn| listed(cairn).remove(0);
+    assert_ne!(digests(&cairn), digests(&plain));
+
+    let out = cairn.path("out.tar");
+    cairn.ok(&["images", "export", text(&out), "shop/web:1"]);
+    let layout = cairn.path("layout");
+    let (from, to) = (
+        format!("oci-archive:{}", text(&out)),
+        format!("oci:{}:web", text(&layout)),
+    );
+    // Checks every digest and diff ID on the way.
+    peers::run("skopeo", &["--insecure-policy", "copy", "-q", &from, &to]);
+    let raw = peers::run("skopeo", &["inspect", "--raw", &to]);
+    let manifest: Value = serde_json::from_str(&raw).expect("JSON");
+    let gzip = Value::from("application/vnd.oci.image.layer.v1.tar+gzip");
+    let layers = manifest["layers"].as_array().expect("layers");
+    assert!(
+        layers.iter().all(|layer| layer["mediaType"] == gzip),
+        "{raw}"
+    );
+    let rootfs = peers::umoci_unpack(&layout, "web", &cairn.path("bundle"));
+    assert_eq!(fs::read_to_string(rootfs.join("who")).expect("who"), "me");
+    assert!(!rootfs.join("gone").exists());
+    assert_eq!(containerd(&out), listed(&cairn));
 }

@@ -34,6 +34,11 @@ fn layers_that_are_not_kept() {
 }
 
 #[test]
+fn layers_that_come_plain() {
+    both(include_str!("transcripts/compress.txt"));
+}
+
+#[test]
 fn names_and_aliases() {
     both(include_str!("transcripts/names.txt"));
 }

@@ -5,7 +5,7 @@
 //! - [`path`] says what an entry's path asks for: a place, a whiteout, an opaque mark;
 //! - [`apply()`] writes entries into the upper directory of an overlay;
 //! - [`adopt()`] gives directories that a layer had to invent the attributes of the layers below;
-//! - [`inflate`] undoes gzip and zstd;
+//! - [`inflate`] undoes gzip and zstd, [`deflate`] packs what came plain;
 //! - [`unpack()`] runs it all as one pipeline over a compressed layer;
 //! - [`diff`] goes the other way: what one stack of layers shows and another does not, as a layer.
 //!
@@ -14,6 +14,7 @@
 
 mod adopt;
 mod apply;
+pub mod deflate;
 pub mod diff;
 mod error;
 pub mod inflate;

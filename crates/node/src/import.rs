@@ -3,15 +3,18 @@
 //! - `archive` makes one table of members of whatever came, `skim` and `stream` fill it;
 //! - `contents` finds the images in it, `docker` for the forms that have no index;
 //! - `choose` takes what the platforms asked for need;
+//! - `compress` packs what came plain, when that is asked for, and `rewrite` says so in the documents;
 //! - `names` names the result, `write` stores it.
 //!
 //! The layers pass through `unpack/pool.rs`, as everywhere.
 
 mod archive;
 mod choose;
+mod compress;
 mod contents;
 mod docker;
 mod names;
+mod rewrite;
 mod skim;
 mod stream;
 mod write;
@@ -104,6 +107,8 @@ pub struct ImportRequest {
     pub unpack: bool,
     /// Keeps no packed layer of what is unpacked, unless something else needs it.
     pub discard: bool,
+    /// Stores layers that come plain as gzip, under manifests that say so.
+    pub compress: bool,
     /// For the image records.
     pub labels: Labels,
 }
@@ -121,6 +126,7 @@ impl ImportRequest {
             all_platforms: false,
             unpack: true,
             discard: false,
+            compress: false,
             labels: Labels::new(),
         }
     }
@@ -201,6 +207,7 @@ impl Node {
             wanted: Wanted::new(&request.platforms, request.all_platforms),
             unpack: request.unpack,
             discard: request.discard || self.inner.discard_layers,
+            compress: request.compress,
             labels: request.labels,
         };
         let chosen = choose::choose(&archive, &contents, &options)?;

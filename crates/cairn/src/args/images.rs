@@ -89,6 +89,9 @@ pub struct Import {
     /// Keep no packed layer: takes less room, and cannot be exported or pushed
     #[arg(long, conflicts_with = "no_unpack")]
     pub discard_unpacked_layers: bool,
+    /// Store plain layers as gzip, under a manifest that says so: another digest
+    #[arg(long)]
+    pub compress_blobs: bool,
     /// Label the images
     #[arg(long, value_name = "K=V", value_parser = label)]
     pub label: Vec<(String, String)>,

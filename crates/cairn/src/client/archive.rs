@@ -69,6 +69,8 @@ pub struct ImportOptions {
     pub unpack: bool,
     /// As the flag.
     pub discard_unpacked_layers: bool,
+    /// As the flag.
+    pub compress_blobs: bool,
     /// For the image records.
     pub labels: Labels,
 }
@@ -284,6 +286,7 @@ fn wire(options: ImportOptions) -> v1::ImportOptions {
         all_platforms: options.all_platforms,
         unpack: options.unpack,
         discard_unpacked_layers: options.discard_unpacked_layers,
+        compress_blobs: options.compress_blobs,
         labels: options.labels,
     }
 }

@@ -76,6 +76,7 @@ fn import(context: &Context, args: Import) -> Result {
         all_platforms: args.platforms.all_platforms,
         unpack: !args.no_unpack,
         discard_unpacked_layers: args.discard_unpacked_layers,
+        compress_blobs: args.compress_blobs,
         labels: args.label.into_iter().collect(),
     };
     let images = client.import(source, options, &progress)?;

@@ -12,6 +12,7 @@ use super::{
     ATTEMPTED, Imported, Reading,
     archive::Archive,
     choose::{Chosen, Wanted},
+    compress,
     names::Naming,
 };
 use crate::{
@@ -29,6 +30,7 @@ pub(super) struct Options {
     pub(super) wanted: Wanted,
     pub(super) unpack: bool,
     pub(super) discard: bool,
+    pub(super) compress: bool,
     pub(super) labels: Labels,
 }
 
@@ -81,6 +83,10 @@ pub(super) fn write(
         advice: "fetch the archive again",
         progress,
         pins: &archive.pins,
+    };
+    let chosen = match options.compress {
+        true => compress::compressed(&work, archive, chosen, stored)?,
+        false => chosen,
     };
     let discarded = match options.unpack && options.discard {
         true => layers(&chosen),

@@ -64,11 +64,7 @@ pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Resul
     for job in &jobs {
         work.layer(&job.digest, Phase::Waiting, 0, job.size);
     }
-    let workers = match work.node.inner.parallel_layers {
-        0 => thread::available_parallelism().map_or(1, |n| n.get()),
-        chosen => chosen,
-    };
-    let workers = workers.min(jobs.len());
+    let workers = workers(work, jobs.len());
     // The queue is taken from its end.
     jobs.sort_by_key(|job| job.size);
     let queue = Mutex::new(jobs);
@@ -105,7 +101,16 @@ pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Resul
     failure.map_or(Ok(()), Err)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// How many threads work on so many layers.
+pub(crate) fn workers(work: &Work<'_>, layers: usize) -> usize {
+    let workers = match work.node.inner.parallel_layers {
+        0 => thread::available_parallelism().map_or(1, |n| n.get()),
+        chosen => chosen,
+    };
+    workers.min(layers)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -117,22 +122,12 @@ fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result
     };
     let stores = ingest.is_some();
     let mut trees = job.trees.iter();
-    let mut tee = Tee {
-        source: (work.open)(
-            &job.digest,
-            if stores {
-                Reading::Source
-            } else {
-                Reading::Store
-            },
-        )?,
-        ingest,
-        read: 0,
-        limit: job.size,
-        failed: None,
-        stop,
-        progress: work.progress,
+    let reading = match stores {
+        true => Reading::Source,
+        false => Reading::Store,
     };
+    let source = (work.open)(&job.digest, reading)?;
+    let mut tee = Tee::new(work, (source, job.size), ingest, stop);
     let phase = match (stores, trees.len()) {
         (true, 0) => Phase::Fetch,
         (true, _) => Phase::FetchUnpack,
@@ -275,9 +270,11 @@ fn settle(
     };
     if let Some(cause) = failed {
         abort(ingest);
-        return Err(cause.failure(work, job));
+        return Err(cause.failure(work, &job.digest));
     }
-    if let Some(failure) = ingest.as_ref().and_then(|i| mismatch(work, job, i, read)) {
+    let actual = ingest.as_ref().map(Ingest::digest_so_far);
+    let named = (&job.digest, job.size);
+    if let Some(failure) = actual.and_then(|actual| mismatch(work, named, (&actual, read))) {
         abort(ingest);
         return Err(failure);
     }
@@ -304,20 +301,24 @@ fn settle(
     Ok(tree)
 }
 
-fn mismatch(work: &Work<'_>, job: &Job, ingest: &Ingest, read: u64) -> Option<Failure> {
-    let actual = ingest.digest_so_far();
-    if actual == job.digest && read == job.size {
+/// What is wrong with a blob of which so many bytes came with such a digest.
+pub(crate) fn mismatch(
+    work: &Work<'_>,
+    (digest, size): (&Digest, u64),
+    (actual, read): (&Digest, u64),
+) -> Option<Failure> {
+    if actual == digest && read == size {
         return None;
     }
-    let mut failure = work.damaged(&job.digest);
-    if read > job.size {
+    let mut failure = work.damaged(digest);
+    if read > size {
         // Reading ended there, so there is no digest of the whole to tell.
-        return Some(failure.cause(format!("it has more than {} bytes", job.size)));
+        return Some(failure.cause(format!("it has more than {size} bytes")));
     }
-    if read < job.size {
-        failure = failure.cause(format!("it has {read} bytes instead of {}", job.size));
+    if read < size {
+        failure = failure.cause(format!("it has {read} bytes instead of {size}"));
     }
-    if actual != job.digest {
+    if actual != digest {
         failure = failure.cause(format!("its bytes hash to {actual}"));
     }
     Some(failure)
@@ -345,15 +346,14 @@ fn commit(
 }
 
 /// Why a pass broke off outside of the layer itself.
-enum Broken {
+pub(crate) enum Broken {
     Source(io::Error),
     Store(io::Error),
     Stopped,
 }
 
 impl Broken {
-    fn failure(self, work: &Work<'_>, job: &Job) -> Failure {
-        let digest = &job.digest;
+    pub(crate) fn failure(self, work: &Work<'_>, digest: &Digest) -> Failure {
         let (kind, reason, err) = match self {
             Broken::Stopped => {
                 let failure = Failure::new(ErrorKind::Canceled, work.attempted, "it was stopped");
@@ -391,17 +391,35 @@ fn is_full(err: &io::Error) -> bool {
 }
 
 /// Passes a source's bytes on, and stores and counts them on the way.
-struct Tee<'a> {
+pub(crate) struct Tee<'a> {
     source: Box<dyn Read + Send>,
     ingest: Option<Ingest>,
-    read: u64,
+    pub(crate) read: u64,
     limit: u64,
-    failed: Option<Broken>,
+    pub(crate) failed: Option<Broken>,
     stop: &'a AtomicBool,
     progress: &'a dyn Progress,
 }
 
-impl Tee<'_> {
+impl<'a> Tee<'a> {
+    /// At most `limit` bytes and one more; `ingest` gets them, too.
+    pub(crate) fn new(
+        work: &Work<'a>,
+        (source, limit): (Box<dyn Read + Send>, u64),
+        ingest: Option<Ingest>,
+        stop: &'a AtomicBool,
+    ) -> Tee<'a> {
+        Tee {
+            source,
+            ingest,
+            read: 0,
+            limit,
+            failed: None,
+            stop,
+            progress: work.progress,
+        }
+    }
+
     /// Reads what is left, so that the digest is of everything.
     fn drain(&mut self, progress: &dyn Fn(u64)) {
         let mut buffer = vec![0; 1 << 18];

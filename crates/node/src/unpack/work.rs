@@ -38,7 +38,7 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    pub(super) fn layer(&self, digest: &Digest, phase: Phase, done: u64, total: u64) {
+    pub(crate) fn layer(&self, digest: &Digest, phase: Phase, done: u64, total: u64) {
         self.progress.event(Event::Layer {
             digest: digest.clone(),
             phase,
@@ -60,7 +60,7 @@ impl Work<'_> {
     }
 
     /// A layer whose bytes are wrong; the caller adds how.
-    pub(super) fn damaged(&self, digest: &Digest) -> Failure {
+    pub(crate) fn damaged(&self, digest: &Digest) -> Failure {
         let reason = format!("layer {digest} is damaged");
         let failure = Failure::new(ErrorKind::DataLoss, self.attempted, reason);
         self.located(failure, digest).next(self.advice)
@@ -98,7 +98,7 @@ impl Work<'_> {
         self.failure(Failure::because(self.attempted, reason, err))
     }
 
-    pub(super) fn store_failure(&self, digest: &Digest, err: &dyn Classified) -> Failure {
+    pub(crate) fn store_failure(&self, digest: &Digest, err: &dyn Classified) -> Failure {
         if is_full(err) {
             return self.full(digest, &root_cause(err));
         }

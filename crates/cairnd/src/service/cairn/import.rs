@@ -144,6 +144,7 @@ fn request(ns: &Namespace, options: ImportOptions, source: Source) -> Result<Imp
     request.all_platforms = options.all_platforms;
     request.unpack = options.unpack;
     request.discard = options.discard_unpacked_layers;
+    request.compress = options.compress_blobs;
     request.labels = options.labels;
     Ok(request)
 }
