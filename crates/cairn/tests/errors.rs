@@ -239,7 +239,8 @@ fn a_full_disk() {
     let lines: Vec<&str> = seen.stderr.lines().collect();
     let place = root.display();
     let first = format!(
-        "error: cannot import image docker.io/library/big:1: no space left on {place} ([..] free)"
+        "error: cannot import image docker.io/library/big:1: no space left on {place} \
+         ([..] free, at least [..] MiB more needed)"
     );
     assert!(fits(&first, lines[0]), "{}", seen.stderr);
     assert!(
@@ -251,6 +252,7 @@ fn a_full_disk() {
         lines.last(),
         Some(&"  next:      cairn df; cairn gc; then try again")
     );
+    what_is_kept(&scene);
     // What is verified may stay for the next try; nothing that uses it does.
     let after = state(&scene);
     let names = |state: &str| -> Vec<String> {
@@ -268,6 +270,29 @@ fn a_full_disk() {
     scene.ok("cairn images import big.tar --progress none");
     scene.ok("cairn images check");
     shell("umount ../root");
+}
+
+/// Of an archive that passes by, the first blob has room.
+fn what_is_kept(scene: &Scene) {
+    scene.put(
+        "pipe.tar",
+        &tar(&[("a", &[1; 102_400]), ("b", &[2; 3 << 20])]),
+    );
+    let seen = scene.run("cairn images import --progress none - < pipe.tar");
+    let lines: Vec<&str> = seen.stderr.lines().collect();
+    let place = scene.root();
+    let first = format!(
+        "error: cannot import standard input: no space left on {} \
+         ([..] free, at least [..] MiB more needed)",
+        place.display()
+    );
+    assert!(fits(&first, lines[0]), "{}", seen.stderr);
+    let last = [
+        "  where:     standard input, entry b",
+        "  next:      cairn df; cairn gc; then import again",
+        "  next:      or make room otherwise: 100.0 KiB are kept for another try, until cairn gc",
+    ];
+    assert_eq!(lines[lines.len() - 3..], last, "{}", seen.stderr);
 }
 
 /// More than is left on the small disk.

@@ -37,7 +37,10 @@ use self::{
     names::Naming,
 };
 use crate::{
-    Event, Failure, Node, Pins, Progress, events, events::What, failure::words, objects::word,
+    Event, Failure, Node, Pins, Progress, events,
+    events::What,
+    failure::{size, words},
+    objects::word,
     unpack::Reading,
 };
 
@@ -159,15 +162,18 @@ impl Node {
         // the next try needs less; otherwise a failed import leaves nothing.
         let mut stored = Vec::new();
         let ns = request.ns.clone();
-        let done = self.import_into(request, progress, &mut stored, &pins);
+        let mut done = self.import_into(request, progress, &mut stored, &pins);
         // What is held now is held by records.
         drop(pins);
-        match &done {
+        match &mut done {
             Ok((_, needed)) => {
                 self.tell_stored(&ns, stored.iter().filter(|digest| needed.contains(digest)));
                 stored.retain(|digest| !needed.contains(digest));
             }
-            Err(failure) if failure.kind == ErrorKind::ResourceExhausted => stored.clear(),
+            Err(failure) if failure.kind == ErrorKind::ResourceExhausted => {
+                failure.next.extend(self.kept(&ns, &stored));
+                stored.clear();
+            }
             Err(_) if progress.given_up() => stored.clear(),
             Err(_) => {}
         }
@@ -178,6 +184,16 @@ impl Node {
         }
         progress.event(Event::Done);
         done.map(|(imported, _)| imported)
+    }
+
+    /// What of an import for which there was no room makes another try need less.
+    fn kept(&self, ns: &Namespace, stored: &[Digest]) -> Option<String> {
+        let known = stored.iter().map(|digest| self.content().info(ns, digest));
+        let kept: u64 = known.flatten().map(|info| info.size).sum();
+        let kept = (kept > 0).then(|| size(kept))?;
+        let step =
+            format!("or make room otherwise: {kept} are kept for another try, until cairn gc");
+        Some(step)
     }
 
     /// Blobs of a failed import are told of by nobody: most are gone by then.

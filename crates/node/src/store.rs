@@ -61,13 +61,21 @@ impl Node {
     }
 
     /// What a full disk has no more of, for messages: `no space left on ROOT (1.5 KiB free)`, or no
-    /// inodes.
-    pub(crate) fn nothing_left(&self) -> String {
+    /// inodes. Of what is to come `missing` bytes are known; 0 says nothing.
+    pub(crate) fn nothing_left(&self, missing: u64) -> String {
         let space = self.inner.dir.space().ok();
         let free = size(space.map_or(0, |space| space.free_bytes));
         let no_inodes = space.is_some_and(|s| s.total_inodes > 0 && s.free_inodes == 0);
-        let what = if no_inodes { "inodes" } else { "space" };
-        format!("no {what} left on {} ({free} free)", self.root().display())
+        let root = self.root().display();
+        match (no_inodes, missing) {
+            (true, _) => format!("no inodes left on {root} ({free} free)"),
+            (false, 0) => format!("no space left on {root} ({free} free)"),
+            // How much unpacked layers take is known of none before its end.
+            (false, _) => {
+                let more = size(missing);
+                format!("no space left on {root} ({free} free, at least {more} more needed)")
+            }
+        }
     }
 
     /// Makes a configuration hold its unpacked stack.

@@ -9,6 +9,7 @@ mod work;
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -349,6 +350,7 @@ impl Node {
             advice: "import or pull the image again",
             progress,
             pins,
+            missing: Arc::default(),
         };
         let stack = Stack::of(&work, picked, body)?;
         let chain = stack.chains().pop();

@@ -334,15 +334,16 @@ impl Taker<'_> {
             Err(err) => match (&expected, err.kind()) {
                 // The caller skips what is left of an entry.
                 (Some(expected), ErrorKind::AlreadyExists) => return Ok(expected.clone()),
-                _ => return Err(self.not_stored(name, &err)),
+                _ => return Err(self.not_stored(name, &err, size)),
             },
         };
         let copied: Result<(), Failure> = async {
             let mut filled = buffer.len();
             buffer.resize(BUFFER_BYTES, 0);
             while filled > 0 {
-                io::Write::write_all(&mut ingest, &buffer[..filled])
-                    .map_err(|err| self.not_written(name, &err))?;
+                io::Write::write_all(&mut ingest, &buffer[..filled]).map_err(|err| {
+                    self.not_written(name, &err, size.saturating_sub(ingest.offset()))
+                })?;
                 filled = fill(entry, &mut buffer).await.map_err(|err| {
                     broken(&self.archive.name, &err).at(self.archive.location(name))
                 })?;
@@ -365,24 +366,24 @@ impl Taker<'_> {
         match ingest.commit(Some(size), Some(&digest), Labels::new()) {
             Ok(_) => self.stored.push(digest.clone()),
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
-            Err(err) => return Err(self.not_stored(name, &err)),
+            Err(err) => return Err(self.not_stored(name, &err, 0)),
         }
         Ok(digest)
     }
 
-    fn not_stored(&self, name: &str, err: &dyn Classified) -> Failure {
+    fn not_stored(&self, name: &str, err: &dyn Classified, missing: u64) -> Failure {
         if is_full(err) {
-            return self.full(name, err.to_string());
+            return self.full(name, err.to_string(), missing);
         }
         Failure::because(ATTEMPTED, "its blobs cannot be stored", err)
             .object("archive", &self.archive.name)
             .at(self.archive.location(name))
     }
 
-    fn not_written(&self, name: &str, err: &io::Error) -> Failure {
+    fn not_written(&self, name: &str, err: &io::Error, missing: u64) -> Failure {
         match err.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                self.full(name, err.to_string())
+                self.full(name, err.to_string(), missing)
             }
             _ => self
                 .failure(ErrorKind::Internal, "its blobs cannot be stored".to_owned())
@@ -391,8 +392,11 @@ impl Taker<'_> {
         }
     }
 
-    fn full(&self, name: &str, cause: String) -> Failure {
-        self.failure(ErrorKind::ResourceExhausted, self.node.nothing_left())
+    /// Of an archive that passes by, what comes after an entry is known by nobody: `missing` is of this
+    /// one.
+    fn full(&self, name: &str, cause: String, missing: u64) -> Failure {
+        let reason = self.node.nothing_left(missing);
+        self.failure(ErrorKind::ResourceExhausted, reason)
             .cause(cause)
             .at(self.archive.location(name))
             .next("cairn df; cairn gc; then import again")

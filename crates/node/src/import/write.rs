@@ -1,7 +1,10 @@
 //! Storing what was chosen, in the order in which nothing can be found before it is whole: blobs,
 //! documents, snapshots, names.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use cairn_meta::{ImageRecord, Timestamp, Tx, View, schema};
 use cairn_types::{
@@ -83,6 +86,7 @@ pub(super) fn write(
         advice: "fetch the archive again",
         progress,
         pins: &archive.pins,
+        missing: Arc::default(),
     };
     let chosen = match options.compress {
         true => compress::compressed(&work, archive, chosen, stored)?,

@@ -7,8 +7,8 @@
 use std::{
     io::{self, Read},
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Instant,
@@ -64,6 +64,10 @@ pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Resul
     for job in &jobs {
         work.layer(&job.digest, Phase::Waiting, 0, job.size);
     }
+    let missing = jobs.iter().filter(|job| job.store).map(|job| job.size);
+    // What a manifest says may be anything.
+    let missing = missing.fold(0, u64::saturating_add);
+    work.missing.store(missing, Ordering::Relaxed);
     let workers = workers(work, jobs.len());
     // The queue is taken from its end.
     jobs.sort_by_key(|job| job.size);
@@ -157,7 +161,10 @@ fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
         .writer(work.ns, &reference, Some(&job.digest), job.size);
     match opened {
         Ok(ingest) => Ok(Some(ingest)),
-        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(None),
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => {
+            work.missing.fetch_sub(job.size, Ordering::Relaxed);
+            Ok(None)
+        }
         Err(err) => Err(work.store_failure(&job.digest, &err)),
     }
 }
@@ -269,8 +276,10 @@ fn settle(
         }
     };
     if let Some(cause) = failed {
+        // Before there is room again.
+        let failure = cause.failure(work, &job.digest);
         abort(ingest);
-        return Err(cause.failure(work, &job.digest));
+        return Err(failure);
     }
     let actual = ingest.as_ref().map(Ingest::digest_so_far);
     let named = (&job.digest, job.size);
@@ -399,6 +408,7 @@ pub(crate) struct Tee<'a> {
     pub(crate) failed: Option<Broken>,
     stop: &'a AtomicBool,
     progress: &'a dyn Progress,
+    missing: Arc<AtomicU64>,
 }
 
 impl<'a> Tee<'a> {
@@ -417,6 +427,7 @@ impl<'a> Tee<'a> {
             failed: None,
             stop,
             progress: work.progress,
+            missing: Arc::clone(&work.missing),
         }
     }
 
@@ -451,12 +462,13 @@ impl Read for Tee<'_> {
         if self.read > self.limit {
             return Ok(0);
         }
-        if let Some(ingest) = &mut self.ingest
-            && let Err(err) = io::Write::write_all(ingest, &buffer[..got])
-        {
-            let copy = io::Error::new(err.kind(), err.to_string());
-            self.failed = Some(Broken::Store(err));
-            return Err(copy);
+        if let Some(ingest) = &mut self.ingest {
+            if let Err(err) = io::Write::write_all(ingest, &buffer[..got]) {
+                let copy = io::Error::new(err.kind(), err.to_string());
+                self.failed = Some(Broken::Store(err));
+                return Err(copy);
+            }
+            self.missing.fetch_sub(got as u64, Ordering::Relaxed);
         }
         Ok(got)
     }

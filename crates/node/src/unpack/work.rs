@@ -1,6 +1,12 @@
 //! What all workers of one request share, and how its failures name things.
 
-use std::io::Read;
+use std::{
+    io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use cairn_types::{Classified, Digest, ErrorKind, Namespace};
 
@@ -35,6 +41,8 @@ pub(crate) struct Work<'a> {
     pub(crate) progress: &'a dyn Progress,
     /// Everything that is looked for in the store.
     pub(crate) pins: &'a Pins,
+    /// Bytes of blobs that are still to be stored, as far as the workers know.
+    pub(crate) missing: Arc<AtomicU64>,
 }
 
 impl Work<'_> {
@@ -81,7 +89,8 @@ impl Work<'_> {
     }
 
     fn full_while(&self, writing: &str, cause: &str) -> Failure {
-        let reason = self.node.nothing_left();
+        let missing = self.missing.load(Ordering::Relaxed);
+        let reason = self.node.nothing_left(missing);
         let failure = Failure::new(ErrorKind::ResourceExhausted, self.attempted, reason)
             .cause(writing)
             .cause(cause)
