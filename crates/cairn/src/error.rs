@@ -43,6 +43,8 @@ pub struct Parts {
     pub location: Option<String>,
     /// One command to paste each.
     pub next: Vec<String>,
+    /// A platform for which the same would work.
+    pub other_platform: Option<String>,
     /// Wrong usage: nothing was attempted, exit code 2.
     pub usage: bool,
 }
@@ -79,6 +81,7 @@ impl Problem {
             causes: Vec::new(),
             location: None,
             next: Vec::new(),
+            other_platform: None,
             usage: false,
         }))
     }
@@ -170,11 +173,11 @@ impl Problem {
             let command = again::in_namespace(other);
             return self.next(command);
         }
-        for next in &mut self.next {
-            let platform = next.strip_prefix("--platform ");
-            if let Some(command) = platform.and_then(again::for_platform) {
-                *next = command;
-            }
+        if let Some(other) = self.other_platform.take() {
+            // Where several were typed, which one is meant is for a person to see.
+            let command = again::for_platform(&other);
+            self.next
+                .push(command.unwrap_or_else(|| format!("--platform {other}")));
         }
         self
     }

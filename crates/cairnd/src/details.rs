@@ -27,6 +27,7 @@ pub fn of(failure: Failure) -> Status {
         causes: failure.causes.clone(),
         location: failure.location.clone().unwrap_or_default(),
         next: failure.next.clone(),
+        other_platform: failure.other_platform.clone().unwrap_or_default(),
     };
     let info = rpc::ErrorInfo {
         reason: parts.kind.to_ascii_uppercase(),

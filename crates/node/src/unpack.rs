@@ -404,7 +404,7 @@ impl Node {
     }
 }
 
-/// No manifest suits; which would, as the flag that asks for it.
+/// No manifest suits; which would.
 pub(crate) fn no_platform(tree: &Tree, wanted: &Platform, attempted: &str) -> Failure {
     let reason = format!("no manifest for {wanted}");
     let failure = Failure::new(ErrorKind::NotFound, attempted, reason);
@@ -412,6 +412,6 @@ pub(crate) fn no_platform(tree: &Tree, wanted: &Platform, attempted: &str) -> Fa
         [] => failure.cause("it names no platform at all"),
         some => failure
             .cause(format!("it has {}", some.join(", ")))
-            .next(format!("--platform {}", some[0])),
+            .other_platform(&some[0]),
     }
 }

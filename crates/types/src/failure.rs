@@ -33,6 +33,8 @@ pub struct Report {
     pub location: Option<String>,
     /// Commands or steps that lead on; each stands alone.
     pub next: Vec<String>,
+    /// What is not there for the platform that was asked for is there for this one.
+    pub other_platform: Option<String>,
 }
 
 /// A failed request. Boxed, so that the happy path carries one pointer; its fields are those of
@@ -57,6 +59,7 @@ impl Failure {
             causes: Vec::new(),
             location: None,
             next: Vec::new(),
+            other_platform: None,
         }))
     }
 
@@ -114,6 +117,13 @@ impl Failure {
     #[must_use]
     pub fn at(mut self, location: impl Into<String>) -> Failure {
         self.0.location = Some(location.into());
+        self
+    }
+
+    /// Names a platform for which the same would work.
+    #[must_use]
+    pub fn other_platform(mut self, platform: impl Into<String>) -> Failure {
+        self.0.other_platform = Some(platform.into());
         self
     }
 

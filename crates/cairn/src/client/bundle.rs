@@ -233,6 +233,7 @@ impl From<Failure> for Problem {
         problem.causes.clone_from(&failure.causes);
         problem.location.clone_from(&failure.location);
         problem.next.clone_from(&failure.next);
+        problem.other_platform.clone_from(&failure.other_platform);
         problem
     }
 }

@@ -68,6 +68,7 @@ fn of_parts(parts: v1::Failure) -> Problem {
     problem.causes = parts.causes;
     problem.location = some(parts.location);
     problem.next = parts.next;
+    problem.other_platform = some(parts.other_platform);
     problem
 }
 

@@ -221,7 +221,8 @@ fn unsuited(archive: &Archive, tree: &Tree, names: &[ImageName], wanted: &Platfo
         Some(name) => failure.object("image", name),
         None => failure.object("archive", &archive.name),
     };
-    failure.next.clear();
+    // Each of them is a command of its own.
+    failure.other_platform = None;
     for platform in tree.platforms() {
         failure.next.push(import_with(&platform, archive));
     }
