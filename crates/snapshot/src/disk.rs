@@ -7,7 +7,7 @@ use std::{
 
 use cairn_meta::ReadOnly;
 use cairn_sys::{Dir, durable, raw};
-use cairn_types::{Classified, ErrorKind, SnapshotKey};
+use cairn_types::{Classified, ErrorKind, SnapshotKey, SnapshotKind};
 
 use crate::{Error, Result, Snapshots, error::sys};
 
@@ -50,6 +50,43 @@ impl Snapshots {
             self.discard(id);
         }
         made.map_err(sys(format!("make directory of snapshot {id}")))
+    }
+
+    /// Makes the directories of a snapshot that is to be mounted. Not synced, and need not be: they are
+    /// empty, and [`Snapshots::recover`] makes them again where a power cut took them. What a client
+    /// syncs inside takes the names that lead to it to the disk with it.
+    pub(crate) fn make_for(&self, id: u64, kind: SnapshotKind, parent: Option<&Dir>) -> Result<()> {
+        let (_, fs) = self.make(id, kind == SnapshotKind::Active)?;
+        let owned = parent.map_or(Ok(()), |parent| own(&fs, parent));
+        owned.map_err(sys(format!("make directory of snapshot {id}")))
+    }
+
+    /// Makes what of these directories is missing, as [`Snapshots::make_for`] would have; whether all
+    /// were. An empty tree may have been left without its mode and owner as well; one with anything in
+    /// it has them, since what comes later is not on the disk before what came earlier.
+    pub(crate) fn make_again(
+        &self,
+        id: u64,
+        kind: SnapshotKind,
+        parent: Option<&Dir>,
+    ) -> cairn_sys::Result<bool> {
+        let name = id.to_string();
+        let name = OsStr::new(&name);
+        let all = absent(self.inner.root.create_dir(name, 0o700))?;
+        let dir = self.inner.root.open_dir(name)?;
+        let fs = OsStr::new("fs");
+        absent(dir.create_dir(fs, 0o755))?;
+        let fs = dir.open_dir(fs)?;
+        if fs.entries()?.is_empty() {
+            raw::fchmod(&fs, 0o755)?;
+            parent.map_or(Ok(()), |parent| own(&fs, parent))?;
+        }
+        if kind == SnapshotKind::Active {
+            let work = OsStr::new("work");
+            absent(dir.create_dir(work, 0o711))?;
+            raw::fchmod(&dir.open_dir(work)?, 0o711)?;
+        }
+        Ok(all)
     }
 
     fn try_make(&self, id: u64, work: bool) -> cairn_sys::Result<(Dir, Dir)> {
@@ -97,30 +134,43 @@ impl Snapshots {
         }
     }
 
-    /// Puts a snapshot's tree of so many inodes on the disk.
+    /// Puts a snapshot's tree of so many inodes on the disk, with the names that lead there.
     pub(crate) fn sync_tree(&self, key: &SnapshotKey, id: u64, inodes: u64) -> Result<()> {
         let attempted = format!("commit snapshot {key}");
         if inodes > SYNCED_EACH_MAX {
             return self.sync(&attempted);
         }
-        let synced = self.tree(key, id)?.sync_tree();
+        let name = id.to_string();
+        // The names come last: a journaling file system has them on the disk by then.
+        let synced = self.tree(key, id)?.sync_tree().and_then(|()| {
+            self.inner.root.open_dir(OsStr::new(&name))?.fsync()?;
+            self.inner.sync.names.run(|| self.inner.root.fsync())
+        });
         synced.map_err(|err| match err.op() {
             "fsync" => self.inner.sync.failed(&attempted, err),
             _ => sys(attempted)(err),
         })
     }
 
-    /// Syncs the names of a new snapshot's directories.
-    pub(crate) fn sync_names(&self, dir: &Dir, attempted: &str) -> Result<()> {
-        let root = || self.inner.sync.names.run(|| self.inner.root.fsync());
-        let synced = dir.fsync().and_then(|()| root());
-        synced.map_err(|err| self.inner.sync.failed(attempted, err))
-    }
-
     /// Refuses changes after a sync has failed.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.inner.sync.check()
     }
+}
+
+/// Whether there was nothing of the name that was to be made.
+fn absent(made: cairn_sys::Result<()>) -> cairn_sys::Result<bool> {
+    match made {
+        Ok(()) => Ok(true),
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(err) => Err(err),
+    }
+}
+
+/// The upper directory is the root that a container sees.
+fn own(fs: &Dir, parent: &Dir) -> cairn_sys::Result<()> {
+    let stat = parent.self_stat()?;
+    raw::fchown(fs, stat.st_uid, stat.st_gid)
 }
 
 fn make_dir(parent: &Dir, name: &str, mode: u32) -> cairn_sys::Result<Dir> {

@@ -3,10 +3,10 @@
 use std::collections::hash_map::Entry;
 
 use cairn_meta::{NamespaceRecord, SnapshotRecord, Timestamp, Tx, View, schema};
-use cairn_sys::{Dir, mount::OVERLAY_LOWER_COUNT_MAX, raw};
+use cairn_sys::mount::OVERLAY_LOWER_COUNT_MAX;
 use cairn_types::{Labels, Mount, Namespace, SnapshotKey, SnapshotKind, Usage};
 
-use crate::{Chain, Error, Result, Snapshots, chain, check_labels, disk::lock, error::sys, mounts};
+use crate::{Chain, Error, Result, Snapshots, chain, check_labels, disk::lock, mounts};
 
 impl Snapshots {
     /// Makes a writable snapshot on `parent`, and returns how to mount it.
@@ -72,7 +72,7 @@ impl Snapshots {
         let id = self.next_id()?;
         let named = parent.as_ref().map(|(parent, id, _)| (*parent, *id));
         let made = self
-            .make_synced(id, kind, parent.as_ref().map(|(_, _, tree)| tree))
+            .make_for(id, kind, parent.as_ref().map(|(_, _, tree)| tree))
             .and_then(|()| self.record_new(ns, key, named, labels, kind, id));
         if let Err(err) = made {
             if !err.may_be_recorded() {
@@ -81,17 +81,6 @@ impl Snapshots {
             return Err(err);
         }
         Ok(self.mounts_of(kind, id, &below))
-    }
-
-    fn make_synced(&self, id: u64, kind: SnapshotKind, owner: Option<&Dir>) -> Result<()> {
-        let attempted = format!("make directory of snapshot {id}");
-        let (dir, fs) = self.make(id, kind == SnapshotKind::Active)?;
-        if let Some(parent) = owner {
-            // The upper directory is the root that a container sees.
-            let stat = parent.self_stat().map_err(sys(attempted.as_str()))?;
-            raw::fchown(&fs, stat.st_uid, stat.st_gid).map_err(sys(attempted.as_str()))?;
-        }
-        self.sync_names(&dir, &attempted)
     }
 
     fn record_new(

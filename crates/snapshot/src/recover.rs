@@ -18,6 +18,8 @@ use crate::{
 pub struct Recovered {
     /// Snapshots whose files may not have reached the disk, and all above them.
     pub dropped: Vec<(Namespace, SnapshotKey)>,
+    /// Snapshots that were to be mounted and whose directories had not reached the disk; made again.
+    pub made_again: Vec<(Namespace, SnapshotKey)>,
     /// Recorded snapshots whose directory is gone: outside damage, left for whoever repairs.
     pub missing: Vec<(Namespace, SnapshotKey)>,
     /// Directories without record that were removed.
@@ -40,6 +42,10 @@ impl Snapshots {
             tracing::error!("{err}");
         }
         let doomed = doomed(&all, &self.inner.boot_id);
+        let trees = all
+            .iter()
+            .map(|(id, record)| (id.clone(), record.id))
+            .collect();
         let mut recovered = Recovered::default();
         let mut alive = HashSet::new();
         let mut lost = Vec::new();
@@ -49,6 +55,9 @@ impl Snapshots {
                 recovered.dropped.push(id.clone());
                 lost.push((id, record));
                 continue;
+            }
+            if self.made_again(&id, &record, &trees) {
+                recovered.made_again.push(id.clone());
             }
             if !self.has_files(record.id)? {
                 tracing::error!("the directory of snapshot {} of {} is missing", id.1, id.0);
@@ -72,6 +81,36 @@ impl Snapshots {
             recovered.swept = self.sweep(&alive)?;
         }
         Ok(recovered)
+    }
+
+    /// Makes the directories of a snapshot that was to be mounted when another boot ended, as far as
+    /// they had not reached the disk; whether nothing of them had.
+    fn made_again(
+        &self,
+        (ns, key): &Id,
+        record: &SnapshotRecord,
+        trees: &HashMap<Id, u64>,
+    ) -> bool {
+        if record.kind == SnapshotKind::Committed || record.boot_id == self.inner.boot_id {
+            return false;
+        }
+        // Without its parent it cannot be mounted whoever owns it.
+        let parent = record.parent.as_ref().and_then(|parent| {
+            let id = *trees.get(&(ns.clone(), parent.clone()))?;
+            self.tree(parent, id).ok()
+        });
+        match self.make_again(record.id, record.kind, parent.as_ref()) {
+            Ok(true) => {
+                tracing::warn!("snapshot {key} of {ns} had not reached the disk: it is empty");
+                true
+            }
+            Ok(false) => false,
+            // As with a missing tree, the others can be used.
+            Err(err) => {
+                tracing::error!("make directory of snapshot {key} of {ns} again: {err}");
+                false
+            }
+        }
     }
 
     /// A tree that cannot be removed (somebody mounted something in it) is no reason not to open the

@@ -1,0 +1,232 @@
+//! What crashes and power cuts leave of snapshots, and what is made of it.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use cairn_snapshot::Recovered;
+use cairn_types::{ErrorKind, Labels, Mount, SnapshotKind};
+use common::{Fixture, Mounted, key, ns, read, refused};
+
+#[test]
+fn what_a_crash_leaves_is_swept() {
+    let store = Fixture::new();
+    store.layer("kept", None, |root| {
+        fs::write(root.join("f"), "1").expect("write")
+    });
+    store.prepare("active", Some("kept"));
+    let dir = store.root.path().join("snapshots");
+    for left in [
+        "4711/fs/deep/tree",
+        "4712/work/work",
+        "trash/4713/fs",
+        "garbage",
+    ] {
+        fs::create_dir_all(dir.join(left)).expect("mkdir");
+    }
+    fs::write(dir.join("file"), "").expect("write");
+    // Killed while it was unpacked: nothing is dropped.
+    let staged = store.snapshots.stage().expect("stage");
+    std::mem::forget(staged);
+    let root = store.root.path().to_owned();
+    let Fixture {
+        root: temp,
+        meta,
+        snapshots,
+    } = store;
+    drop(snapshots);
+    drop(meta);
+    // The forgotten layer holds the records' file; a copy of the tree stands in for a new process.
+    let copy = tempfile::tempdir().expect("tempdir");
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "--"])
+        .arg(root.join("."))
+        .arg(copy.path())
+        .status();
+    assert!(copied.expect("cp").success());
+    drop(temp);
+    let (store, recovered) = Fixture::at(copy, "boot-1");
+    assert_eq!(recovered.swept, 6);
+    assert!(recovered.dropped.is_empty() && recovered.missing.is_empty());
+    assert_eq!(store.directories(), 2);
+    let mounted = Mounted::new(
+        &store
+            .snapshots
+            .mounts(&ns(), &key("active"))
+            .expect("mounts"),
+    );
+    assert_eq!(read(mounted.path().join("f")), "1");
+    drop(mounted);
+    let (_, again) = store.reopen("boot-1");
+    assert_eq!(again, Recovered::default());
+}
+
+#[test]
+fn a_power_cut_drops_what_had_not_reached_the_disk_and_all_above_it() {
+    let store = Fixture::new();
+    store.layer("durable", None, |_| {});
+    let stack = vec![
+        store.staged("one", Some("durable")),
+        store.staged("two", Some("one")),
+    ];
+    store.snapshots.commit_stack(&ns(), stack).expect("commit");
+    store.view("look", Some("two"));
+    assert!(store.durable("durable") && !store.durable("one"));
+    // A killed process loses nothing: the kernel still has it.
+    let (store, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered, Recovered::default());
+    let (store, recovered) = store.reopen("boot-2");
+    let dropped: Vec<&str> = recovered.dropped.iter().map(|(_, k)| k.as_str()).collect();
+    assert_eq!(dropped, ["look", "one", "two"]);
+    assert_eq!(recovered.swept, 3);
+    assert_eq!(store.kind("durable"), Some(SnapshotKind::Committed));
+    assert_eq!(store.kind("one"), None);
+    store
+        .remove("durable")
+        .expect("nothing stands on it any more");
+    assert_eq!(store.directories(), 0);
+}
+
+#[test]
+fn what_was_flushed_or_committed_synced_survives_a_power_cut() {
+    let store = Fixture::new();
+    let flushed = vec![store.staged("flushed", None)];
+    store
+        .snapshots
+        .commit_stack(&ns(), flushed)
+        .expect("commit");
+    let committed_at = store.snapshots.pending_since();
+    assert!(committed_at.is_some());
+    // Known again after a restart, so that it can still be flushed.
+    let (store, _) = store.reopen("boot-1");
+    assert_eq!(store.snapshots.pending_since(), committed_at);
+    store.snapshots.flush().expect("flush");
+    assert!(store.durable("flushed"));
+    assert_eq!(store.snapshots.pending_since(), None);
+    let gone = vec![store.staged("gone", None)];
+    store.snapshots.commit_stack(&ns(), gone).expect("commit");
+    assert!(store.snapshots.pending_since().is_some());
+    store.remove("gone").expect("remove");
+    assert_eq!(store.snapshots.pending_since(), None);
+    let lower = vec![store.staged("lower", None)];
+    store.snapshots.commit_stack(&ns(), lower).expect("commit");
+    let synced = vec![store.staged("synced", Some("lower"))];
+    let committed = store.snapshots.commit_stack_synced(&ns(), synced);
+    committed.expect("commit");
+    assert!(store.durable("lower") && store.durable("synced"));
+    let (store, recovered) = store.reopen("boot-2");
+    assert_eq!(recovered, Recovered::default());
+    assert_eq!(store.kind("synced"), Some(SnapshotKind::Committed));
+}
+
+/// What a container writes cannot be unpacked again, so it must not be dropped with its image.
+#[test]
+fn a_writable_snapshot_makes_what_it_stands_on_durable() {
+    let store = Fixture::new();
+    let stack = vec![store.staged("one", None), store.staged("two", Some("one"))];
+    store.snapshots.commit_stack(&ns(), stack).expect("commit");
+    store.prepare("container", Some("two"));
+    assert!(store.durable("one") && store.durable("two"));
+    let (store, recovered) = store.reopen("boot-2");
+    assert_eq!(recovered, Recovered::default());
+    assert_eq!(store.kind("container"), Some(SnapshotKind::Active));
+}
+
+/// The directory that holds a snapshot's tree.
+fn directory(mounts: &[Mount]) -> PathBuf {
+    let upper = mounts[0]
+        .options
+        .iter()
+        .find_map(|option| option.strip_prefix("upperdir="));
+    let fs = Path::new(upper.unwrap_or(&mounts[0].source));
+    fs.parent().expect("a parent").to_owned()
+}
+
+/// What is to be mounted is recorded before its directories are on the disk.
+#[test]
+fn what_was_to_be_mounted_is_made_again_after_a_power_cut() {
+    let store = Fixture::new();
+    store.layer("base", None, |root| {
+        chown(root, Some(7), Some(8)).expect("chown");
+    });
+    let all = directory(&store.prepare("all", Some("base")));
+    let alone = directory(&store.prepare("alone", None));
+    let half = directory(&store.prepare("half", Some("base")));
+    let used = directory(&store.prepare("used", Some("base")));
+    let look = directory(&store.view("look", None));
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    for gone in [&all, &alone, &look] {
+        fs::remove_dir_all(gone).expect("remove");
+    }
+    fs::remove_dir(half.join("work")).expect("remove");
+    mode(&half.join("fs"), 0o700).expect("chmod");
+    // Its user chose this mode, and has something in it.
+    mode(&used.join("fs"), 0o710).expect("chmod");
+    fs::write(used.join("fs/file"), "kept").expect("write");
+
+    let (store, recovered) = store.reopen("boot-2");
+    let made: Vec<&str> = recovered
+        .made_again
+        .iter()
+        .map(|(_, k)| k.as_str())
+        .collect();
+    assert_eq!(made, ["all", "alone", "look"]);
+    assert!(recovered.missing.is_empty() && recovered.swept == 0);
+    let shown = |path: PathBuf| {
+        let stat = fs::metadata(path).expect("stat");
+        (stat.permissions().mode() & 0o7777, stat.uid(), stat.gid())
+    };
+    for dir in [&all, &half] {
+        assert_eq!(shown(dir.clone()).0, 0o700);
+        assert_eq!(shown(dir.join("fs")), (0o755, 7, 8));
+        assert_eq!(shown(dir.join("work")), (0o711, 0, 0));
+    }
+    assert_eq!(shown(alone.join("fs")), (0o755, 0, 0));
+    assert_eq!(shown(used.join("fs")), (0o710, 7, 8));
+    assert!(look.join("fs").is_dir() && !look.join("work").exists());
+    let mounts = store.snapshots.mounts(&ns(), &key("all")).expect("mounts");
+    let mounted = Mounted::new(&mounts);
+    fs::write(mounted.path().join("written"), "").expect("write");
+    drop(mounted);
+    // It is of the other boot still, and there.
+    let (_, again) = store.reopen("boot-3");
+    assert_eq!(again, Recovered::default());
+}
+
+/// Nobody took it but somebody: the kernel had it.
+#[test]
+fn what_is_missing_without_a_power_cut_is_damage() {
+    let store = Fixture::new();
+    let gone = directory(&store.prepare("gone", None));
+    fs::remove_dir_all(&gone).expect("remove");
+    let (_, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered.missing, [(ns(), key("gone"))]);
+    assert!(recovered.made_again.is_empty() && !gone.exists());
+}
+
+#[test]
+fn a_lost_directory_is_damage_and_no_panic() {
+    let store = Fixture::new();
+    store.layer("base", None, |_| {});
+    let lowers = store.snapshots.lowers(&ns(), &key("base")).expect("lowers");
+    fs::remove_dir_all(lowers[0].path()).expect("remove");
+    fs::remove_dir_all(lowers[0].path().parent().expect("id dir")).expect("remove");
+    let (store, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered.missing, [(ns(), key("base"))]);
+    refused(
+        store.snapshots.lowers(&ns(), &key("base")).map(drop),
+        ErrorKind::DataLoss,
+    );
+    let prepared = store
+        .snapshots
+        .prepare(&ns(), &key("a"), Some(&key("base")), Labels::new());
+    refused(prepared, ErrorKind::DataLoss);
+    store
+        .remove("base")
+        .expect("what is damaged can be removed");
+}
