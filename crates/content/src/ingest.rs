@@ -352,14 +352,14 @@ impl Ingest {
             name: OsStr::new(&name),
             size: self.offset,
         };
-        if let Err(err) = content.publish(&digest, &written, &changing) {
-            if is_sync(&err) {
+        let published = content.publish(&digest, &written, &changing);
+        let published = published.inspect_err(|err| {
+            if is_sync(err) {
                 content.remove_ingest(self.record.id);
             }
-            return Err(err);
-        }
+        })?;
         let key = (self.ns.clone(), self.reference.clone());
-        content.record(&self.ns, &digest, self.offset, labels, move |tx| {
+        content.record(&self.ns, published, labels, move |tx| {
             Ok(tx.delete(&schema::INGESTS, &key)?)
         })?;
         content.remove_ingest(self.record.id);

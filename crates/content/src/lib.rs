@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A blob's bytes are there once; who may see it is a link per namespace, with labels and times of
-//! its own. On the way in: bytes, sync, name, sync, record, answer; on the way out the record goes
-//! first. So a file without a record is garbage that [`Content::sweep`] removes, and a record
+//! its own. On the way in: bytes, sync, name, sync, record, answer; or, for what is small, bytes, name,
+//! record with the bytes, answer, and the syncs later. On the way out the record goes first. So a file without a record is garbage that [`Content::sweep`] removes, and a record
 //! without its file is outside damage.
 //!
 //! What a blob is (a manifest, a layer) is not known here, and nothing is ever collected: whoever
@@ -21,6 +21,7 @@ mod ingest;
 mod links;
 mod locks;
 mod publish;
+mod small;
 mod sweep;
 
 use std::{
@@ -88,6 +89,8 @@ struct Inner {
     changing: Locks<Digest>,
     /// Blobs that are recorded no longer and whose names somebody held when their files were to go.
     left: Mutex<HashSet<Digest>>,
+    /// Small blobs whose files are not known to be on the disk.
+    youth: Mutex<small::Youth>,
     /// For names of documents that are being written.
     puts: AtomicU64,
     /// The sync that failed.
@@ -117,6 +120,7 @@ impl Content {
                 writing: Locks::new(),
                 changing: Locks::new(),
                 left: Mutex::default(),
+                youth: Mutex::default(),
                 puts: AtomicU64::new(0),
                 broken: OnceLock::new(),
             }),

@@ -148,6 +148,7 @@ impl Content {
             }
         }
         tx.delete(&schema::BLOBS, &key.1)?;
+        tx.delete(&schema::BLOB_BYTES, &key.1)?;
         Ok(Some(true))
     }
 

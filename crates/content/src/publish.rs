@@ -1,4 +1,4 @@
-//! How verified bytes become a blob: sync, name, sync, record.
+//! How verified bytes become a blob: sync, name, sync, record; and what is small by its record alone.
 
 use std::{ffi::OsStr, fs::File};
 
@@ -7,15 +7,16 @@ use cairn_sys::{Dir, FileType, OFlags, durable, raw};
 use cairn_types::{Classified, Digest, ErrorKind, Hasher, Labels, Namespace};
 
 use crate::{
-    Content, Error, Result,
+    Blobs, Content, Error, Result,
     blob::hash_file,
     error::{io, sys},
     links,
     locks::Held,
+    small::SMALL_BYTES_MAX,
 };
 
 /// Nobody writes to a blob again, by whatever name.
-const MODE: u32 = 0o444;
+pub(crate) const MODE: u32 = 0o444;
 
 /// A written file that is to become a blob.
 pub(crate) struct Written<'a> {
@@ -23,6 +24,14 @@ pub(crate) struct Written<'a> {
     pub(crate) dir: &'a Dir,
     pub(crate) name: &'a OsStr,
     pub(crate) size: u64,
+}
+
+/// A blob that has its name and no record yet.
+pub(crate) struct Published {
+    digest: Digest,
+    size: u64,
+    /// To stand in the record until the file is on the disk.
+    bytes: Option<Vec<u8>>,
 }
 
 impl Content {
@@ -74,24 +83,66 @@ impl Content {
             .and_then(|()| self.publish(&digest, &written, &changing));
         // Still there on failure, and when the bytes were in the store already.
         let _ = dir.unlink(name);
-        published?;
-        self.record(ns, &digest, written.size, labels, |_| Ok(()))?;
+        let published = published?;
+        self.record(ns, published, labels, |_| Ok(()))?;
         Ok(digest)
     }
 
-    /// Gives a written file its name among the blobs, and makes both last. A file that is there
-    /// already is believed only when its bytes are right; otherwise it is replaced.
+    /// Gives a written file its name among the blobs, and makes both last, or has its record keep the
+    /// bytes until they do. A file that is there already is believed only when its bytes are right;
+    /// otherwise it is replaced.
     pub(crate) fn publish(
         &self,
         digest: &Digest,
         written: &Written<'_>,
         _changing: &Held<Digest>,
-    ) -> Result<()> {
-        let (blobs, name) = self.place(digest);
+    ) -> Result<Published> {
         let failed = |err: cairn_sys::Error| self.failed(format!("publish blob {digest}"), err);
         raw::fchmod(written.file, MODE).map_err(failed)?;
+        let bytes = self.small(digest, written)?;
+        match bytes {
+            Some(_) => self.name(digest, written)?,
+            None => self.name_synced(digest, written)?,
+        }
+        Ok(Published {
+            digest: digest.clone(),
+            size: written.size,
+            bytes,
+        })
+    }
+
+    /// The bytes of a file that are few enough for its record.
+    fn small(&self, digest: &Digest, written: &Written<'_>) -> Result<Option<Vec<u8>>> {
+        if written.size > SMALL_BYTES_MAX as u64 {
+            return Ok(None);
+        }
+        // One more, so that a file that is longer than was counted shows itself.
+        let bytes = raw::read_at(written.file, SMALL_BYTES_MAX + 1, 0);
+        let bytes = bytes.map_err(sys(format!("read blob {digest}")))?;
+        Ok((bytes.len() as u64 == written.size).then_some(bytes))
+    }
+
+    fn name(&self, digest: &Digest, written: &Written<'_>) -> Result<()> {
+        let (blobs, name) = self.place(digest);
+        let failed = sys(format!("publish blob {digest}"));
+        match written.dir.rename_noreplace(written.name, blobs, name) {
+            Ok(()) => return Ok(()),
+            Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
+            Err(err) => return Err(failed(err)),
+        }
+        if self.verified(digest, written.size)?.is_some() {
+            return Ok(());
+        }
+        tracing::warn!("blob {digest} was damaged and is replaced");
+        let renamed = written.dir.rename(written.name, blobs, name);
+        renamed.map_err(failed)
+    }
+
+    fn name_synced(&self, digest: &Digest, written: &Written<'_>) -> Result<()> {
+        let Blobs { dir: blobs, syncs } = self.blobs_of(digest);
+        let name = OsStr::new(digest.hex());
+        let failed = |err: cairn_sys::Error| self.failed(format!("publish blob {digest}"), err);
         let from = (written.dir, written.name);
-        let syncs = &self.blobs_of(digest).syncs;
         match durable::publish(written.file, from, (blobs, name), syncs) {
             Ok(()) => return Ok(()),
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
@@ -138,16 +189,26 @@ impl Content {
     pub(crate) fn record(
         &self,
         ns: &Namespace,
-        digest: &Digest,
-        size: u64,
+        published: Published,
         labels: Labels,
         also: impl FnOnce(&mut Tx<'_>) -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let (ns, digest) = (ns.clone(), digest.clone());
+        let Published {
+            digest,
+            size,
+            bytes,
+        } = published;
+        if bytes.is_some() {
+            self.begin(&digest);
+        }
+        let ns = ns.clone();
         self.inner.meta.write(move |tx| {
             if tx.get(&schema::BLOBS, &digest)?.is_none() {
                 let created_at = Timestamp::now();
                 tx.put(&schema::BLOBS, &digest, &BlobRecord { size, created_at })?;
+            }
+            if let Some(bytes) = &bytes {
+                tx.put(&schema::BLOB_BYTES, &digest, bytes)?;
             }
             links::link(tx, &ns, &digest, labels)?;
             also(tx)
@@ -157,7 +218,7 @@ impl Content {
     /// Names a failed system call, and closes the store for writing when it was a sync: the kernel
     /// reports such a failure once and then counts the lost pages as clean. A full disk is no reason,
     /// since the upload that met it is thrown away.
-    fn failed(&self, attempted: String, err: cairn_sys::Error) -> Error {
+    pub(crate) fn failed(&self, attempted: String, err: cairn_sys::Error) -> Error {
         let reason = err.words();
         let err = sys(attempted)(err);
         if is_sync(&err) && err.kind() != ErrorKind::ResourceExhausted {

@@ -1,4 +1,4 @@
-//! What crashes leave, removed before the store is used.
+//! What crashes leave, mended or removed before the store is used.
 
 use std::{collections::HashSet, ffi::OsStr};
 
@@ -22,11 +22,12 @@ pub struct Swept {
 }
 
 impl Content {
-    /// Removes files that no record names, and uploads that were given up.
+    /// Writes small blobs that may not have reached the disk, removes files that no record names, and uploads that were given up.
     ///
     /// For the time between opening the store and first using it: a commit names its file before it
     /// records it, and an upload in between would be swept away.
     pub fn sweep(&self) -> Result<Swept> {
+        self.restore()?;
         Ok(Swept {
             blobs: self.sweep_blobs()?,
             ingests: self.sweep_ingests(Timestamp::now())?,

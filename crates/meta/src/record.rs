@@ -31,6 +31,16 @@ impl Record for () {
     }
 }
 
+/// Bytes as they are.
+impl Record for Vec<u8> {
+    fn encode(&self) -> Vec<u8> {
+        self.clone()
+    }
+    fn decode(payload: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(payload.to_vec())
+    }
+}
+
 /// A counter.
 impl Record for u64 {
     fn encode(&self) -> Vec<u8> {

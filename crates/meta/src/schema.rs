@@ -4,6 +4,7 @@
 //! namespaces       NAMESPACE                      labels
 //! images           NAMESPACE NAME                 target descriptor, labels, times
 //! blobs            DIGEST                         size, time            one for each file in blobs/
+//! blob-bytes       DIGEST                         the bytes, until a small one's file is on the disk
 //! blob-links       NAMESPACE DIGEST               labels, times         who may see it
 //! ingests          NAMESPACE REF                  id of its file, expected, total, times
 //! snapshots        NAMESPACE KEY                  id of its directory, kind, parent, usage, …
@@ -64,11 +65,13 @@ pub static LEASE_RESOURCES: Table<(Namespace, LeaseId, String, String), ()> = Ta
 pub static BUNDLES: Table<String, BundleRecord> = Table::new(10);
 /// Containers that clients keep records of; nothing here runs them.
 pub static CONTAINERS: Table<(Namespace, String), ContainerRecord> = Table::new(12);
+/// Of small blobs whose files may not be on the disk.
+pub static BLOB_BYTES: Table<Digest, Vec<u8>> = Table::new(13);
 /// Numbers that only grow.
 pub(crate) static COUNTERS: Table<String, u64> = Table::new(11);
 
 /// The names of tables in messages and exports, by tag. No table has the first.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "unknown",
     "namespace",
     "image",
@@ -82,6 +85,7 @@ const NAMES: [&str; 13] = [
     "bundle",
     "counter",
     "container",
+    "blob-bytes",
 ];
 
 /// The name of a table.

@@ -2,7 +2,7 @@
 //! has written their pages anyway, so that nobody waits for a disk.
 //!
 //! Until then they carry the boot they were unpacked under, and a power cut drops them, to be
-//! unpacked again from their blobs.
+//! unpacked again from their blobs. Small blobs stand in the records until then.
 
 use std::time::Duration;
 
@@ -17,24 +17,33 @@ const DIRTY_BYTES_MAX: u64 = 64 << 20;
 const PATIENCE: u32 = 10;
 
 impl Node {
-    /// Puts unpacked layers on the disk and records that they are, if there are any that have waited
-    /// for `min_age` or longer. Whether it did.
+    /// Puts unpacked layers and small blobs on the disk and records that they are, if there are any that
+    /// have waited for `min_age` or longer. Whether it did.
     ///
     /// For the time after an answer was given. It is put off while the machine has much to write,
     /// since `syncfs` waits for what others wrote, too.
     pub fn settle(&self, min_age: Duration) -> Result<bool, Failure> {
-        let Some(since) = self.snapshots().pending_since() else {
-            return Ok(false);
-        };
-        let age = age(since, Timestamp::now());
-        let busy = || cairn_sys::dirty_bytes().is_some_and(|bytes| bytes > DIRTY_BYTES_MAX);
-        if age < min_age || (age < min_age * PATIENCE && busy()) {
+        let waiting = [
+            self.snapshots().pending_since(),
+            self.content().pending_since(),
+        ];
+        let due = |since| is_due(since, min_age);
+        if !waiting.into_iter().flatten().any(due) {
             return Ok(false);
         }
+        // Both: the sync of the one is half of the other's.
         let flushed = self.snapshots().flush();
         flushed.map_err(|err| Failure::of("put unpacked layers on the disk", &err))?;
+        let flushed = self.content().flush();
+        flushed.map_err(|err| Failure::of("put small blobs on the disk", &err))?;
         Ok(true)
     }
+}
+
+fn is_due(since: Timestamp, min_age: Duration) -> bool {
+    let age = age(since, Timestamp::now());
+    let busy = || cairn_sys::dirty_bytes().is_some_and(|bytes| bytes > DIRTY_BYTES_MAX);
+    age >= min_age && (age >= min_age * PATIENCE || !busy())
 }
 
 /// A clock that was set back makes nothing older.

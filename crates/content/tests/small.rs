@@ -1,0 +1,202 @@
+//! Small blobs: in the records until their files are on the disk, and what a power cut takes of them.
+#![allow(missing_docs)]
+
+use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::PathBuf, thread};
+
+use cairn_content::Content;
+use cairn_meta::{EngineKind, Store, View, schema};
+use cairn_sys::Dir;
+use cairn_types::{Classified, Digest, ErrorKind, Labels, Namespace};
+
+const SMALL_BYTES_MAX: usize = 8 << 10;
+
+struct Fixture {
+    root: tempfile::TempDir,
+    meta: Store,
+    content: Content,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture::at(tempfile::tempdir().expect("tempdir"))
+    }
+
+    fn at(root: tempfile::TempDir) -> Fixture {
+        let dir = Dir::open(root.path()).expect("root");
+        let records = dir.create_dir_all_open("meta", 0o700).expect("meta dir");
+        let meta = Store::open(&records, EngineKind::Redb).expect("records");
+        let place = dir.create_dir_all_open("content", 0o711).expect("content");
+        let content = Content::open(&place, meta.clone()).expect("content");
+        Fixture {
+            root,
+            meta,
+            content,
+        }
+    }
+
+    /// As after a power cut that took what `cut` takes of the files.
+    fn cut(self, cut: impl FnOnce(&Fixture)) -> Fixture {
+        cut(&self);
+        let Fixture {
+            root,
+            meta,
+            content,
+        } = self;
+        drop((meta, content));
+        let again = Fixture::at(root);
+        again.content.sweep().expect("sweep");
+        again
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Digest {
+        let put = self.content.put(&ns(name), bytes, None, Labels::new());
+        put.expect("put")
+    }
+
+    fn read(&self, digest: &Digest) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut blob = self.content.open_any(digest).expect("open");
+        blob.read_to_end(&mut bytes).expect("proven");
+        bytes
+    }
+
+    fn file(&self, digest: &Digest) -> PathBuf {
+        let blobs = self.root.path().join("content/blobs");
+        blobs.join(digest.algorithm().name()).join(digest.hex())
+    }
+
+    /// The blobs whose bytes stand in the records.
+    fn kept(&self) -> Vec<Digest> {
+        let all = self
+            .meta
+            .read(|view| view.scan(&schema::BLOB_BYTES, &()))
+            .expect("read");
+        all.into_iter().map(|(digest, _)| digest).collect()
+    }
+}
+
+fn ns(name: &str) -> Namespace {
+    Namespace::parse(name).expect("a name")
+}
+
+#[test]
+fn bytes_stand_in_the_records_until_the_file_is_on_the_disk() {
+    let store = Fixture::new();
+    assert_eq!(store.content.pending_since(), None);
+    let small = store.put("a", &[7; SMALL_BYTES_MAX]);
+    let large = store.put("a", &[7; SMALL_BYTES_MAX + 1]);
+    assert_eq!(store.kept(), std::slice::from_ref(&small));
+    assert!(store.content.pending_since().is_some());
+    store.content.flush().expect("flush");
+    assert!(store.kept().is_empty());
+    assert_eq!(store.content.pending_since(), None);
+    assert_eq!(store.read(&small).len(), SMALL_BYTES_MAX);
+    assert_eq!(store.read(&large).len(), SMALL_BYTES_MAX + 1);
+    // Nothing is left to do.
+    store.content.flush().expect("flush");
+}
+
+/// More than are synced one by one, so that the other way is gone as well.
+#[test]
+fn many_are_put_on_the_disk_at_once() {
+    let store = Fixture::new();
+    let all: Vec<Digest> = (0..200_u32)
+        .map(|n| store.put("a", &n.to_le_bytes()))
+        .collect();
+    assert_eq!(store.kept().len(), all.len());
+    store.content.flush().expect("flush");
+    assert!(store.kept().is_empty());
+    let store = store.cut(|_| {});
+    for (n, digest) in (0..).zip(&all) {
+        assert_eq!(store.read(digest), u32::to_le_bytes(n));
+    }
+}
+
+#[test]
+fn what_a_power_cut_takes_of_the_files_is_written_again() {
+    let store = Fixture::new();
+    let blobs: Vec<Digest> = ["gone", "empty", "short", "longer", "other", "whole"]
+        .iter()
+        .map(|text| store.put("a", text.as_bytes()))
+        .collect();
+    let shared = store.put("b", b"gone");
+    assert_eq!(shared, blobs[0]);
+    let store = store.cut(|store| {
+        let files: Vec<PathBuf> = blobs.iter().map(|digest| store.file(digest)).collect();
+        fs::remove_file(&files[0]).expect("remove");
+        fs::write(&files[1], "").expect("truncate");
+        fs::write(&files[2], "sh").expect("shorten");
+        fs::write(&files[3], "longer than it was").expect("lengthen");
+        fs::write(&files[4], "wrong").expect("damage");
+    });
+    for (digest, text) in blobs
+        .iter()
+        .zip(["gone", "empty", "short", "longer", "other", "whole"])
+    {
+        assert_eq!(store.read(digest), text.as_bytes());
+        let mode = fs::metadata(store.file(digest)).expect("stat");
+        assert_eq!(mode.permissions().mode() & 0o7777, 0o444, "{text}");
+    }
+    // Still not known to be on the disk, and then they are.
+    assert_eq!(store.kept().len(), blobs.len());
+    store.content.flush().expect("flush");
+    assert!(store.kept().is_empty());
+}
+
+#[test]
+fn what_is_deleted_does_not_come_back() {
+    let store = Fixture::new();
+    let digest = store.put("a", b"twice");
+    store.put("b", b"twice");
+    assert!(!store.content.delete(&ns("a"), &digest).expect("delete"));
+    assert_eq!(store.kept(), std::slice::from_ref(&digest), "b has it");
+    assert!(store.content.delete(&ns("b"), &digest).expect("delete"));
+    assert!(store.kept().is_empty());
+    store
+        .content
+        .flush()
+        .expect("nothing is there to be synced");
+    assert_eq!(store.content.pending_since(), None);
+    let store = store.cut(|_| {});
+    let opened = store.content.open_any(&digest).map(drop);
+    let err = opened.expect_err("gone");
+    assert_eq!(err.kind(), ErrorKind::DataLoss);
+    assert!(!store.file(&digest).exists());
+}
+
+/// Bytes in a record that are not those of its blob are damage, and write over nothing.
+#[test]
+fn damaged_bytes_are_not_written() {
+    let store = Fixture::new();
+    let digest = store.put("a", b"right");
+    let key = digest.clone();
+    store
+        .meta
+        .write(move |tx| tx.put(&schema::BLOB_BYTES, &key, &b"wrong".to_vec()))
+        .expect("damage");
+    let store = store.cut(|_| {});
+    assert_eq!(store.read(&digest), b"right");
+}
+
+/// A blob that is deleted and published again while others are synced must not lose the bytes that its
+/// new record has: its new file was not among those synced.
+#[test]
+fn a_flush_forgets_only_what_it_synced() {
+    let store = Fixture::new();
+    let mut won = 0;
+    for _ in 0..200 {
+        let digest = store.put("a", b"again and again");
+        thread::scope(|scope| {
+            scope.spawn(|| store.content.flush().expect("flush"));
+            store.content.delete(&ns("a"), &digest).expect("delete");
+            store.put("a", b"again and again");
+        });
+        // Now that nobody is at it, what waits for its sync has its bytes in the records.
+        let pending = store.content.pending_since().is_some();
+        assert_eq!(!store.kept().is_empty(), pending);
+        won += u32::from(pending);
+        store.content.delete(&ns("a"), &digest).expect("delete");
+        store.content.flush().expect("flush");
+    }
+    assert!(won > 0, "no publication came after the others were synced");
+}
