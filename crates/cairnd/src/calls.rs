@@ -3,6 +3,7 @@
 //! something changed.
 
 mod body;
+mod deadline;
 mod frames;
 mod subject;
 
@@ -14,7 +15,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Instant,
 };
 
@@ -22,7 +22,6 @@ use cairn_node::Node;
 use http::{Request, Response};
 use tokio::sync::{Notify, watch};
 use tonic::{Code, Status, body::Body};
-use tower::{Layer, Service};
 use tracing::{Instrument, Span, debug, error, field::Empty, warn};
 
 use self::body::{Answer, Question};
@@ -33,6 +32,7 @@ use crate::{
     maintain::Activity,
     methods::{self, Effect, Method},
     metrics::{CallFigures, Metrics, Socket},
+    routes::Routes,
     status::of_failure,
     traces, turns,
 };
@@ -150,53 +150,27 @@ impl Default for Calls {
     }
 }
 
-impl<S> Layer<S> for Calls {
-    type Service = Surrounded<S>;
+/// An answer on its way.
+pub(crate) type Answered = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn layer(&self, inner: S) -> Surrounded<S> {
-        Surrounded {
-            inner,
-            calls: self.clone(),
-        }
-    }
-}
-
-/// A service with [`Calls`] around it.
-#[derive(Clone)]
-pub struct Surrounded<S> {
-    inner: S,
-    calls: Calls,
-}
-
-type Answered = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-impl<S> Service<Request<Body>> for Surrounded<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answered;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answered {
-        let call = self.calls.begin(&request);
-        if let Err(refusal) = self.calls.admit(&request, &call.known.method) {
+impl Calls {
+    /// Answers a request by one of the services.
+    pub(crate) fn answer(&self, routes: &Routes, request: Request<Body>) -> Answered {
+        let call = self.begin(&request);
+        if let Err(refusal) = self.admit(&request, &call.known.method) {
             let answer = call.watch(refusal.into_http());
             return Box::pin(std::future::ready(Ok(answer)));
         }
         let peer = request.extensions().get::<Peer>();
         let turns = peer.and_then(|peer| peer.turns.clone());
+        let limit = deadline::of(request.headers());
         let counters = call.known.figures.as_ref();
         let counters = counters.map(|figures| figures.received());
-        let max = self.calls.0.limits.receive_bytes;
+        let max = self.0.limits.receive_bytes;
         let request = request.map(|body| Body::new(Question::new(body, max, counters)));
         let span = call.span.clone();
-        let answer = turns::during(turns, self.inner.call(request));
+        let answer = deadline::within(limit, routes.serve(request));
+        let answer = turns::during(turns, answer);
         let answer = async move {
             let answer = answer.await?;
             Ok(call.watch(answer))

@@ -3,11 +3,10 @@
 use std::{io, path::Path, time::Duration};
 
 use cairn_node::{EngineKind, Node, NodeOptions};
-use tokio::net::UnixStream;
-use tokio_stream::StreamExt;
+use tokio::{net::UnixStream, sync::watch};
 use tonic::Status;
 
-use crate::{calls::Calls, config::Engine, details, server, service};
+use crate::{calls::Calls, config::Engine, connection, details, service};
 
 pub use cairn_node::node::LAYOUT;
 
@@ -40,16 +39,13 @@ impl Embedded {
         let uuid = self.node.uuid().map_err(io::Error::other)?;
         // Without health and reflection, which nobody asks for here and every start would pay for.
         let routes = service::public(&self.node, &uuid, None);
-        // The stream never ends, since the server would: for it no connection means no more work.
-        let incoming =
-            tokio_stream::once(Ok::<_, io::Error>(theirs)).chain(tokio_stream::pending());
+        let calls = Calls::inside();
+        // It is never told to end: it ends with the connection.
+        let (never, closing) = watch::channel(());
+        let served = connection::serve(theirs, None, &routes, &calls, closing);
         tokio::spawn(async move {
-            let served = server::transport(Calls::inside())
-                .serve_with_incoming(routes, incoming)
-                .await;
-            if let Err(err) = served {
-                tracing::error!("the server inside this process ended: {err}");
-            }
+            served.await;
+            drop(never);
         });
         Ok(ours)
     }

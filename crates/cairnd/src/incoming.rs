@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -14,8 +14,6 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::UCred},
     time::{Sleep, sleep},
 };
-use tokio_stream::Stream;
-use tonic::transport::server::Connected;
 use tracing::{error, warn};
 
 use crate::{limits::Limits, turns::Turns};
@@ -41,7 +39,6 @@ pub struct Incoming {
     listener: UnixListener,
     quota: Quota,
     handshake: Duration,
-    resting: Option<Pin<Box<Sleep>>>,
     failed: Complaint,
     refused: Complaint,
 }
@@ -67,9 +64,28 @@ impl Incoming {
             listener,
             quota: Quota::new(limits),
             handshake: limits.handshake,
-            resting: None,
             failed: Complaint::default(),
             refused: Complaint::default(),
+        }
+    }
+
+    /// The next one.
+    pub(crate) async fn accept(&mut self) -> Connection {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    if let Some(connection) = self.admit(stream) {
+                        return connection;
+                    }
+                }
+                Err(err) => {
+                    // It may come and go with every connection that is closed.
+                    if self.failed.is_due() {
+                        error!("cannot accept a connection: {err}");
+                    }
+                    sleep(REST).await;
+                }
+            }
         }
     }
 
@@ -99,33 +115,6 @@ impl Incoming {
     }
 }
 
-impl Stream for Incoming {
-    type Item = io::Result<Connection>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(resting) = &mut self.resting {
-                ready!(resting.as_mut().poll(cx));
-                self.resting = None;
-            }
-            match ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, _)) => {
-                    if let Some(connection) = self.admit(stream) {
-                        return Poll::Ready(Some(Ok(connection)));
-                    }
-                }
-                Err(err) => {
-                    // It may come and go with every connection that is closed.
-                    if self.failed.is_due() {
-                        error!("cannot accept a connection: {err}");
-                    }
-                    self.resting = Some(Box::pin(sleep(REST)));
-                }
-            }
-        }
-    }
-}
-
 /// A connection that takes one of the places.
 pub struct Connection {
     stream: UnixStream,
@@ -135,11 +124,10 @@ pub struct Connection {
     _place: Place,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
+impl Connection {
+    /// Who is at its other end.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 }
 

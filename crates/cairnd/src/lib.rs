@@ -18,6 +18,7 @@ pub mod backend;
 pub mod caller;
 pub mod calls;
 pub mod config;
+mod connection;
 pub mod convert;
 pub mod details;
 pub mod embedded;

@@ -1,21 +1,14 @@
 //! Which service a call is for. tonic's own routes go through a web framework, which matches parameters,
 //! wraps bodies in boxes of its own and adds extensions; a path of gRPC is two names.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    future::ready,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{collections::HashMap, convert::Infallible, future::ready, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::{BoxError, Service};
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+use crate::calls::Answered;
 
 /// Services by their names. Clones share them.
 #[derive(Clone, Default)]
@@ -23,7 +16,7 @@ pub struct Routes(Arc<HashMap<&'static str, Arc<dyn Serve>>>);
 
 /// A service of which every call has a copy of its own.
 trait Serve: Send + Sync {
-    fn serve(&self, request: Request<Body>) -> Answering;
+    fn serve(&self, request: Request<Body>) -> Answered;
 }
 
 impl<S, B> Serve for S
@@ -34,7 +27,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    fn serve(&self, request: Request<Body>) -> Answering {
+    fn serve(&self, request: Request<Body>) -> Answered {
         // They are made by tonic, and are always ready.
         let answering = self.clone().call(request);
         Box::pin(async move { answering.await.map(|answer| answer.map(Body::new)) })
@@ -55,6 +48,14 @@ impl Routes {
         self
     }
 
+    /// Answers a request by the service that it names.
+    pub(crate) fn serve(&self, request: Request<Body>) -> Answered {
+        match self.at(request.uri().path()) {
+            Some(service) => service.serve(request),
+            None => Box::pin(ready(Ok(Status::unimplemented("").into_http()))),
+        }
+    }
+
     /// That of a path `/package.Service/Method`; the service knows its methods.
     fn at(&self, path: &str) -> Option<&dyn Serve> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
@@ -63,25 +64,10 @@ impl Routes {
     }
 }
 
-impl Service<Request<Body>> for Routes {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answering {
-        match self.at(request.uri().path()) {
-            Some(service) => service.serve(request),
-            None => Box::pin(ready(Ok(Status::unimplemented("").into_http()))),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll};
+
     use tonic::Code;
 
     use super::*;
@@ -110,7 +96,7 @@ mod tests {
     /// The code and the words that a path is answered with.
     async fn answer(routes: &Routes, path: &str) -> (Code, String) {
         let request = Request::builder().uri(path).body(Body::empty());
-        let answer = routes.clone().call(request.expect("a request")).await;
+        let answer = routes.serve(request.expect("a request")).await;
         let answer = answer.expect("an answer");
         let status = Status::from_header_map(answer.headers()).expect("a status");
         (status.code(), status.message().to_owned())

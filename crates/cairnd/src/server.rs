@@ -1,18 +1,18 @@
 //! All services over one store.
 
-use std::{collections::BTreeSet, future::Future, io};
+use std::{collections::BTreeSet, future::Future, io, pin::pin};
 
 use cairn_node::Node;
 use tokio::{net::UnixListener, sync::watch};
-use tonic::transport::Server;
 use tonic_health::{
     ServingStatus,
     pb::health_server::{Health as HealthService, HealthServer},
     server::HealthReporter,
 };
-use tower::layer::util::{Identity, Stack};
 
-use crate::{calls::Calls, config::Gc, incoming::Incoming, methods, routes::Routes, service};
+use crate::{
+    calls::Calls, config::Gc, connection, incoming::Incoming, methods, routes::Routes, service,
+};
 
 /// What services are told of the size of messages: [`Calls`] measure them, for all services alike.
 pub(crate) const NO_LIMIT: usize = usize::MAX;
@@ -85,24 +85,23 @@ pub async fn serve_routes(
     listener: UnixListener,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let incoming = Incoming::new(listener, calls.limits());
-    transport(calls)
-        .serve_with_incoming_shutdown(routes, incoming, stop)
-        .await
-        .map_err(io::Error::other)
-}
-
-/// HTTP/2 as blobs want it.
-pub(crate) fn transport(calls: Calls) -> Server<Stack<Calls, Identity>> {
-    let limits = calls.limits();
-    let keepalive = (!limits.keepalive.is_zero()).then_some(limits.keepalive);
-    Server::builder()
-        .max_concurrent_streams(limits.streams)
-        .http2_keepalive_interval(keepalive)
-        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-        // Blobs come in large frames; with the defaults of HTTP/2 a sender waits after each 64 KiB.
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
-        .max_frame_size(1 << 20)
-        .layer(calls)
+    let mut incoming = Incoming::new(listener, calls.limits());
+    let (close, closing) = watch::channel(());
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            connection = incoming.accept() => {
+                let peer = connection.peer().clone();
+                let served = connection::serve(connection, Some(peer), &routes, &calls, closing.clone());
+                tokio::spawn(served);
+            }
+        }
+    }
+    // Who comes now is refused at once, instead of waiting for an answer.
+    drop(incoming);
+    drop(closing);
+    let _ = close.send(());
+    close.closed().await;
+    Ok(())
 }

@@ -42,11 +42,6 @@ pub(crate) fn own() -> Option<Turns> {
     TURNS.try_with(Turns::clone).ok()
 }
 
-/// Runs what a call leaves to a task of its own with the same turns.
-pub(crate) fn carried<F: Future>(task: F) -> impl Future<Output = F::Output> {
-    during(own(), task)
-}
-
 /// Waits for a turn; it lasts until what is returned is dropped.
 pub(crate) async fn take() -> Option<OwnedSemaphorePermit> {
     let Turns(turns) = own()?;
@@ -95,8 +90,8 @@ mod tests {
         assert!(during(None, take()).await.is_none());
         drop(held);
         assert!(waits.await.is_some());
-        // As a call that leaves a task behind and ends.
-        let left = during(Some(one), async { Some(carried(take())) }).await;
+        // As a call whose answer is a stream that outlives it.
+        let left = during(Some(one), async { Some(during(own(), take())) }).await;
         assert!(left.expect("a task").await.is_some());
     }
 

@@ -18,21 +18,19 @@ use cairn_proto::containerd::services::content::v1::{
     WriteAction, WriteContentRequest, WriteContentResponse,
 };
 use cairn_types::{Classified, Digest, ErrorKind, IngestRef};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use futures_util::stream;
 use tonic::{Code, Status, Streaming};
-use tracing::Instrument;
 
 use super::{super::linking::Linking, Answers};
 use crate::{
     calls::about,
     convert,
-    status::{blocking, of, of_failure, with},
-    turns,
+    status::{self, blocking, of, of_failure, with},
+    turns::{self, Turns},
 };
 
-/// Answers that wait for a client who sends without listening.
-const AHEAD: usize = 8;
+/// Most bytes that are written where their message comes in.
+const BRIEF: usize = 64 << 10;
 
 /// Where the bytes go.
 enum Writer {
@@ -59,66 +57,131 @@ struct Upload {
     _pins: Option<Pins>,
 }
 
-/// The answers to a stream of messages.
+/// A stream of messages, and how far it has come.
+struct Session {
+    messages: Streaming<WriteContentRequest>,
+    turns: Option<Turns>,
+    state: State,
+}
+
+enum State {
+    /// Nothing was said yet.
+    New {
+        node: Node,
+        linking: Arc<Linking>,
+        caller: Result<Caller, Status>,
+    },
+    Open(Upload),
+    Over,
+}
+
+/// The answers to a stream of messages. Each message is taken when its client can take an answer.
 pub(super) fn answers(
     node: Node,
     linking: Arc<Linking>,
     caller: Result<Caller, Status>,
-    mut messages: Streaming<WriteContentRequest>,
+    messages: Streaming<WriteContentRequest>,
 ) -> Answers<WriteContentResponse> {
-    let (send, receive) = mpsc::channel(AHEAD);
-    let run = async move {
-        if let Err(status) = run(node, linking, caller, &mut messages, &send).await {
-            let _ = send.send(Err(status)).await;
-        }
+    let session = Session {
+        messages,
+        turns: turns::own(),
+        state: State::New {
+            node,
+            linking,
+            caller,
+        },
     };
-    tokio::spawn(turns::carried(run).in_current_span());
-    Box::pin(ReceiverStream::new(receive))
+    Box::pin(stream::unfold(session, |session| {
+        turns::during(session.turns.clone(), session.next())
+    }))
 }
 
-async fn run(
-    node: Node,
-    linking: Arc<Linking>,
-    caller: Result<Caller, Status>,
-    messages: &mut Streaming<WriteContentRequest>,
-    send: &mpsc::Sender<Result<WriteContentResponse, Status>>,
-) -> Result<(), Status> {
-    let Some(first) = messages.message().await? else {
-        return Err(Status::unknown("the stream ended before its first message"));
-    };
-    if first.r#ref.is_empty() {
-        return Err(with(
-            ErrorKind::InvalidArgument,
-            "first message must have a reference",
-        ));
+impl Session {
+    /// The next answer, with what goes on after it. A client that hangs up leaves its upload to be
+    /// resumed.
+    async fn next(mut self) -> Option<(Result<WriteContentResponse, Status>, Session)> {
+        let state = std::mem::replace(&mut self.state, State::Over);
+        let answer = match self.step(state).await {
+            Ok(Some((state, answer))) => {
+                self.state = state;
+                Ok(answer)
+            }
+            Ok(None) => return None,
+            Err(status) => Err(status),
+        };
+        Some((answer, self))
     }
-    about("ingest", &first.r#ref);
-    let caller = caller?;
-    let (first, mut upload) =
-        blocking(move || Ok((first.clone(), Upload::open(node, linking, caller, &first)?))).await?;
-    let mut next = Some(first);
-    while let Some(message) = next {
-        let step = blocking(move || {
-            let step = upload.take(message);
-            Ok((upload, step))
-        });
-        let (again, step) = step.await?;
-        let answer = step?;
-        let ended = answer.action == WriteAction::Commit as i32;
-        if ended {
+
+    /// Takes a message; `None` when there is none.
+    async fn step(
+        &mut self,
+        state: State,
+    ) -> Result<Option<(State, WriteContentResponse)>, Status> {
+        let (upload, answer) = match state {
+            State::Over => return Ok(None),
+            State::New {
+                node,
+                linking,
+                caller,
+            } => self.begin(node, linking, caller).await?,
+            State::Open(upload) => match self.messages.message().await? {
+                Some(message) => upload.taken(message).await?,
+                None => return Ok(None),
+            },
+        };
+        if answer.action == WriteAction::Commit as i32 {
             about("digest", &answer.digest);
+            return Ok(Some((State::Over, answer)));
         }
-        // A client that is gone leaves the upload to be resumed.
-        if send.send(Ok(answer)).await.is_err() || ended {
-            return Ok(());
-        }
-        upload = again;
-        next = messages.message().await?;
+        Ok(Some((State::Open(upload), answer)))
     }
-    Ok(())
+
+    /// Takes the first message, which says what it is about.
+    async fn begin(
+        &mut self,
+        node: Node,
+        linking: Arc<Linking>,
+        caller: Result<Caller, Status>,
+    ) -> Result<(Upload, WriteContentResponse), Status> {
+        let Some(first) = self.messages.message().await? else {
+            return Err(Status::unknown("the stream ended before its first message"));
+        };
+        if first.r#ref.is_empty() {
+            return Err(with(
+                ErrorKind::InvalidArgument,
+                "first message must have a reference",
+            ));
+        }
+        about("ingest", &first.r#ref);
+        let caller = caller?;
+        let open = move || {
+            let mut upload = Upload::open(node, linking, caller, &first)?;
+            let answer = upload.take(first)?;
+            Ok((upload, answer))
+        };
+        blocking(open).await
+    }
 }
 
 impl Upload {
+    /// Takes a message where that keeps nobody waiting.
+    async fn taken(
+        mut self,
+        message: WriteContentRequest,
+    ) -> Result<(Upload, WriteContentResponse), Status> {
+        if self.is_brief(&message)
+            && let Some(_here) = turns::here()
+        {
+            let answer = status::unpanicked(|| self.take(message))?;
+            return Ok((self, answer));
+        }
+        let take = move || {
+            let answer = self.take(message)?;
+            Ok((self, answer))
+        };
+        blocking(take).await
+    }
+
     /// One message, one answer.
     fn take(&mut self, message: WriteContentRequest) -> Result<WriteContentResponse, Status> {
         if !message.expected.is_empty() {
@@ -143,6 +206,14 @@ impl Upload {
                 ..self.answer(WriteAction::Stat)
             }),
         }
+    }
+
+    /// Whether taking a message is over sooner than another thread is awake to do it: its bytes go to
+    /// the kernel's memory, and no records change.
+    fn is_brief(&self, message: &WriteContentRequest) -> bool {
+        let commits = message.action == WriteAction::Commit as i32;
+        let own = matches!(self.writer, Writer::Own(_));
+        own && !commits && message.expected.is_empty() && message.data.len() <= BRIEF
     }
 
     /// Remembers what the upload is to become; when that is here already the upload is thrown away.
