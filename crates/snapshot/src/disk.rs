@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use cairn_meta::ReadOnly;
+use cairn_meta::{ReadOnly, Timestamp};
 use cairn_sys::{Dir, durable, raw};
 use cairn_types::{Classified, ErrorKind, SnapshotKey, SnapshotKind};
 
@@ -62,22 +62,23 @@ impl Snapshots {
     }
 
     /// Makes what of these directories is missing, as [`Snapshots::make_for`] would have; whether all
-    /// were. An empty tree may have been left without its mode and owner as well; one with anything in
-    /// it has them, since what comes later is not on the disk before what came earlier.
+    /// were. An empty tree may have been left without its mode and owner as well, but not one that was
+    /// touched after `recorded`, when it was its client's already.
     pub(crate) fn make_again(
         &self,
         id: u64,
         kind: SnapshotKind,
         parent: Option<&Dir>,
+        recorded: Timestamp,
     ) -> cairn_sys::Result<bool> {
         let name = id.to_string();
         let name = OsStr::new(&name);
         let all = absent(self.inner.root.create_dir(name, 0o700))?;
         let dir = self.inner.root.open_dir(name)?;
         let fs = OsStr::new("fs");
-        absent(dir.create_dir(fs, 0o755))?;
+        let new = absent(dir.create_dir(fs, 0o755))?;
         let fs = dir.open_dir(fs)?;
-        if fs.entries()?.is_empty() {
+        if new || is_as_made(&fs, recorded)? {
             raw::fchmod(&fs, 0o755)?;
             parent.map_or(Ok(()), |parent| own(&fs, parent))?;
         }
@@ -165,6 +166,17 @@ fn absent(made: cairn_sys::Result<()>) -> cairn_sys::Result<bool> {
         Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(err) => Err(err),
     }
+}
+
+/// Whether nobody has touched a tree since its record was written.
+fn is_as_made(fs: &Dir, recorded: Timestamp) -> cairn_sys::Result<bool> {
+    let stat = fs.self_stat()?;
+    let nanos = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);
+    let changed = stat
+        .st_ctime
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanos);
+    Ok(changed <= recorded.0 && fs.entries()?.is_empty())
 }
 
 /// The upper directory is the root that a container sees.

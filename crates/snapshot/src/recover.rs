@@ -99,7 +99,8 @@ impl Snapshots {
             let id = *trees.get(&(ns.clone(), parent.clone()))?;
             self.tree(parent, id).ok()
         });
-        match self.make_again(record.id, record.kind, parent.as_ref()) {
+        let recorded = record.created_at;
+        match self.make_again(record.id, record.kind, parent.as_ref(), recorded) {
             Ok(true) => {
                 tracing::warn!("snapshot {key} of {ns} had not reached the disk: it is empty");
                 true

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cairn_meta::{Timestamp, View, schema};
 use cairn_snapshot::Recovered;
 use cairn_types::{ErrorKind, Labels, Mount, SnapshotKind};
 use common::{Fixture, Mounted, key, ns, read, refused};
@@ -165,9 +166,16 @@ fn what_was_to_be_mounted_is_made_again_after_a_power_cut() {
     }
     fs::remove_dir(half.join("work")).expect("remove");
     mode(&half.join("fs"), 0o700).expect("chmod");
-    // Its user chose this mode, and has something in it.
+    // As if that had been before, while it was made.
+    let change = store.meta.write(|tx| {
+        let place = (ns(), key("half"));
+        let mut record = tx.get(&schema::SNAPSHOTS, &place)?.expect("a record");
+        record.created_at = Timestamp(record.created_at.0 + 3_600_000_000_000);
+        tx.put(&schema::SNAPSHOTS, &place, &record)
+    });
+    change.expect("a younger record");
+    // Its user chose this mode.
     mode(&used.join("fs"), 0o710).expect("chmod");
-    fs::write(used.join("fs/file"), "kept").expect("write");
 
     let (store, recovered) = store.reopen("boot-2");
     let made: Vec<&str> = recovered
