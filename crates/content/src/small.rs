@@ -95,25 +95,38 @@ impl Content {
         Ok(known)
     }
 
-    /// Those whose files were there to be synced.
+    /// Those whose files are on the disk, and those that are gone.
     fn sync_each(&self, known: HashMap<Digest, Young>) -> Result<HashMap<Digest, Young>> {
         let mut synced = HashMap::new();
         for (digest, young) in known {
-            let failed = |err| self.failed(format!("sync blob {digest}"), err);
-            let (dir, name) = self.place(&digest);
-            match dir.open_file(name, OFlags::RDONLY, 0) {
-                Ok(file) => durable::sync_file(&file).map_err(failed)?,
-                // Deleted meanwhile, and its bytes are forgotten with it.
-                Err(err) if is_missing(&err) => {}
-                Err(err) => return Err(failed(err)),
+            if self.sync_one(&digest)? {
+                synced.insert(digest, young);
+            } else {
+                // Its bytes are in the records until then.
+                tracing::error!("blob {digest} was not written; the next opening writes it again");
             }
-            synced.insert(digest, young);
         }
         for blobs in &self.inner.blobs {
             let named = blobs.syncs.run(|| blobs.dir.fsync());
             named.map_err(|err| self.failed("sync the names of small blobs".to_owned(), err))?;
         }
         Ok(synced)
+    }
+
+    /// Whether a file is on the disk, or gone. Its sync tells of pages that could not be written, but
+    /// not when the kernel has forgotten the file since; then what is read comes from the disk.
+    fn sync_one(&self, digest: &Digest) -> Result<bool> {
+        let (dir, name) = self.place(digest);
+        let failed = |err| self.failed(format!("sync blob {digest}"), err);
+        let file = match dir.open_file(name, OFlags::RDONLY, 0) {
+            Ok(file) => file,
+            // Deleted meanwhile, and its bytes are forgotten with it.
+            Err(err) if is_missing(&err) => return Ok(true),
+            Err(err) => return Err(failed(err)),
+        };
+        durable::sync_file(&file).map_err(failed)?;
+        let bytes = raw::read_at(&file, SMALL_BYTES_MAX + 1, 0);
+        Ok(bytes.is_ok_and(|bytes| Digest::of(digest.algorithm(), &bytes) == *digest))
     }
 
     /// Writes the files of small blobs that were not known to be on the disk when the store was last

@@ -178,6 +178,20 @@ fn damaged_bytes_are_not_written() {
     assert_eq!(store.read(&digest), b"right");
 }
 
+/// A sync says nothing of pages that were lost before the kernel forgot their file.
+#[test]
+fn what_was_written_wrongly_stays_in_the_records() {
+    let store = Fixture::new();
+    let digest = store.put("a", b"right");
+    fs::write(store.file(&digest), "wrong").expect("damage");
+    store.content.flush().expect("flush");
+    assert_eq!(store.kept(), std::slice::from_ref(&digest));
+    let store = store.cut(|_| {});
+    assert_eq!(store.read(&digest), b"right");
+    store.content.flush().expect("flush");
+    assert!(store.kept().is_empty());
+}
+
 /// A blob that is deleted and published again while others are synced must not lose the bytes that its
 /// new record has: its new file was not among those synced.
 #[test]
