@@ -134,6 +134,9 @@ impl Content {
             return Ok(());
         }
         tracing::warn!("blob {digest} was damaged and is replaced");
+        // A record may speak of the name already, and no longer have the bytes.
+        let synced = durable::sync_file(written.file);
+        synced.map_err(|err| self.failed(format!("publish blob {digest}"), err))?;
         let renamed = written.dir.rename(written.name, blobs, name);
         renamed.map_err(failed)
     }
@@ -199,7 +202,7 @@ impl Content {
             bytes,
         } = published;
         if bytes.is_some() {
-            self.begin(&digest);
+            self.begin(&digest, Timestamp::now());
         }
         let ns = ns.clone();
         self.inner.meta.write(move |tx| {
@@ -217,7 +220,7 @@ impl Content {
 
     /// Names a failed system call, and closes the store for writing when it was a sync: the kernel
     /// reports such a failure once and then counts the lost pages as clean. A full disk is no reason,
-    /// since the upload that met it is thrown away.
+    /// since the upload that met it is thrown away, and what was acknowledged before is in the records.
     pub(crate) fn failed(&self, attempted: String, err: cairn_sys::Error) -> Error {
         let reason = err.words();
         let err = sys(attempted)(err);
@@ -232,5 +235,5 @@ impl Content {
 
 /// Whether an error is of a sync, after which the written bytes cannot be trusted to be on the disk.
 pub(crate) fn is_sync(err: &Error) -> bool {
-    matches!(err, Error::Sys { source, .. } if matches!(source.op(), "fdatasync" | "fsync"))
+    matches!(err, Error::Sys { source, .. } if matches!(source.op(), "fdatasync" | "fsync" | "syncfs"))
 }

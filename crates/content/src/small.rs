@@ -36,6 +36,9 @@ pub(crate) struct Young {
 pub(crate) struct Youth {
     known: HashMap<Digest, Young>,
     published: u64,
+    /// A sync failed, or did not help: the kernel tells of lost pages once and counts them as clean, so
+    /// the files have to be written again before the next one.
+    spoiled: bool,
 }
 
 impl Content {
@@ -44,28 +47,36 @@ impl Content {
         self.youth().known.values().map(|young| young.since).min()
     }
 
-    /// Notes a blob whose record is about to be written with its bytes.
-    pub(crate) fn begin(&self, digest: &Digest) {
+    /// Notes a blob whose record is about to be written with its bytes, or was at that time.
+    pub(crate) fn begin(&self, digest: &Digest, since: Timestamp) {
         let mut youth = self.youth();
         youth.published += 1;
-        let young = Young {
-            since: Timestamp::now(),
-            number: youth.published,
-        };
-        youth.known.insert(digest.clone(), young);
+        let number = youth.published;
+        youth.known.insert(digest.clone(), Young { since, number });
     }
 
     /// Puts the files of all small blobs on the disk, if any are not, and forgets their bytes.
+    ///
+    /// # Errors
+    /// That of a sync; the bytes stay in the records.
     pub fn flush(&self) -> Result<()> {
         self.check_writable()?;
-        let known = self.youth().known.clone();
+        let (known, spoiled) = {
+            let youth = self.youth();
+            (youth.known.clone(), youth.spoiled)
+        };
         if known.is_empty() {
             return Ok(());
         }
+        if spoiled {
+            known.keys().try_for_each(|digest| self.renew(digest))?;
+            self.youth().spoiled = false;
+        }
         let synced = match known.len() > SYNCED_EACH_MAX {
-            true => self.sync_all(known)?,
-            false => self.sync_each(known)?,
+            true => self.sync_all(known),
+            false => self.sync_each(known),
         };
+        let synced = synced.inspect_err(|_| self.youth().spoiled = true)?;
         let content = self.clone();
         let forgotten = synced.clone();
         // Not waited for: bytes that come back are written once more, and that is all.
@@ -102,8 +113,8 @@ impl Content {
             if self.sync_one(&digest)? {
                 synced.insert(digest, young);
             } else {
-                // Its bytes are in the records until then.
-                tracing::error!("blob {digest} was not written; the next opening writes it again");
+                tracing::error!("blob {digest} was not written, and is written again");
+                self.youth().spoiled = true;
             }
         }
         for blobs in &self.inner.blobs {
@@ -140,25 +151,67 @@ impl Content {
         for err in &damaged {
             tracing::error!("{err}");
         }
+        let mut unknown = Vec::new();
         for (digest, bytes) in all {
-            let known = self.size_of_any(&digest)?;
-            if known != Some(bytes.len() as u64) || Digest::of(digest.algorithm(), &bytes) != digest
-            {
+            let known = self
+                .inner
+                .meta
+                .read(|view| Ok::<_, Error>(view.get(&schema::BLOBS, &digest)?));
+            // As with other damage, the rest of the store can be used.
+            let known = match known {
+                Ok(Some(known)) => known,
+                Ok(None) => {
+                    unknown.push(digest);
+                    continue;
+                }
+                Err(err) => {
+                    tracing::error!("{err}");
+                    continue;
+                }
+            };
+            let right = Digest::of(digest.algorithm(), &bytes) == digest;
+            if !right || known.size != bytes.len() as u64 {
                 tracing::error!("bytes of blob {digest} in the records are not its own");
                 continue;
             }
-            // As with other damage, the rest of the store can be used.
             if let Err(err) = self.write_again(&digest, &bytes) {
                 let attempted = format!("write blob {digest} again");
                 tracing::error!("{:?}", sys(attempted)(err));
                 continue;
             }
-            self.begin(&digest);
+            self.begin(&digest, known.created_at);
         }
-        Ok(())
+        self.forget_bytes(unknown)
     }
 
-    /// In place: there is nobody yet who reads, and whatever was there is the same or wrong.
+    /// Removes bytes of blobs that a version without them has deleted.
+    fn forget_bytes(&self, unknown: Vec<Digest>) -> Result<()> {
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        self.inner.meta.note(move |tx| {
+            for digest in &unknown {
+                tx.delete(&schema::BLOB_BYTES, digest)?;
+            }
+            Ok::<_, Error>(())
+        })
+    }
+
+    /// Writes the file of a blob again whose bytes are in the records, so that the next sync has
+    /// something to write.
+    fn renew(&self, digest: &Digest) -> Result<()> {
+        // Nobody removes the file meanwhile, unless he comes back for it.
+        let _changing = self.inner.changing.lock(digest);
+        let bytes = self
+            .inner
+            .meta
+            .read(|view| Ok::<_, Error>(view.get(&schema::BLOB_BYTES, digest)?))?;
+        let Some(bytes) = bytes else { return Ok(()) };
+        let written = self.write_again(digest, &bytes);
+        written.map_err(sys(format!("write blob {digest} again")))
+    }
+
+    /// In place: whatever is there is the same or wrong.
     fn write_again(&self, digest: &Digest, bytes: &[u8]) -> cairn_sys::Result<()> {
         let (dir, name) = self.place(digest);
         let file = dir.open_file(name, OFlags::WRONLY | OFlags::CREATE, MODE)?;

@@ -108,7 +108,7 @@ pub struct SnapshotRecord {
     pub usage: Usage,
     /// Whether the tree's files are known to be on the disk.
     pub durable: bool,
-    /// Under which boot the tree was written.
+    /// Under which boot the tree was written; empty for one to be mounted that has outlived a boot.
     pub boot_id: String,
     /// The layer it was unpacked from.
     pub diff_id: Option<DiffId>,
