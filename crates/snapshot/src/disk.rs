@@ -61,8 +61,8 @@ impl Snapshots {
         owned.map_err(sys(format!("make directory of snapshot {id}")))
     }
 
-    /// Makes what of these directories is missing, as [`Snapshots::make_for`] would have; whether all
-    /// were. An empty tree may have been left without its mode and owner as well, but not one that was
+    /// Makes what of these directories is missing, as [`Snapshots::make_for`] would have; whether any
+    /// was. An empty tree may have been left without its mode and owner as well, but not one that was
     /// touched after `recorded`, when it was its client's already.
     pub(crate) fn make_again(
         &self,
@@ -73,21 +73,22 @@ impl Snapshots {
     ) -> cairn_sys::Result<bool> {
         let name = id.to_string();
         let name = OsStr::new(&name);
-        let all = absent(self.inner.root.create_dir(name, 0o700))?;
+        let mut made = absent(self.inner.root.create_dir(name, 0o700))?;
         let dir = self.inner.root.open_dir(name)?;
         let fs = OsStr::new("fs");
         let new = absent(dir.create_dir(fs, 0o755))?;
         let fs = dir.open_dir(fs)?;
+        made |= new;
         if new || is_as_made(&fs, recorded)? {
             raw::fchmod(&fs, 0o755)?;
             parent.map_or(Ok(()), |parent| own(&fs, parent))?;
         }
         if kind == SnapshotKind::Active {
             let work = OsStr::new("work");
-            absent(dir.create_dir(work, 0o711))?;
+            made |= absent(dir.create_dir(work, 0o711))?;
             raw::fchmod(&dir.open_dir(work)?, 0o711)?;
         }
-        Ok(all)
+        Ok(made)
     }
 
     fn try_make(&self, id: u64, work: bool) -> cairn_sys::Result<(Dir, Dir)> {
@@ -139,7 +140,7 @@ impl Snapshots {
     pub(crate) fn sync_tree(&self, key: &SnapshotKey, id: u64, inodes: u64) -> Result<()> {
         let attempted = format!("commit snapshot {key}");
         if inodes > SYNCED_EACH_MAX {
-            return self.sync(&attempted);
+            return self.sync(&attempted, &[]);
         }
         let name = id.to_string();
         // The names come last: a journaling file system has them on the disk by then.

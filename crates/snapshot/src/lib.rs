@@ -13,7 +13,8 @@
 //! [`Snapshots::recover`] removes. Nothing is mounted here, and no tree is written to: whoever
 //! unpacks a layer gets an empty directory ([`Snapshots::stage`]) and hands it back filled.
 //!
-//! A committed layer that can be unpacked again is recorded before its files have reached the disk,
+//! Directories to be mounted are not on the disk yet when their record is: they are empty, and a recovery
+//! makes them again. A committed layer that can be unpacked again is recorded before its files have reached the disk,
 //! and marked so together with the boot: after a power cut exactly those are dropped.
 
 mod disk;

@@ -53,8 +53,8 @@ impl Snapshots {
             parents(view, ns, key, parent)
         })?;
         // What is written here cannot be made again, and would be lost with what it stands on.
-        if kind == SnapshotKind::Active && below.iter().any(|(_, record)| !record.durable) {
-            self.flush()?;
+        if kind == SnapshotKind::Active {
+            self.flush_below(ns, &below)?;
         }
         let parent = match below.first() {
             Some((parent, record)) => {
@@ -185,8 +185,12 @@ impl Snapshots {
         let boot_id = self.inner.boot_id.clone();
         let new_parent = parent.filter(|_| record.parent.is_none()).cloned();
         if new_parent.is_some() {
-            // What is durable stands on what is.
-            self.flush()?;
+            // What is durable stands on what is. What is wrong with the parent the transaction tells.
+            let below = self
+                .inner
+                .meta
+                .read(|view| parents(view, &ns, &name, new_parent.as_ref()));
+            self.flush_below(&ns, &below.unwrap_or_default())?;
         }
         self.inner.meta.write(move |tx| {
             absent(tx, &ns, &name)?;

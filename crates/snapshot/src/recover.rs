@@ -28,9 +28,25 @@ pub struct Recovered {
 
 type Id = (Namespace, SnapshotKey);
 
+/// Stands in the place of a boot in records whose directories have outlived one: from then on a missing
+/// one is damage.
+const NAMES_LAST: &str = "";
+
+/// What a recovery found of the directories of a snapshot that is to be mounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// Nothing new.
+    Known,
+    /// All have outlived the boot they were made under.
+    OnDisk,
+    /// Some had not.
+    MadeAgain,
+}
+
 impl Snapshots {
     /// Drops committed snapshots that were not known to be on the disk when another boot ended, with
-    /// everything above them, and removes directories that no record names.
+    /// everything above them, makes directories again that were to be mounted and had not reached it,
+    /// and removes those that no record names.
     ///
     /// For the time between opening and first use. It may be killed at any point and run again.
     pub fn recover(&self) -> Result<Recovered> {
@@ -49,6 +65,7 @@ impl Snapshots {
         let mut recovered = Recovered::default();
         let mut alive = HashSet::new();
         let mut lost = Vec::new();
+        let mut moved = Vec::new();
         for (id, record) in all {
             if doomed.contains(&id) {
                 tracing::warn!("drop snapshot {} of {}: it may not be whole", id.1, id.0);
@@ -56,8 +73,12 @@ impl Snapshots {
                 lost.push((id, record));
                 continue;
             }
-            if self.made_again(&id, &record, &trees) {
+            let names = self.names_of(&id, &record, &trees);
+            if names == Names::MadeAgain {
                 recovered.made_again.push(id.clone());
+            }
+            if let Some(boot_id) = self.boot_after(names) {
+                moved.push((id.clone(), boot_id));
             }
             if !self.has_files(record.id)? {
                 tracing::error!("the directory of snapshot {} of {} is missing", id.1, id.0);
@@ -68,10 +89,16 @@ impl Snapshots {
                 lock(&self.inner.pending).insert(id, record.created_at);
             }
         }
-        if !lost.is_empty() {
+        if !lost.is_empty() || !moved.is_empty() {
             self.inner.meta.write(move |tx| {
                 for ((ns, key), record) in &lost {
                     erase(tx, ns, key, record)?;
+                }
+                for (id, boot_id) in moved {
+                    if let Some(mut record) = tx.get(&schema::SNAPSHOTS, &id)? {
+                        record.boot_id = boot_id;
+                        tx.put(&schema::SNAPSHOTS, &id, &record)?;
+                    }
                 }
                 Ok::<_, Error>(())
             })?;
@@ -84,15 +111,11 @@ impl Snapshots {
     }
 
     /// Makes the directories of a snapshot that was to be mounted when another boot ended, as far as
-    /// they had not reached the disk; whether nothing of them had.
-    fn made_again(
-        &self,
-        (ns, key): &Id,
-        record: &SnapshotRecord,
-        trees: &HashMap<Id, u64>,
-    ) -> bool {
-        if record.kind == SnapshotKind::Committed || record.boot_id == self.inner.boot_id {
-            return false;
+    /// they had not reached the disk.
+    fn names_of(&self, (ns, key): &Id, record: &SnapshotRecord, trees: &HashMap<Id, u64>) -> Names {
+        let settled = record.boot_id == self.inner.boot_id || record.boot_id == NAMES_LAST;
+        if record.kind == SnapshotKind::Committed || settled {
+            return Names::Known;
         }
         // Without its parent it cannot be mounted whoever owns it.
         let parent = record.parent.as_ref().and_then(|parent| {
@@ -102,15 +125,24 @@ impl Snapshots {
         let recorded = record.created_at;
         match self.make_again(record.id, record.kind, parent.as_ref(), recorded) {
             Ok(true) => {
-                tracing::warn!("snapshot {key} of {ns} had not reached the disk: it is empty");
-                true
+                tracing::warn!("directories of snapshot {key} of {ns} had not reached the disk");
+                Names::MadeAgain
             }
-            Ok(false) => false,
+            Ok(false) => Names::OnDisk,
             // As with a missing tree, the others can be used.
             Err(err) => {
-                tracing::error!("make directory of snapshot {key} of {ns} again: {err}");
-                false
+                tracing::error!("make directories of snapshot {key} of {ns} again: {err}");
+                Names::Known
             }
+        }
+    }
+
+    /// The boot that a record is to have from now on, if it is another one.
+    fn boot_after(&self, names: Names) -> Option<String> {
+        match names {
+            Names::Known => None,
+            Names::OnDisk => Some(NAMES_LAST.to_owned()),
+            Names::MadeAgain => Some(self.inner.boot_id.clone()),
         }
     }
 

@@ -7,7 +7,7 @@ use cairn_types::{
 };
 
 use crate::{
-    Error, Result, Snapshots, check_labels,
+    Chain, Error, Result, Snapshots, check_labels,
     disk::lock,
     lifecycle::{committed, insert},
 };
@@ -88,7 +88,7 @@ impl Snapshots {
 
     /// The same, and returns when their files are on the disk, with those of all they stand on.
     pub fn commit_stack_synced(&self, ns: &Namespace, layers: Vec<StagedLayer>) -> Result<()> {
-        self.sync("commit snapshots")?;
+        self.sync("commit snapshots", &[])?;
         self.record_stack(ns, layers, true)
     }
 
@@ -170,13 +170,25 @@ impl Snapshots {
         if lock(&self.inner.pending).is_empty() {
             return Ok(());
         }
-        self.sync("flush snapshots")
+        self.sync("flush snapshots", &[])
     }
 
-    /// Puts everything on the disk that was written before this call.
-    pub(crate) fn sync(&self, attempted: &str) -> Result<()> {
+    /// Puts those of a stack on the disk that are not known to be.
+    pub(crate) fn flush_below(&self, ns: &Namespace, below: &Chain) -> Result<()> {
+        let young = below.iter().filter(|(_, record)| !record.durable);
+        let young: Vec<_> = young.map(|(key, _)| (ns.clone(), key.clone())).collect();
+        if young.is_empty() {
+            return Ok(());
+        }
+        self.sync("flush snapshots", &young)
+    }
+
+    /// Puts everything on the disk that was written before this call, and says so in the records: of
+    /// those that wait for it, and of `young`, which may be recorded and not have begun to wait.
+    pub(crate) fn sync(&self, attempted: &str, young: &[(Namespace, SnapshotKey)]) -> Result<()> {
         // Taken before the sync begins: whatever is recorded later may have been written later.
-        let pending: Vec<_> = lock(&self.inner.pending).keys().cloned().collect();
+        let mut pending: Vec<_> = lock(&self.inner.pending).keys().cloned().collect();
+        pending.extend_from_slice(young);
         self.inner.sync.run(&self.inner.root, attempted)?;
         if pending.is_empty() {
             return Ok(());

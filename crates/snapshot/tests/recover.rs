@@ -138,6 +138,25 @@ fn a_writable_snapshot_makes_what_it_stands_on_durable() {
     assert_eq!(store.kind("container"), Some(SnapshotKind::Active));
 }
 
+/// Between its record and its waiting for a sync a layer is known to nobody else.
+#[test]
+fn a_writable_snapshot_does_not_rely_on_what_waits_to_be_synced() {
+    let store = Fixture::new();
+    store.layer("base", None, |_| {});
+    let change = store.meta.write(|tx| {
+        let place = (ns(), key("base"));
+        let mut record = tx.get(&schema::SNAPSHOTS, &place)?.expect("a record");
+        record.durable = false;
+        tx.put(&schema::SNAPSHOTS, &place, &record)
+    });
+    change.expect("a young layer");
+    assert_eq!(store.snapshots.pending_since(), None);
+    store.view("look", Some("base"));
+    assert!(!store.durable("base"));
+    store.prepare("container", Some("base"));
+    assert!(store.durable("base"));
+}
+
 /// The directory that holds a snapshot's tree.
 fn directory(mounts: &[Mount]) -> PathBuf {
     let upper = mounts[0]
@@ -183,7 +202,7 @@ fn what_was_to_be_mounted_is_made_again_after_a_power_cut() {
         .iter()
         .map(|(_, k)| k.as_str())
         .collect();
-    assert_eq!(made, ["all", "alone", "look"]);
+    assert_eq!(made, ["all", "alone", "half", "look"]);
     assert!(recovered.missing.is_empty() && recovered.swept == 0);
     let shown = |path: PathBuf| {
         let stat = fs::metadata(path).expect("stat");
@@ -201,9 +220,18 @@ fn what_was_to_be_mounted_is_made_again_after_a_power_cut() {
     let mounted = Mounted::new(&mounts);
     fs::write(mounted.path().join("written"), "").expect("write");
     drop(mounted);
-    // It is of the other boot still, and there.
-    let (_, again) = store.reopen("boot-3");
+    // Those that were made again are of this boot now, the others have outlived one.
+    let (store, again) = store.reopen("boot-2");
     assert_eq!(again, Recovered::default());
+    fs::remove_dir_all(&used).expect("remove");
+    fs::remove_dir_all(&alone).expect("remove");
+    let (_, again) = store.reopen("boot-3");
+    assert_eq!(
+        again.missing,
+        [(ns(), key("used"))],
+        "it had been on the disk"
+    );
+    assert_eq!(again.made_again, [(ns(), key("alone"))]);
 }
 
 /// Nobody took it but somebody: the kernel had it.
