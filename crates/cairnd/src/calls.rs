@@ -307,7 +307,7 @@ impl Call {
         }
         let effect = self.known.method.effect;
         // What was begun goes on without its client, or leaves what it had made by then.
-        let happened = matches!(code, Code::Ok | Code::Cancelled);
+        let happened = matches!(code, Code::Ok | Code::Cancelled | Code::DeadlineExceeded);
         if happened && effect != Effect::None {
             self.shared.activity.changed(effect == Effect::Removal);
         }

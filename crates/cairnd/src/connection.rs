@@ -3,7 +3,8 @@
 //! A look at a record is over sooner than another thread is awake to do it. So a call is begun in the
 //! task of its connection, which has its message as a rule, and nearly every look ends there: its
 //! answer leaves with the same write that others' answers do. Only a call that has to wait, for a disk
-//! or for more of the request, gets a task of its own, and from then on keeps no other call waiting.
+//! or for more of the request, gets a task of its own. While a look has to wait for a disk after all, the
+//! other calls of its connection wait with it; those of other clients have a worker left by `turns`.
 
 use std::{
     convert::Infallible,

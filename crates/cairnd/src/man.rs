@@ -91,7 +91,8 @@ const SECTIONS: &[(&str, &str)] = &[
         "The file layout in the root says how the store is laid out, and cairn version says which layout \
          a program knows. A program that knows less than the store has refuses it before it changes \
          anything. With the same layout, going back is to install the older version and to start it; an export \
-         of the records, as RECORDS says, is a copy of them for that case. So far all versions have layout 1, \
+         of the records, as RECORDS says, is a copy of them for that case. If the newer one did not end in \
+         order, start it once more and stop it first: an older one may not know what it would mend. So far all versions have layout 1, \
          and meta import takes records of no other.\n\
          A store is not turned into one of an older layout. Its images can be taken along; labels, \
          leases, unfinished uploads and snapshots of other programs cannot, and bundles are made anew. \

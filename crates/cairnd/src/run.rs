@@ -218,7 +218,12 @@ impl Daemon<'_> {
             tokio::spawn(maintain::settle(node.clone(), config.unpack.settle_delay)),
             tokio::spawn(maintain::collect(node.clone(), gc, activity)),
         ];
-        let background: Vec<JoinHandle<()>> = background.into_iter().chain(guards).collect();
+        let delay = config.unpack.settle_delay;
+        let settling = self
+            .backend
+            .map(|node| tokio::spawn(maintain::settle(node.clone(), delay)));
+        let background = background.into_iter().chain(guards).chain(settling);
+        let background: Vec<JoinHandle<()>> = background.collect();
         let ms = began.elapsed().as_secs_f64() * 1e3;
         info!(ms, root = %config.root.display(), "serving at {address}");
         notify::ready(&format!("serving at {address}"));
@@ -393,14 +398,16 @@ impl Daemon<'_> {
 
     /// A machine that is about to be switched off shall find on its disk what was unpacked on it.
     async fn settle(&self, limit: Instant) {
-        notify::status("putting unpacked layers on the disk");
-        let node = self.node.clone();
-        let settling = tokio::task::spawn_blocking(move || node.settle(Duration::ZERO));
-        match tokio::time::timeout_at(limit.into(), settling).await {
-            Ok(Ok(Ok(_))) => {}
-            Ok(Ok(Err(failure))) => error!("{failure}"),
-            Ok(Err(err)) => error!("putting layers on the disk was given up: {err}"),
-            Err(_) => warn!("some layers are not on the disk yet"),
+        notify::status("putting layers and blobs on the disk");
+        for node in [Some(self.node), self.backend].into_iter().flatten() {
+            let node = node.clone();
+            let settling = tokio::task::spawn_blocking(move || node.settle(Duration::ZERO));
+            match tokio::time::timeout_at(limit.into(), settling).await {
+                Ok(Ok(Ok(_))) => {}
+                Ok(Ok(Err(failure))) => error!("{failure}"),
+                Ok(Err(err)) => error!("putting layers and blobs on the disk was given up: {err}"),
+                Err(_) => warn!("some layers or blobs are not on the disk yet"),
+            }
         }
     }
 }
