@@ -169,7 +169,8 @@ fn absent(made: cairn_sys::Result<()>) -> cairn_sys::Result<bool> {
     }
 }
 
-/// Whether nobody has touched a tree since its record was written.
+/// Whether nobody has touched a tree since its record was written, as far as files' times tell: they go
+/// by ticks of the kernel's clock, of a few milliseconds.
 fn is_as_made(fs: &Dir, recorded: Timestamp) -> cairn_sys::Result<bool> {
     let stat = fs.self_stat()?;
     let nanos = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);

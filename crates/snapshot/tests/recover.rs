@@ -193,7 +193,8 @@ fn what_was_to_be_mounted_is_made_again_after_a_power_cut() {
         tx.put(&schema::SNAPSHOTS, &place, &record)
     });
     change.expect("a younger record");
-    // Its user chose this mode.
+    // Its user chose this mode, later than a tick of the clock that files have their times from.
+    std::thread::sleep(std::time::Duration::from_millis(50));
     mode(&used.join("fs"), 0o710).expect("chmod");
 
     let (store, recovered) = store.reopen("boot-2");
