@@ -98,17 +98,13 @@ impl Content {
             let reference = reference.clone();
             return Err(Error::Locked { reference });
         };
-        let (record, start_over) = self.open_record(&key, expected, total, leased)?;
+        let (record, file) = loop {
+            let (record, start_over) = self.open_record(&key, expected, total, leased)?;
+            if let Some(file) = self.open_recorded(&key, record.id, start_over)? {
+                break (record, file);
+            }
+        };
         let attempted = || format!("open ingest {reference}");
-        // Its name need not last: an upload may shrink in a power cut.
-        let mut flags = OFlags::RDWR | OFlags::CREATE;
-        if start_over {
-            flags |= OFlags::TRUNC;
-        }
-        let ingests = &self.inner.ingests;
-        let file = ingests
-            .open_file(OsStr::new(&record.id.to_string()), flags, 0o600)
-            .map_err(sys(attempted()))?;
         let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
         let (hasher, offset) =
             hash_file(&file, Hasher::new(algorithm)).map_err(io_failed(attempted(), "read"))?;
@@ -129,6 +125,37 @@ impl Content {
             written: false,
             _writing: writing,
         })
+    }
+
+    /// Opens the file of a recorded upload, or makes it; `None` when somebody has thrown the upload away
+    /// since. He may have come before there was a file to remove, so it is made first and the record
+    /// looked for afterwards: a file without record would stay until the store is next opened.
+    fn open_recorded(
+        &self,
+        key: &(Namespace, IngestRef),
+        id: u64,
+        start_over: bool,
+    ) -> Result<Option<File>> {
+        // Its name need not last: an upload may shrink in a power cut.
+        let mut flags = OFlags::RDWR | OFlags::CREATE;
+        if start_over {
+            flags |= OFlags::TRUNC;
+        }
+        let name = id.to_string();
+        let file = self
+            .inner
+            .ingests
+            .open_file(OsStr::new(&name), flags, 0o600)
+            .map_err(sys(format!("open ingest {}", key.1)))?;
+        let known: Option<IngestRecord> = self
+            .inner
+            .meta
+            .read(|view| Ok::<_, Error>(view.get(&schema::INGESTS, key)?))?;
+        if known.is_some_and(|known| known.id == id) {
+            return Ok(Some(file));
+        }
+        self.remove_ingest(id);
+        Ok(None)
     }
 
     /// Finds or makes the record of an upload; whether its bytes are to be thrown away.

@@ -7,7 +7,10 @@ use std::{
     io::{Read, Write},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    sync::{Arc, Barrier},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -15,6 +18,9 @@ use cairn_content::{Blob, Content, Error};
 use cairn_meta::{EngineKind, IngestRecord, Store, Timestamp, View, schema};
 use cairn_sys::Dir;
 use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
+
+/// How often two threads are to meet at the wrong moment, so that they do.
+const ROUNDS: usize = 3000;
 
 struct Fixture {
     root: tempfile::TempDir,
@@ -304,6 +310,30 @@ fn an_abort_needs_no_lock_and_leaves_nothing() {
             .expect("exists")
     );
     assert!(!store.file(&digest).exists());
+}
+
+#[test]
+fn an_abort_while_an_upload_is_opened_leaves_nothing() {
+    let fixture = Fixture::new();
+    let (ns, reference) = (ns("a"), reference("r"));
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let aborting = scope.spawn(|| {
+            let mut aborted = 0;
+            while !over.load(Ordering::Relaxed) {
+                aborted += u32::from(fixture.content.abort(&ns, &reference).is_ok());
+            }
+            aborted
+        });
+        for _ in 0..ROUNDS {
+            drop(fixture.content.writer(&ns, &reference, None, 0));
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(aborting.join().expect("abort") > 0);
+    });
+    let _ = fixture.content.abort(&ns, &reference);
+    let left = fs::read_dir(fixture.root.path().join("content/ingest")).expect("ingest");
+    assert_eq!(left.count(), 0);
 }
 
 #[test]
