@@ -6,7 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::{Value, json};
@@ -17,6 +17,9 @@ use crate::{
     peers::{self, Containerd},
     tree::Tree,
 };
+
+/// What a daemon does behind its answer has so long to end.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a peer makes of a case.
 #[derive(Clone, Copy, Debug)]
@@ -216,10 +219,18 @@ pub fn nothing_is_left(cairn: &Cairn) {
     let store = cairn.path("store");
     assert_eq!(files(&store.join("content/blobs")), 0, "a blob is left");
     assert_eq!(files(&store.join("content/ingest")), 0, "an ingest is left");
-    let snapshots = fs::read_dir(store.join("snapshots")).expect("snapshots");
-    let names = snapshots.map(|entry| entry.expect("entry").file_name());
-    let left: Vec<_> = names.filter(|name| name != "trash").collect();
-    assert!(left.is_empty(), "snapshots are left: {left:?}");
+    // A daemon removes them behind its answer.
+    let began = Instant::now();
+    loop {
+        let snapshots = fs::read_dir(store.join("snapshots")).expect("snapshots");
+        let names = snapshots.map(|entry| entry.expect("entry").file_name());
+        let left: Vec<_> = names.filter(|name| name != "trash").collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "snapshots are left: {left:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn files(dir: &Path) -> usize {

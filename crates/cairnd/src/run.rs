@@ -409,5 +409,22 @@ impl Daemon<'_> {
                 Err(_) => warn!("some layers or blobs are not on the disk yet"),
             }
         }
+        self.finish_removals(limit).await;
+    }
+
+    /// What cannot be removed in time is garbage, which the next start removes.
+    async fn finish_removals(&self, limit: Instant) {
+        notify::status("removing files of snapshots");
+        for node in [Some(self.node), self.backend].into_iter().flatten() {
+            let waiting = node.clone();
+            let removed = tokio::task::spawn_blocking(move || waiting.snapshots().wait_removed());
+            if tokio::time::timeout_at(limit.into(), removed)
+                .await
+                .is_err()
+            {
+                warn!("files of removed snapshots are left to the next start");
+                node.snapshots().give_up_removed();
+            }
+        }
     }
 }

@@ -457,10 +457,13 @@ async fn cleaning_up_removes_what_removals_left() {
     let request = CleanupRequest {
         snapshotter: "cairn".to_owned(),
     };
-    backend.snapshots().cleanup(request).await.expect("cleanup");
+    let cleaned = backend.snapshots().cleanup(request.clone()).await;
+    cleaned.expect("cleanup");
     assert!(!left.exists());
     assert_eq!(backend.list(&[]).await.len(), 1);
     backend.remove("k").await.expect("remove");
+    // Removals go on behind their answers, and cleaning up waits for them.
+    backend.snapshots().cleanup(request).await.expect("cleanup");
     let dirs = fs::read_dir(&snapshots).expect("entries").count();
     assert_eq!(dirs, 1, "the trash alone");
     assert_eq!(

@@ -18,6 +18,12 @@ const IDS: usize = 64;
 /// than this `syncfs` makes shorter work, even though it waits for what others wrote.
 const SYNCED_EACH_MAX: u64 = 64;
 
+/// A snapshot's own tree.
+pub(crate) const FS: &str = "fs";
+
+/// The directory that overlay works in.
+pub(crate) const WORK: &str = "work";
+
 /// Where removed trees wait for their end.
 pub(crate) const TRASH: &str = "trash";
 
@@ -75,7 +81,7 @@ impl Snapshots {
         let name = OsStr::new(&name);
         let mut made = absent(self.inner.root.create_dir(name, 0o700))?;
         let dir = self.inner.root.open_dir(name)?;
-        let fs = OsStr::new("fs");
+        let fs = OsStr::new(FS);
         let new = absent(dir.create_dir(fs, 0o755))?;
         let fs = dir.open_dir(fs)?;
         made |= new;
@@ -84,7 +90,7 @@ impl Snapshots {
             parent.map_or(Ok(()), |parent| own(&fs, parent))?;
         }
         if kind == SnapshotKind::Active {
-            let work = OsStr::new("work");
+            let work = OsStr::new(WORK);
             made |= absent(dir.create_dir(work, 0o711))?;
             raw::fchmod(&dir.open_dir(work)?, 0o711)?;
         }
@@ -97,9 +103,9 @@ impl Snapshots {
         // Only root passes here, so what is setuid in a layer is out of everybody's reach.
         self.inner.root.create_dir(name, 0o700)?;
         let dir = self.inner.root.open_dir(name)?;
-        let fs = make_dir(&dir, "fs", 0o755)?;
+        let fs = make_dir(&dir, FS, 0o755)?;
         if work {
-            make_dir(&dir, "work", 0o711)?;
+            make_dir(&dir, WORK, 0o711)?;
         }
         Ok((dir, fs))
     }
@@ -108,7 +114,7 @@ impl Snapshots {
     pub(crate) fn tree(&self, key: &SnapshotKey, id: u64) -> Result<Dir> {
         let name = id.to_string();
         let dir = self.inner.root.open_dir(OsStr::new(&name));
-        let fs = dir.and_then(|dir| dir.open_dir(OsStr::new("fs")));
+        let fs = dir.and_then(|dir| dir.open_dir(OsStr::new(FS)));
         fs.map_err(|err| match err.kind() {
             ErrorKind::NotFound => Error::Damaged {
                 key: key.clone(),
@@ -121,19 +127,7 @@ impl Snapshots {
     /// Removes the directory of a snapshot that has no record, or none any more. What fails is left
     /// to the next recovery.
     pub(crate) fn discard(&self, id: u64) {
-        let name = id.to_string();
-        let name = OsStr::new(&name);
-        match self.inner.root.rename(name, &self.inner.trash, name) {
-            Ok(()) => {}
-            Err(err) if err.kind() == ErrorKind::NotFound => return,
-            Err(err) => {
-                tracing::warn!("remove directory of snapshot {id}: {err}");
-                return;
-            }
-        }
-        if let Err(err) = self.inner.trash.remove_tree(name) {
-            tracing::warn!("remove directory of snapshot {id}: {err}");
-        }
+        self.inner.remover.remove(id);
     }
 
     /// Puts a snapshot's tree of so many inodes on the disk, with the names that lead there.

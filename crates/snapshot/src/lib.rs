@@ -22,6 +22,7 @@ mod error;
 mod lifecycle;
 mod mounts;
 mod recover;
+mod remover;
 mod stage;
 mod writable;
 
@@ -38,7 +39,7 @@ use cairn_types::{
     Labels, LayerTiming, Namespace, SnapshotKey, SnapshotKind, Usage, merge_labels, validate_label,
 };
 
-use self::error::sys;
+use self::{error::sys, remover::Remover};
 pub use self::{
     error::{Error, Result},
     lifecycle::Erased,
@@ -117,6 +118,7 @@ struct Inner {
     /// Of `root`, absolute: it becomes part of mounts.
     path: PathBuf,
     trash: Dir,
+    remover: Remover,
     boot_id: String,
     ids: Mutex<Vec<u64>>,
     sync: disk::Sync,
@@ -150,6 +152,7 @@ impl Snapshots {
         Ok(Snapshots {
             inner: Arc::new(Inner {
                 meta,
+                remover: Remover::new(root.clone(), trash.clone()),
                 root: root.clone(),
                 path,
                 trash,

@@ -1,7 +1,5 @@
 //! From prepare or view to commit or removal.
 
-use std::collections::hash_map::Entry;
-
 use cairn_meta::{NamespaceRecord, SnapshotRecord, Timestamp, Tx, View, schema};
 use cairn_sys::mount::OVERLAY_LOWER_COUNT_MAX;
 use cairn_types::{Labels, Mount, Namespace, SnapshotKey, SnapshotKind, Usage};
@@ -229,12 +227,26 @@ impl Snapshots {
         })
     }
 
-    /// Removes a snapshot on which no other stands. Its files go after its record.
+    /// Removes a snapshot on which no other stands. Its files go after its record, and mostly after this
+    /// has returned: [`Snapshots::wait_removed`].
     pub fn remove(&self, ns: &Namespace, key: &SnapshotKey) -> Result<()> {
         let id = (ns.clone(), key.clone());
         let erased = self.inner.meta.write(move |tx| Snapshots::erase(tx, id))?;
-        self.remove_erased(erased);
+        self.settled(&erased);
+        self.inner.remover.add(erased.record.id);
         Ok(())
+    }
+
+    /// Returns when the files of all snapshots that were removed before this call are gone, or have been
+    /// given up.
+    pub fn wait_removed(&self) {
+        self.inner.remover.wait();
+    }
+
+    /// Leaves files of removed snapshots to the next [`Snapshots::recover`], as far as they are still
+    /// there: for the end of a process that cannot wait.
+    pub fn give_up_removed(&self) {
+        self.inner.remover.give_up();
     }
 
     /// Removes the record of a snapshot on which no other stands, as part of a transaction;
@@ -259,14 +271,18 @@ impl Snapshots {
     }
 
     /// Removes the files of a snapshot whose record is gone.
-    pub fn remove_erased(&self, Erased { id, record }: Erased) {
+    pub fn remove_erased(&self, erased: &Erased) {
+        self.settled(erased);
+        self.discard(erased.record.id);
+    }
+
+    /// Nobody has to sync it any more.
+    fn settled(&self, Erased { id, record }: &Erased) {
+        let mut pending = lock(&self.inner.pending);
         // By its time as well: the name may already belong to another that has to be synced.
-        if let Entry::Occupied(known) = lock(&self.inner.pending).entry(id)
-            && *known.get() == record.created_at
-        {
-            known.remove();
+        if pending.get(id) == Some(&record.created_at) {
+            pending.remove(id);
         }
-        self.discard(record.id);
     }
 }
 

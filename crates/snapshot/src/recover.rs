@@ -153,8 +153,9 @@ impl Snapshots {
     }
 
     /// Removes trees whose removal failed, and tells how many. Unlike a recovery it may come at any
-    /// time.
+    /// time, and waits for those under way.
     pub fn clean_up(&self) -> Result<u64> {
+        self.wait_removed();
         sweep_in(&self.inner.trash, &HashSet::new())
     }
 }

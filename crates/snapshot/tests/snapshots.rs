@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use cairn_snapshot::{Options, UPPERDIR};
+use cairn_snapshot::{Options, Recovered, UPPERDIR};
 use cairn_sys::{Dir, FileType};
 use cairn_types::{ErrorKind, Labels, SnapshotKind, Usage};
 
@@ -393,6 +393,41 @@ fn many_clients_work_side_by_side() {
     });
     assert_eq!(won, 1);
     assert_eq!(store.directories(), 18);
+}
+
+#[test]
+fn files_of_removed_snapshots_are_gone_when_the_store_is_closed() {
+    let store = Fixture::new();
+    store.layer("large", None, |root| {
+        for number in 0..3000 {
+            fs::write(root.join(number.to_string()), "").expect("write");
+        }
+    });
+    store.prepare("hollow", None);
+    store.view("look", None);
+    for name in ["large", "hollow", "look"] {
+        store.remove(name).expect("remove");
+    }
+    let (store, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered, Recovered::default());
+    assert_eq!(store.directories(), 0);
+}
+
+#[test]
+fn what_a_process_could_not_wait_for_is_removed_by_the_next() {
+    let store = Fixture::new();
+    store.layer("written", None, |root| {
+        fs::write(root.join("f"), "1").expect("write")
+    });
+    store.prepare("hollow", None);
+    store.snapshots.give_up_removed();
+    for name in ["written", "hollow"] {
+        store.remove(name).expect("remove");
+    }
+    assert_eq!(store.directories(), 2);
+    let (store, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered.swept, 2);
+    assert_eq!(store.directories(), 0);
 }
 
 #[test]

@@ -66,6 +66,23 @@ impl Dir {
         Err(self.failed("rmdir", name, Errno::NOTEMPTY))
     }
 
+    /// Removes `name` if nothing is in it but empty directories of these names, and says whether it is
+    /// gone. Of a tree that holds more some of these may be gone. Where most are like that it is the cheaper
+    /// first attempt: nothing is listed.
+    pub fn remove_hollow(&self, name: &OsStr, inner: &[&str]) -> Result<bool> {
+        let dir = match open_same_mount(self, name, true) {
+            Ok(dir) => dir,
+            Err(err) if err.is(Errno::NOENT) => return Ok(true),
+            Err(err) => return Err(mounted(err)),
+        };
+        for inner in inner {
+            if !rmdir(&dir, OsStr::new(inner))? {
+                return Ok(false);
+            }
+        }
+        rmdir(self, name)
+    }
+
     /// Removes all that is below `name` when its listing is read, and `name` itself if nothing came in
     /// meanwhile; says whether it is gone.
     fn empty_tree(&self, name: &OsStr) -> Result<bool> {

@@ -105,6 +105,44 @@ fn a_bind_of_the_same_file_system_is_not_deleted_through() {
     root.remove_tree(name("tree")).expect("remove");
 }
 
+#[test]
+fn only_what_is_hollow_goes_without_a_listing() {
+    let (temp, root) = dir();
+    let hollow = |top: &str| root.remove_hollow(name(top), &["fs", "work"]);
+    for path in ["both/fs", "both/work", "one/fs", "none", "more/other"] {
+        fs::create_dir_all(temp.path().join(path)).expect("mkdir");
+    }
+    fs::create_dir_all(temp.path().join("full/fs/etc")).expect("mkdir");
+    fs::create_dir_all(temp.path().join("used/work/work")).expect("mkdir");
+    fs::create_dir(temp.path().join("file")).expect("mkdir");
+    fs::write(temp.path().join("file/fs"), "kept").expect("write");
+    for gone in ["both", "one", "none", "absent"] {
+        assert!(hollow(gone).expect(gone), "{gone}");
+        assert!(!temp.path().join(gone).exists(), "{gone}");
+    }
+    for kept in ["more/other", "full/fs/etc", "used/work/work"] {
+        let top = kept.split('/').next().expect("top");
+        assert!(!hollow(top).expect(top), "{kept}");
+        assert!(temp.path().join(kept).exists(), "{kept}");
+    }
+    assert!(hollow("file").expect_err("a file").is(Errno::NOTDIR));
+    assert_eq!(
+        fs::read(temp.path().join("file/fs")).expect("kept"),
+        b"kept"
+    );
+    // Nor is anything reached through a mount or a link.
+    fs::create_dir_all(temp.path().join("precious/fs")).expect("mkdir");
+    symlink("precious", temp.path().join("link")).expect("symlink");
+    hollow("link").expect_err("a link");
+    let target = temp.path().join("mnt");
+    fs::create_dir(&target).expect("mkdir");
+    mount::bind(&temp.path().join("precious"), &target, false).expect("bind");
+    let mounted = Mounted(&target);
+    assert!(hollow("mnt").expect_err("busy").is(Errno::BUSY));
+    drop(mounted);
+    assert!(temp.path().join("precious/fs").exists());
+}
+
 /// The names of a tree are an image's: none of them may mean something to the one that removes it.
 #[test]
 fn no_name_in_a_tree_is_special() {

@@ -167,7 +167,7 @@ impl<'n> Sweep<'n> {
             Removed::Snapshot(ns, key, erased) => {
                 report.snapshots.removed += 1;
                 report.snapshots.freed += erased.usage().bytes;
-                node.snapshots().remove_erased(*erased);
+                node.snapshots().remove_erased(&erased);
                 node.happened(Event::of(&ns, What::SnapshotRemoved { key }));
             }
             Removed::Blob(digest, last, size) => {

@@ -130,7 +130,7 @@ impl Store {
             let names = entries.map(|e| e.expect("entry").file_name().into_string());
             names.map(|name| name.expect("UTF-8")).collect()
         };
-        // Removed trees wait in `trash` no longer than the call that removed them.
+        self.node.snapshots().wait_removed();
         assert_eq!(
             names("snapshots"),
             ["trash"],

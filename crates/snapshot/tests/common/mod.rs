@@ -61,6 +61,7 @@ impl Fixture {
 
     /// Directories of snapshots on disk.
     pub(crate) fn directories(&self) -> usize {
+        self.snapshots.wait_removed();
         let dir = self.root.path().join("snapshots");
         let trash = fs::read_dir(dir.join("trash")).expect("trash").count();
         fs::read_dir(dir).expect("dir").count() - 1 + trash
