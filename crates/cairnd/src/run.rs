@@ -157,6 +157,10 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
         backend: backend.as_ref(),
     };
     let served = runtime.block_on(daemon.serve(passed, began));
+    // Whatever it waited for, it has: a store that is closed would wait for the rest without a limit.
+    for node in std::iter::once(&node).chain(&backend) {
+        node.snapshots().give_up_removed();
+    }
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
@@ -255,20 +259,26 @@ impl Daemon<'_> {
         let limit = Instant::now() + config.drain_timeout;
         let theirs = backend.as_ref().map(|backend| backend.calls().clone());
         let all: Vec<Calls> = std::iter::once(calls).chain(theirs).collect();
-        tokio::select! {
-            () = both(&mut serving, &mut backend) => {}
-            () = quiet(&all) => {}
+        let again = tokio::select! {
+            () = both(&mut serving, &mut backend) => false,
+            () = quiet(&all) => false,
             () = tokio::time::sleep_until(limit.into()) => {
                 warn!("calls under way are cut off; what they wrote can be resumed");
+                false
             }
-            () = signals.stop.told() => warn!("told to stop again; calls under way are cut off"),
-        }
+            () = signals.stop.told() => {
+                warn!("told to stop again; calls under way are cut off");
+                true
+            }
+        };
         serving.abort();
         drop(backend);
         for task in background {
             task.abort();
         }
-        self.settle(limit).await;
+        if !again {
+            self.finish(limit, &mut signals).await;
+        }
         info!("stopped");
         Ok(())
     }
@@ -396,6 +406,20 @@ impl Daemon<'_> {
         notify::ready(&format!("serving at {address}"));
     }
 
+    /// What was put off, as far as there is time for it.
+    async fn finish(&self, limit: Instant, signals: &mut Signals) {
+        let finishing = async {
+            self.settle(limit).await;
+            self.finish_removals(limit).await;
+        };
+        tokio::select! {
+            () = finishing => {}
+            () = signals.stop.told() => {
+                warn!("told to stop again; what was put off is left to the next start");
+            }
+        }
+    }
+
     /// A machine that is about to be switched off shall find on its disk what was unpacked on it.
     async fn settle(&self, limit: Instant) {
         notify::status("putting layers and blobs on the disk");
@@ -409,21 +433,26 @@ impl Daemon<'_> {
                 Err(_) => warn!("some layers or blobs are not on the disk yet"),
             }
         }
-        self.finish_removals(limit).await;
     }
 
     /// What cannot be removed in time is garbage, which the next start removes.
     async fn finish_removals(&self, limit: Instant) {
+        let nodes = [Some(self.node), self.backend].into_iter().flatten();
+        let busy: Vec<&Node> = nodes
+            .filter(|node| node.snapshots().is_removing())
+            .collect();
+        if busy.is_empty() {
+            return;
+        }
         notify::status("removing files of snapshots");
-        for node in [Some(self.node), self.backend].into_iter().flatten() {
-            let waiting = node.clone();
-            let removed = tokio::task::spawn_blocking(move || waiting.snapshots().wait_removed());
+        for node in busy {
+            let snapshots = node.snapshots().clone();
+            let removed = tokio::task::spawn_blocking(move || snapshots.wait_removed());
             if tokio::time::timeout_at(limit.into(), removed)
                 .await
                 .is_err()
             {
                 warn!("files of removed snapshots are left to the next start");
-                node.snapshots().give_up_removed();
             }
         }
     }

@@ -235,7 +235,7 @@ impl Content {
     ) -> Result<IngestInfo> {
         let attempted = || format!("look at ingest {reference}");
         let name = record.id.to_string();
-        // It may be missing: it is made after the record, and goes before it.
+        // It may be missing: it is made after the record.
         let stat = self.inner.ingests.try_stat(OsStr::new(&name));
         let stat = stat.map_err(sys(attempted()))?;
         let mut updated_at = record.updated_at;

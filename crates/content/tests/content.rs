@@ -20,7 +20,7 @@ use cairn_sys::Dir;
 use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
 
 /// How often two threads are to meet at the wrong moment, so that they do.
-const ROUNDS: usize = 3000;
+const ROUNDS: usize = 1000;
 
 struct Fixture {
     root: tempfile::TempDir,

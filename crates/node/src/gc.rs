@@ -117,7 +117,8 @@ type Observer<'a> = dyn FnMut(GcStep) + 'a;
 impl Node {
     /// Removes, in every namespace, what nothing leads to. With `dry_run` only counts.
     ///
-    /// Whatever was let go of before this call is gone after it. Calls at the same time share a
+    /// Whatever was let go of before this call is gone after it, but for files of snapshots that were removed
+    /// by name ([`cairn_snapshot::Snapshots::wait_removed`]). Calls at the same time share a
     /// collection that began after all of them.
     pub fn gc(&self, dry_run: bool) -> Result<GcReport, Failure> {
         self.gc_showing(dry_run, &mut |_| ())

@@ -98,7 +98,7 @@ impl Node {
         });
         let erased = erased.map_err(|err| failed(&err))?;
         for (one, erased) in doomed.iter().zip(erased) {
-            self.snapshots().remove_erased(&erased);
+            self.snapshots().let_go(&erased);
             self.happened(Event::of(ns, What::SnapshotRemoved { key: one.clone() }));
         }
         Ok(doomed)

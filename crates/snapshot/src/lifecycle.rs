@@ -232,9 +232,19 @@ impl Snapshots {
     pub fn remove(&self, ns: &Namespace, key: &SnapshotKey) -> Result<()> {
         let id = (ns.clone(), key.clone());
         let erased = self.inner.meta.write(move |tx| Snapshots::erase(tx, id))?;
-        self.settled(&erased);
-        self.inner.remover.add(erased.record.id);
+        self.let_go(&erased);
         Ok(())
+    }
+
+    /// Removes the files of a snapshot whose record is gone, mostly after this has returned.
+    pub fn let_go(&self, erased: &Erased) {
+        self.settled(erased);
+        self.inner.remover.add(erased.record.id);
+    }
+
+    /// Whether files of removed snapshots are still there.
+    pub fn is_removing(&self) -> bool {
+        self.inner.remover.is_busy()
     }
 
     /// Returns when the files of all snapshots that were removed before this call are gone, or have been
@@ -250,7 +260,7 @@ impl Snapshots {
     }
 
     /// Removes the record of a snapshot on which no other stands, as part of a transaction;
-    /// [`Snapshots::remove_erased`] is to be called after the commit.
+    /// [`Snapshots::let_go`] or [`Snapshots::remove_erased`] is to be called after the commit.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::HasChildren`]; then nothing was changed.
@@ -270,7 +280,7 @@ impl Snapshots {
         Ok(Erased { id, record })
     }
 
-    /// Removes the files of a snapshot whose record is gone.
+    /// Removes the files of a snapshot whose record is gone, and returns when they are.
     pub fn remove_erased(&self, erased: &Erased) {
         self.settled(erased);
         self.discard(erased.record.id);

@@ -7,9 +7,9 @@
 use std::{
     ffi::OsStr,
     sync::{
-        Arc, OnceLock,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, SyncSender},
+        mpsc::{self, Receiver, Sender},
     },
     thread::{self, JoinHandle},
 };
@@ -17,22 +17,37 @@ use std::{
 use cairn_sys::Dir;
 use cairn_types::{Classified, ErrorKind};
 
-use crate::disk::{FS, WORK};
+use crate::disk::{FS, WORK, lock};
 
-/// Most trees that wait. Who removes faster than the disk can removes his own.
-const WAITING_MAX: usize = 1024;
+/// Most trees that wait: as many as the next opening may find. Who removes faster than the disk can
+/// removes his own.
+const WAITING_MAX: u64 = 64;
 
 /// The thread that removes trees, once there was one to be removed.
 pub(crate) struct Remover {
-    trees: Arc<Trees>,
+    shared: Arc<Shared>,
     /// `None` where no thread could be had.
     served: OnceLock<Option<Served>>,
-    given_up: Arc<AtomicBool>,
 }
 
 struct Served {
-    jobs: SyncSender<Job>,
+    jobs: Sender<u64>,
     thread: JoinHandle<()>,
+}
+
+struct Shared {
+    trees: Trees,
+    counts: Mutex<Counts>,
+    removed: Condvar,
+    /// What waits is left to the next recovery.
+    given_up: AtomicBool,
+}
+
+/// Trees that were handed to the thread, and those it is done with.
+#[derive(Default)]
+struct Counts {
+    added: u64,
+    done: u64,
 }
 
 /// Where trees are, and where they wait for their end.
@@ -41,43 +56,49 @@ struct Trees {
     trash: Dir,
 }
 
-enum Job {
-    Remove(u64),
-    /// All that came before is done.
-    Tell(SyncSender<()>),
-}
-
 impl Remover {
     pub(crate) fn new(root: Dir, trash: Dir) -> Remover {
         Remover {
-            trees: Arc::new(Trees { root, trash }),
+            shared: Arc::new(Shared {
+                trees: Trees { root, trash },
+                counts: Mutex::default(),
+                removed: Condvar::new(),
+                given_up: AtomicBool::new(false),
+            }),
             served: OnceLock::new(),
-            given_up: Arc::default(),
         }
     }
 
     /// Removes the directory of a snapshot that has no record any more, sooner or later.
     pub(crate) fn add(&self, id: u64) {
-        let served = self.served.get_or_init(|| self.serve());
-        let taken = served
-            .as_ref()
-            .is_some_and(|served| served.jobs.try_send(Job::Remove(id)).is_ok());
-        if !taken {
-            self.trees.remove(id);
+        let Some(served) = self.served.get_or_init(|| self.serve()) else {
+            return self.remove(id);
+        };
+        {
+            let mut counts = lock(&self.shared.counts);
+            if counts.added.saturating_sub(counts.done) >= WAITING_MAX {
+                drop(counts);
+                return self.remove(id);
+            }
+            counts.added += 1;
+        }
+        // An error is the end of the thread.
+        if served.jobs.send(id).is_err() {
+            self.remove(id);
         }
     }
 
     /// Removes it now.
     pub(crate) fn remove(&self, id: u64) {
-        self.trees.remove(id);
+        self.shared.trees.remove(id);
     }
 
     fn serve(&self) -> Option<Served> {
-        let (jobs, waiting) = mpsc::sync_channel(WAITING_MAX);
-        let (trees, given_up) = (Arc::clone(&self.trees), Arc::clone(&self.given_up));
+        let (jobs, waiting) = mpsc::channel();
+        let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new()
             .name("tree-remover".to_owned())
-            .spawn(move || work(&trees, &waiting, &given_up));
+            .spawn(move || work(&shared, &waiting));
         match thread {
             Ok(thread) => Some(Served { jobs, thread }),
             Err(err) => {
@@ -87,21 +108,25 @@ impl Remover {
         }
     }
 
+    /// Whether trees wait to be removed.
+    pub(crate) fn is_busy(&self) -> bool {
+        let counts = lock(&self.shared.counts);
+        counts.done < counts.added
+    }
+
     /// Returns when all that was added before is gone, or was given up.
     pub(crate) fn wait(&self) {
-        let Some(Some(served)) = self.served.get() else {
-            return;
-        };
-        let (tell, told) = mpsc::sync_channel(1);
-        if served.jobs.send(Job::Tell(tell)).is_ok() {
-            // An error is the end of the thread, and then there is nothing to wait for.
-            let _ = told.recv();
+        let mut counts = lock(&self.shared.counts);
+        let added = counts.added;
+        while counts.done < added {
+            let woken = self.shared.removed.wait(counts);
+            counts = woken.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// Leaves what waits to the next recovery.
     pub(crate) fn give_up(&self) {
-        self.given_up.store(true, Ordering::Relaxed);
+        self.shared.given_up.store(true, Ordering::Relaxed);
     }
 }
 
@@ -112,20 +137,30 @@ impl Drop for Remover {
             return;
         };
         drop(jobs);
-        if !self.given_up.load(Ordering::Relaxed) {
+        if !self.shared.given_up.load(Ordering::Relaxed) {
             let _ = thread.join();
         }
     }
 }
 
-fn work(trees: &Trees, waiting: &Receiver<Job>, given_up: &AtomicBool) {
-    for job in waiting {
-        match job {
-            Job::Remove(_) if given_up.load(Ordering::Relaxed) => {}
-            Job::Remove(id) => trees.remove(id),
-            // Whoever asked may be gone.
-            Job::Tell(tell) => drop(tell.send(())),
+/// Tells those who wait, also when the thread panics.
+struct Ended<'s>(&'s Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.counts).done = u64::MAX;
+        self.0.removed.notify_all();
+    }
+}
+
+fn work(shared: &Shared, waiting: &Receiver<u64>) {
+    let _ended = Ended(shared);
+    for id in waiting {
+        if !shared.given_up.load(Ordering::Relaxed) {
+            shared.trees.remove(id);
         }
+        lock(&shared.counts).done += 1;
+        shared.removed.notify_all();
     }
 }
 

@@ -70,6 +70,33 @@ async fn space_is_told_and_freed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn collecting_waits_for_files_of_what_was_removed_before() {
+    let server = Server::start().await;
+    let snapshots = Snapshots(server.client("n"));
+    for key in ["a", "b"] {
+        let mounts = snapshots.prepare(key, "").await.expect("prepare");
+        for number in 0..3000 {
+            let file = std::path::Path::new(&mounts[0].source).join(number.to_string());
+            std::fs::write(file, "").expect("write");
+        }
+        snapshots.remove(key).await.expect("remove");
+    }
+    let collect = CollectRequest { dry_run: false };
+    server
+        .nobody()
+        .cairn_store()
+        .collect(collect)
+        .await
+        .expect("collect");
+    for dir in ["root/snapshots", "root/snapshots/trash"] {
+        let entries = std::fs::read_dir(server.path(dir)).expect("list");
+        let names = entries.map(|entry| entry.expect("entry").file_name());
+        let left: Vec<_> = names.filter(|name| name != "trash").collect();
+        assert!(left.is_empty(), "{dir}: {left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_server_says_what_it_serves() {
     let server = Server::start().await;
     let client = server.nobody();

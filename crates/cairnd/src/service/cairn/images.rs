@@ -110,6 +110,7 @@ impl Images for Service {
             let removed = removed.map_err(details::of)?;
             if request.sync {
                 node.gc(false).map_err(details::of)?;
+                node.snapshots().wait_removed();
             }
             Ok(removed)
         });

@@ -61,7 +61,15 @@ impl Store for Service {
     ) -> Result<Response<CollectResponse>, Status> {
         let node = self.node.clone();
         let dry_run = request.into_inner().dry_run;
-        let report = blocking(move || node.gc(dry_run).map_err(details::of)).await?;
+        let report = blocking(move || {
+            let report = node.gc(dry_run).map_err(details::of)?;
+            if !dry_run {
+                // Whoever collects wants the room, also that of what was removed by name.
+                node.snapshots().wait_removed();
+            }
+            Ok(report)
+        });
+        let report = report.await?;
         Ok(Response::new(wire::collected(&report)))
     }
 
