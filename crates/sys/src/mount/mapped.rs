@@ -115,11 +115,7 @@ fn attach_mapped(base: &Path, map: &IdMap, scratch: &Path) -> Result<()> {
 fn namespace(map: &IdMap) -> Result<OwnedFd> {
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
     let (waits, ends) = fault::call("pipe2", String::new, pipe)?;
-    let child = fault::call(
-        "clone3",
-        || "a user namespace".to_owned(),
-        || child(&waits, &ends),
-    )?;
+    let child = fault::call("clone3", || "a user namespace".to_owned(), || child(&waits))?;
     let opened = open_mapped(child, map);
     drop(ends);
     let wait = || rustix::process::waitpid(Some(child), WaitOptions::empty());
@@ -148,8 +144,11 @@ fn lines(ranges: &IdRanges) -> String {
 }
 
 /// Starts a process in a user namespace of its own that waits for the end of the pipe.
-fn child(waits: &OwnedFd, ends: &OwnedFd) -> io::Result<Pid> {
-    let (waits, ends) = (waits.as_raw_fd(), ends.as_raw_fd());
+///
+/// It keeps no other descriptor: with copies of each other's ends two that are started at the same time
+/// would wait for one another for ever.
+fn child(waits: &OwnedFd) -> io::Result<Pid> {
+    let waits = waits.as_raw_fd();
     let flags = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
     let signal = u64::from(libc::SIGCHLD.unsigned_abs());
     // The first version of the structure: flags, three places for what is asked by them, the signal,
@@ -168,11 +167,12 @@ fn child(waits: &OwnedFd, ends: &OwnedFd) -> io::Result<Pid> {
     if answer == 0 {
         // Other threads may have held locks, so that nothing but system calls can be used here.
         let mut byte = 0_u8;
-        // SAFETY: both descriptors are this process's own copies, `byte` is one byte of its stack, and
+        // SAFETY: all descriptors are this process's own copies, `byte` is one byte of its stack, and
         // `_exit` does not return.
         unsafe {
-            libc::close(ends);
-            libc::read(waits, (&raw mut byte).cast(), 1);
+            libc::dup2(waits, 0);
+            libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0);
+            libc::read(0, (&raw mut byte).cast(), 1);
             libc::_exit(0);
         }
     }
@@ -185,6 +185,30 @@ fn child(waits: &OwnedFd, ends: &OwnedFd) -> io::Result<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each would wait for the other's end if it had a copy of it.
+    #[test]
+    fn many_are_made_at_once() {
+        let range = "0:100000:65536".parse().expect("range");
+        let ranges = IdRanges::new(vec![range]).expect("ranges");
+        let map = IdMap {
+            users: ranges.clone(),
+            groups: ranges,
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        let namespace = namespace(&map).expect("namespace");
+                        // Nobody is left in it, so that this is the last that leads to it.
+                        let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+                        let shown = fs::read_link(path).expect("link");
+                        assert!(shown.display().to_string().starts_with("user:["));
+                    }
+                });
+            }
+        });
+    }
 
     #[test]
     fn the_nearest_directory_of_all() {
