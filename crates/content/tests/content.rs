@@ -2,11 +2,12 @@
 //! crash leaves and who gets in whose way.
 #![allow(missing_docs)]
 
+mod common;
+
 use std::{
     fs,
     io::{Read, Write},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
     sync::{
         Arc, Barrier,
         atomic::{AtomicBool, Ordering},
@@ -14,82 +15,21 @@ use std::{
     thread,
 };
 
-use cairn_content::{Blob, Content, Error};
-use cairn_meta::{EngineKind, IngestRecord, Store, Timestamp, View, schema};
-use cairn_sys::Dir;
-use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
+use cairn_content::{Blob, Error};
+use cairn_meta::{IngestRecord, Timestamp, View, schema};
+use cairn_types::{Algorithm, Classified, Digest, ErrorKind, Labels};
+
+use common::{Fixture, ns, reference};
 
 /// How often two threads are to meet at the wrong moment, so that they do.
 const ROUNDS: usize = 1000;
 
-struct Fixture {
-    root: tempfile::TempDir,
-    meta: Store,
-    content: Content,
-}
-
 impl Fixture {
-    fn new() -> Fixture {
-        Fixture::at(tempfile::tempdir().expect("tempdir"))
-    }
-
-    fn at(root: tempfile::TempDir) -> Fixture {
-        let dir = Dir::open(root.path()).expect("root");
-        let records = dir.create_dir_all_open("meta", 0o700).expect("meta dir");
-        let meta = Store::open(&records, EngineKind::Redb).expect("records");
-        let place = dir.create_dir_all_open("content", 0o711).expect("content");
-        let content = Content::open(&place, meta.clone()).expect("content");
-        Fixture {
-            root,
-            meta,
-            content,
-        }
-    }
-
-    /// As after the process has ended and begun again.
-    fn reopen(self) -> Fixture {
-        let Fixture {
-            root,
-            meta,
-            content,
-        } = self;
-        drop((meta, content));
-        Fixture::at(root)
-    }
-
-    fn file(&self, digest: &Digest) -> PathBuf {
-        let place = format!(
-            "content/blobs/{}/{}",
-            digest.algorithm().name(),
-            digest.hex()
-        );
-        self.root.path().join(place)
-    }
-
-    fn ingest_entries(&self) -> usize {
-        let dir = self.root.path().join("content/ingest");
-        fs::read_dir(dir).expect("ingest dir").count()
-    }
-
     fn upload(&self, name: &str, bytes: &[u8]) -> Digest {
         let mut ingest = self.writer(name, 0);
         ingest.write_all(bytes).expect("write");
         ingest.commit(None, None, Labels::new()).expect("commit")
     }
-
-    fn writer(&self, name: &str, total: u64) -> cairn_content::Ingest {
-        self.content
-            .writer(&ns("default"), &reference(name), None, total)
-            .expect("writer")
-    }
-}
-
-fn ns(name: &str) -> Namespace {
-    Namespace::parse(name).expect("namespace")
-}
-
-fn reference(name: &str) -> IngestRef {
-    IngestRef::parse(name).expect("ref")
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {

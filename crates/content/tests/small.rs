@@ -1,68 +1,24 @@
 //! Small blobs: in the records until their files are on the disk, and what a power cut takes of them.
 #![allow(missing_docs)]
 
-use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::PathBuf, thread};
+mod common;
 
-use cairn_content::Content;
-use cairn_meta::{EngineKind, Store, View, schema};
-use cairn_sys::Dir;
-use cairn_types::{Classified, Digest, ErrorKind, Labels, Namespace};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, thread};
+
+use cairn_meta::{View, schema};
+use cairn_types::{Classified, Digest, ErrorKind};
+
+use common::{Fixture, ns};
 
 const SMALL_BYTES_MAX: usize = 8 << 10;
 
-struct Fixture {
-    root: tempfile::TempDir,
-    meta: Store,
-    content: Content,
-}
-
 impl Fixture {
-    fn new() -> Fixture {
-        Fixture::at(tempfile::tempdir().expect("tempdir"))
-    }
-
-    fn at(root: tempfile::TempDir) -> Fixture {
-        let dir = Dir::open(root.path()).expect("root");
-        let records = dir.create_dir_all_open("meta", 0o700).expect("meta dir");
-        let meta = Store::open(&records, EngineKind::Redb).expect("records");
-        let place = dir.create_dir_all_open("content", 0o711).expect("content");
-        let content = Content::open(&place, meta.clone()).expect("content");
-        Fixture {
-            root,
-            meta,
-            content,
-        }
-    }
-
     /// As after a power cut that took what `cut` takes of the files.
     fn cut(self, cut: impl FnOnce(&Fixture)) -> Fixture {
         cut(&self);
-        let Fixture {
-            root,
-            meta,
-            content,
-        } = self;
-        drop((meta, content));
-        let again = Fixture::at(root);
+        let again = self.reopen();
         again.content.sweep().expect("sweep");
         again
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> Digest {
-        let put = self.content.put(&ns(name), bytes, None, Labels::new());
-        put.expect("put")
-    }
-
-    fn read(&self, digest: &Digest) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut blob = self.content.open_any(digest).expect("open");
-        blob.read_to_end(&mut bytes).expect("proven");
-        bytes
-    }
-
-    fn file(&self, digest: &Digest) -> PathBuf {
-        let blobs = self.root.path().join("content/blobs");
-        blobs.join(digest.algorithm().name()).join(digest.hex())
     }
 
     /// The blobs whose bytes stand in the records.
@@ -73,10 +29,6 @@ impl Fixture {
             .expect("read");
         all.into_iter().map(|(digest, _)| digest).collect()
     }
-}
-
-fn ns(name: &str) -> Namespace {
-    Namespace::parse(name).expect("a name")
 }
 
 #[test]
