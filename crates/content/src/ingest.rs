@@ -379,7 +379,8 @@ impl Ingest {
             name: OsStr::new(&name),
             size: self.offset,
         };
-        let published = content.publish(&digest, &written, &changing);
+        let bytes = content.small(&digest, &written)?;
+        let published = content.publish(&digest, &written, bytes, &changing);
         let published = published.inspect_err(|err| {
             if is_sync(err) {
                 content.remove_ingest(self.record.id);

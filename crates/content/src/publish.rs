@@ -78,9 +78,10 @@ impl Content {
             name,
             size: bytes.len() as u64,
         };
+        let kept = (bytes.len() <= SMALL_BYTES_MAX).then(|| bytes.to_vec());
         let published = raw::write_all(&file, bytes)
             .map_err(sys(attempted()))
-            .and_then(|()| self.publish(&digest, &written, &changing));
+            .and_then(|()| self.publish(&digest, &written, kept, &changing));
         // Still there on failure, and when the bytes were in the store already.
         let _ = dir.unlink(name);
         let published = published?;
@@ -88,22 +89,19 @@ impl Content {
         Ok(digest)
     }
 
-    /// Gives a written file its name among the blobs, and makes both last, or has its record keep the
-    /// bytes until they do. A file that is there already is believed only when its bytes are right;
+    /// Gives a written file its name among the blobs, and makes both last, or has its record keep its
+    /// `bytes` until they do. A file that is there already is believed only when its bytes are right;
     /// otherwise it is replaced.
     pub(crate) fn publish(
         &self,
         digest: &Digest,
         written: &Written<'_>,
+        bytes: Option<Vec<u8>>,
         _changing: &Held<Digest>,
     ) -> Result<Published> {
         let failed = |err: cairn_sys::Error| self.failed(format!("publish blob {digest}"), err);
         raw::fchmod(written.file, MODE).map_err(failed)?;
-        let bytes = self.small(digest, written)?;
-        match bytes {
-            Some(_) => self.name(digest, written)?,
-            None => self.name_synced(digest, written)?,
-        }
+        self.name(digest, written, bytes.is_none())?;
         Ok(Published {
             digest: digest.clone(),
             size: written.size,
@@ -112,7 +110,7 @@ impl Content {
     }
 
     /// The bytes of a file that are few enough for its record.
-    fn small(&self, digest: &Digest, written: &Written<'_>) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn small(&self, digest: &Digest, written: &Written<'_>) -> Result<Option<Vec<u8>>> {
         if written.size > SMALL_BYTES_MAX as u64 {
             return Ok(None);
         }
@@ -122,48 +120,43 @@ impl Content {
         Ok((bytes.len() as u64 == written.size).then_some(bytes))
     }
 
-    fn name(&self, digest: &Digest, written: &Written<'_>) -> Result<()> {
-        let (blobs, name) = self.place(digest);
-        let failed = sys(format!("publish blob {digest}"));
-        match written.dir.rename_noreplace(written.name, blobs, name) {
-            Ok(()) => return Ok(()),
-            Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
-            Err(err) => return Err(failed(err)),
-        }
-        if self.verified(digest, written.size)?.is_some() {
-            return Ok(());
-        }
-        tracing::warn!("blob {digest} was damaged and is replaced");
-        // A record may speak of the name already, and no longer have the bytes.
-        let synced = durable::sync_file(written.file);
-        synced.map_err(|err| self.failed(format!("publish blob {digest}"), err))?;
-        let renamed = written.dir.rename(written.name, blobs, name);
-        renamed.map_err(failed)
-    }
-
-    fn name_synced(&self, digest: &Digest, written: &Written<'_>) -> Result<()> {
+    /// Moves a written file to its name among the blobs. When it is to be `lasting`, bytes and name are on
+    /// the disk when this returns.
+    fn name(&self, digest: &Digest, written: &Written<'_>, lasting: bool) -> Result<()> {
         let Blobs { dir: blobs, syncs } = self.blobs_of(digest);
         let name = OsStr::new(digest.hex());
         let failed = |err: cairn_sys::Error| self.failed(format!("publish blob {digest}"), err);
-        let from = (written.dir, written.name);
-        match durable::publish(written.file, from, (blobs, name), syncs) {
+        let sync_name = || match lasting {
+            true => syncs.run(|| blobs.fsync()).map_err(failed),
+            false => Ok(()),
+        };
+        let named = match lasting {
+            true => durable::publish(
+                written.file,
+                (written.dir, written.name),
+                (blobs, name),
+                syncs,
+            ),
+            false => written.dir.rename_noreplace(written.name, blobs, name),
+        };
+        match named {
             Ok(()) => return Ok(()),
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
             Err(err) => return Err(failed(err)),
         }
         if let Some(known) = self.verified(digest, written.size)? {
-            // Whoever named it may not have come to syncing the name, or even the bytes.
-            durable::sync_file(&known).map_err(failed)?;
-            return syncs.run(|| blobs.fsync()).map_err(failed);
+            if lasting {
+                // Whoever named it may not have come to syncing the name, or even the bytes.
+                durable::sync_file(&known).map_err(failed)?;
+            }
+            return sync_name();
         }
         tracing::warn!("blob {digest} was damaged and is replaced");
-        // Here the bytes come first: a record may speak of the name already.
+        // Here the bytes come first: a record may speak of the name already, and no longer have them.
         durable::sync_file(written.file).map_err(failed)?;
-        written
-            .dir
-            .rename(written.name, blobs, name)
-            .map_err(failed)?;
-        syncs.run(|| blobs.fsync()).map_err(failed)
+        let renamed = written.dir.rename(written.name, blobs, name);
+        renamed.map_err(failed)?;
+        sync_name()
     }
 
     /// The file of a blob, if its bytes are right.

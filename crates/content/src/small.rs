@@ -19,9 +19,6 @@ use crate::{Content, Error, Result, error::sys, is_missing, publish::MODE};
 /// Most bytes of a blob that stand in its record meanwhile: most manifests and configs have fewer.
 pub(crate) const SMALL_BYTES_MAX: usize = 8 << 10;
 
-/// Most files that are synced one by one; of more, `syncfs` makes shorter work.
-const SYNCED_EACH_MAX: usize = 64;
-
 /// A small blob whose file is not known to be on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Young {
@@ -72,8 +69,8 @@ impl Content {
             known.keys().try_for_each(|digest| self.renew(digest))?;
             self.youth().spoiled = false;
         }
-        let synced = match known.len() > SYNCED_EACH_MAX {
-            true => self.sync_all(known),
+        let synced = match known.len() > durable::SYNCED_EACH_MAX {
+            true => self.sync_all().map(|()| known),
             false => self.sync_each(known),
         };
         let synced = synced.inspect_err(|_| self.youth().spoiled = true)?;
@@ -100,10 +97,9 @@ impl Content {
         Ok(())
     }
 
-    fn sync_all(&self, known: HashMap<Digest, Young>) -> Result<HashMap<Digest, Young>> {
+    fn sync_all(&self) -> Result<()> {
         let synced = self.inner.ingests.syncfs();
-        synced.map_err(|err| self.failed("sync small blobs".to_owned(), err))?;
-        Ok(known)
+        synced.map_err(|err| self.failed("sync small blobs".to_owned(), err))
     }
 
     /// Those whose files are on the disk, and those that are gone.

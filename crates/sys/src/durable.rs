@@ -11,6 +11,10 @@ use rustix::fs::OFlags;
 
 use crate::{Dir, Error, Result, fault, raw};
 
+/// Most files that are worth syncing one by one. Each costs a flush of the device; of more than these
+/// [`Dir::syncfs`] makes shorter work, even though it waits for what others wrote.
+pub const SYNCED_EACH_MAX: usize = 64;
+
 /// Syncs a file: bytes, length, owner and mode.
 ///
 /// An error is final: the kernel marks the pages clean after a failed sync, so trying again would
