@@ -14,15 +14,16 @@ use crate::{Error, Result, Snapshots, error::sys};
 /// Ids taken from their counter at once: a transaction costs a flush, and skipped numbers nothing.
 const IDS: usize = 64;
 
-/// Most inodes of a tree that are synced one by one. Each costs a flush of the device; of more files
-/// than this `syncfs` makes shorter work, even though it waits for what others wrote.
-const SYNCED_EACH_MAX: u64 = 64;
-
 /// A snapshot's own tree.
 pub(crate) const FS: &str = "fs";
+const FS_MODE: u32 = 0o755;
 
 /// The directory that overlay works in.
 pub(crate) const WORK: &str = "work";
+const WORK_MODE: u32 = 0o711;
+
+/// Of what holds both. Only root passes there, so what is setuid in a layer is out of everybody's reach.
+const TOP_MODE: u32 = 0o700;
 
 /// Where removed trees wait for their end.
 pub(crate) const TRASH: &str = "trash";
@@ -77,22 +78,17 @@ impl Snapshots {
         parent: Option<&Dir>,
         recorded: Timestamp,
     ) -> cairn_sys::Result<bool> {
-        let name = id.to_string();
-        let name = OsStr::new(&name);
-        let mut made = absent(self.inner.root.create_dir(name, 0o700))?;
-        let dir = self.inner.root.open_dir(name)?;
-        let fs = OsStr::new(FS);
-        let new = absent(dir.create_dir(fs, 0o755))?;
-        let fs = dir.open_dir(fs)?;
+        let (dir, mut made) = make_absent(&self.inner.root, &id.to_string(), TOP_MODE)?;
+        let (fs, new) = make_absent(&dir, FS, FS_MODE)?;
         made |= new;
         if new || is_as_made(&fs, recorded)? {
-            raw::fchmod(&fs, 0o755)?;
+            raw::fchmod(&fs, FS_MODE)?;
             parent.map_or(Ok(()), |parent| own(&fs, parent))?;
         }
         if kind == SnapshotKind::Active {
-            let work = OsStr::new(WORK);
-            made |= absent(dir.create_dir(work, 0o711))?;
-            raw::fchmod(&dir.open_dir(work)?, 0o711)?;
+            let (work, new) = make_absent(&dir, WORK, WORK_MODE)?;
+            made |= new;
+            raw::fchmod(&work, WORK_MODE)?;
         }
         Ok(made)
     }
@@ -100,12 +96,12 @@ impl Snapshots {
     fn try_make(&self, id: u64, work: bool) -> cairn_sys::Result<(Dir, Dir)> {
         let name = id.to_string();
         let name = OsStr::new(&name);
-        // Only root passes here, so what is setuid in a layer is out of everybody's reach.
-        self.inner.root.create_dir(name, 0o700)?;
+        // No umask takes anything from this mode.
+        self.inner.root.create_dir(name, TOP_MODE)?;
         let dir = self.inner.root.open_dir(name)?;
-        let fs = make_dir(&dir, FS, 0o755)?;
+        let fs = make_dir(&dir, FS, FS_MODE)?;
         if work {
-            make_dir(&dir, WORK, 0o711)?;
+            make_dir(&dir, WORK, WORK_MODE)?;
         }
         Ok((dir, fs))
     }
@@ -133,7 +129,7 @@ impl Snapshots {
     /// Puts a snapshot's tree of so many inodes on the disk, with the names that lead there.
     pub(crate) fn sync_tree(&self, key: &SnapshotKey, id: u64, inodes: u64) -> Result<()> {
         let attempted = format!("commit snapshot {key}");
-        if inodes > SYNCED_EACH_MAX {
+        if inodes > durable::SYNCED_EACH_MAX as u64 {
             return self.sync(&attempted, &[]);
         }
         let name = id.to_string();
@@ -151,15 +147,6 @@ impl Snapshots {
     /// Refuses changes after a sync has failed.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.inner.sync.check()
-    }
-}
-
-/// Whether there was nothing of the name that was to be made.
-fn absent(made: cairn_sys::Result<()>) -> cairn_sys::Result<bool> {
-    match made {
-        Ok(()) => Ok(true),
-        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(err) => Err(err),
     }
 }
 
@@ -188,6 +175,17 @@ fn make_dir(parent: &Dir, name: &str, mode: u32) -> cairn_sys::Result<Dir> {
     // Whatever the umask is.
     raw::fchmod(&dir, mode)?;
     Ok(dir)
+}
+
+/// The directory of a name, and whether there was none. Where there was one it is left as it is.
+fn make_absent(parent: &Dir, name: &str, mode: u32) -> cairn_sys::Result<(Dir, bool)> {
+    match make_dir(parent, name, mode) {
+        Ok(dir) => Ok((dir, true)),
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => {
+            Ok((parent.open_dir(OsStr::new(name))?, false))
+        }
+        Err(err) => Err(err),
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

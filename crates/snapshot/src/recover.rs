@@ -32,17 +32,6 @@ type Id = (Namespace, SnapshotKey);
 /// one is damage.
 const NAMES_LAST: &str = "";
 
-/// What a recovery found of the directories of a snapshot that is to be mounted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Names {
-    /// Nothing new.
-    Known,
-    /// All have outlived the boot they were made under.
-    OnDisk,
-    /// Some had not.
-    MadeAgain,
-}
-
 impl Snapshots {
     /// Drops committed snapshots that were not known to be on the disk when another boot ended, with
     /// everything above them, makes directories again that were to be mounted and had not reached it,
@@ -73,11 +62,10 @@ impl Snapshots {
                 lost.push((id, record));
                 continue;
             }
-            let names = self.names_of(&id, &record, &trees);
-            if names == Names::MadeAgain {
-                recovered.made_again.push(id.clone());
-            }
-            if let Some(boot_id) = self.boot_after(names) {
+            if let Some(boot_id) = self.remake(&id, &record, &trees) {
+                if boot_id != NAMES_LAST {
+                    recovered.made_again.push(id.clone());
+                }
                 moved.push((id.clone(), boot_id));
             }
             if !self.has_files(record.id)? {
@@ -111,11 +99,17 @@ impl Snapshots {
     }
 
     /// Makes the directories of a snapshot that was to be mounted when another boot ended, as far as
-    /// they had not reached the disk.
-    fn names_of(&self, (ns, key): &Id, record: &SnapshotRecord, trees: &HashMap<Id, u64>) -> Names {
+    /// they had not reached the disk. The boot that its record is to have from now on, if it is another
+    /// one: this one where some were made, [`NAMES_LAST`] where all had outlived the one before.
+    fn remake(
+        &self,
+        (ns, key): &Id,
+        record: &SnapshotRecord,
+        trees: &HashMap<Id, u64>,
+    ) -> Option<String> {
         let settled = record.boot_id == self.inner.boot_id || record.boot_id == NAMES_LAST;
         if record.kind == SnapshotKind::Committed || settled {
-            return Names::Known;
+            return None;
         }
         // Without its parent it cannot be mounted whoever owns it.
         let parent = record.parent.as_ref().and_then(|parent| {
@@ -126,23 +120,14 @@ impl Snapshots {
         match self.make_again(record.id, record.kind, parent.as_ref(), recorded) {
             Ok(true) => {
                 tracing::warn!("directories of snapshot {key} of {ns} had not reached the disk");
-                Names::MadeAgain
+                Some(self.inner.boot_id.clone())
             }
-            Ok(false) => Names::OnDisk,
+            Ok(false) => Some(NAMES_LAST.to_owned()),
             // As with a missing tree, the others can be used.
             Err(err) => {
                 tracing::error!("make directories of snapshot {key} of {ns} again: {err}");
-                Names::Known
+                None
             }
-        }
-    }
-
-    /// The boot that a record is to have from now on, if it is another one.
-    fn boot_after(&self, names: Names) -> Option<String> {
-        match names {
-            Names::Known => None,
-            Names::OnDisk => Some(NAMES_LAST.to_owned()),
-            Names::MadeAgain => Some(self.inner.boot_id.clone()),
         }
     }
 
