@@ -68,7 +68,7 @@ pub fn settle(out: &Out) {
     };
     match server.settle(SETTLE_AGE) {
         Ok(false) => {}
-        Ok(true) => out.trace("put unpacked layers on the disk"),
+        Ok(true) => out.trace("put unpacked layers and small blobs on the disk"),
         Err(status) => out.trace(format!("warning: {}", status::problem(&status))),
     }
 }

@@ -177,9 +177,7 @@ impl Calls {
         };
         Box::pin(answer.instrument(span))
     }
-}
 
-impl Calls {
     /// Whether no call is under way.
     pub fn are_none(&self) -> bool {
         self.0.running.load(Ordering::SeqCst) == 0

@@ -1,5 +1,5 @@
-//! What the daemon does when nobody asks: garbage collection, putting unpacked layers on the disk, and
-//! saying so when its store has turned read-only.
+//! What the daemon does when nobody asks: garbage collection, putting unpacked layers and small blobs on
+//! the disk, and saying so when its store has turned read-only.
 //!
 //! Collections are scheduled by containerd's rules (its plugin `gc.scheduler`): a removal or enough
 //! changes make one due, and the time between two is such that no more than a chosen part of all time

@@ -29,7 +29,8 @@ use crate::{
     metrics::{Metrics, Socket},
     notify,
     options::{Command, ConfigVerb, Flags, Options},
-    records, server,
+    records,
+    server::{self, Health},
     traces::Traces,
 };
 
@@ -213,21 +214,7 @@ impl Daemon<'_> {
         };
         let serving = tokio::spawn(server::serve_routes(routes, calls.clone(), listener, told));
         let theirs = backend.as_ref().map(|backend| backend.health().clone());
-        let guards = [(Some(node), Some(health.clone())), (self.backend, theirs)];
-        let guards = guards.into_iter().filter_map(|(node, health)| {
-            Some(tokio::spawn(maintain::guard(node?.clone(), health?)))
-        });
-        let background = [
-            tokio::spawn(notify::watchdog(node.clone())),
-            tokio::spawn(maintain::settle(node.clone(), config.unpack.settle_delay)),
-            tokio::spawn(maintain::collect(node.clone(), gc, activity)),
-        ];
-        let delay = config.unpack.settle_delay;
-        let settling = self
-            .backend
-            .map(|node| tokio::spawn(maintain::settle(node.clone(), delay)));
-        let background = background.into_iter().chain(guards).chain(settling);
-        let background: Vec<JoinHandle<()>> = background.collect();
+        let background = self.background(health.clone(), theirs, gc, activity);
         let ms = began.elapsed().as_secs_f64() * 1e3;
         info!(ms, root = %config.root.display(), "serving at {address}");
         notify::ready(&format!("serving at {address}"));
@@ -281,6 +268,31 @@ impl Daemon<'_> {
         }
         info!("stopped");
         Ok(())
+    }
+
+    /// What goes on until the daemon is told to stop.
+    fn background(
+        &self,
+        ours: Health,
+        theirs: Option<Health>,
+        gc: watch::Receiver<Gc>,
+        activity: Arc<Activity>,
+    ) -> Vec<JoinHandle<()>> {
+        let stores = [(Some(self.node), Some(ours)), (self.backend, theirs)];
+        let stores = stores
+            .into_iter()
+            .filter_map(|(node, health)| Some((node?.clone(), health?)));
+        let delay = self.config.unpack.settle_delay;
+        let mut tasks = vec![
+            tokio::spawn(notify::watchdog(self.node.clone())),
+            // containerd collects its own garbage.
+            tokio::spawn(maintain::collect(self.node.clone(), gc, activity)),
+        ];
+        for (node, health) in stores {
+            tasks.push(tokio::spawn(maintain::guard(node.clone(), health)));
+            tasks.push(tokio::spawn(maintain::settle(node, delay)));
+        }
+        tasks
     }
 
     async fn listen(&self, passed: Option<StdListener>) -> io::Result<Listening> {
