@@ -70,10 +70,8 @@ impl Dir {
     /// gone. Of a tree that holds more some of these may be gone. Where most are like that it is the cheaper
     /// first attempt: nothing is listed.
     pub fn remove_hollow(&self, name: &OsStr, inner: &[&str]) -> Result<bool> {
-        let dir = match open_same_mount(self, name, true) {
-            Ok(dir) => dir,
-            Err(err) if err.is(Errno::NOENT) => return Ok(true),
-            Err(err) => return Err(mounted(err)),
+        let Some(dir) = self.open_doomed(name)? else {
+            return Ok(true);
         };
         for inner in inner {
             if !rmdir(&dir, OsStr::new(inner))? {
@@ -83,13 +81,20 @@ impl Dir {
         rmdir(self, name)
     }
 
+    /// Opens a directory that is to be removed; `None` when it is gone already.
+    fn open_doomed(&self, name: &OsStr) -> Result<Option<Dir>> {
+        match open_same_mount(self, name, true) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(err) if err.is(Errno::NOENT) => Ok(None),
+            Err(err) => Err(mounted(err)),
+        }
+    }
+
     /// Removes all that is below `name` when its listing is read, and `name` itself if nothing came in
     /// meanwhile; says whether it is gone.
     fn empty_tree(&self, name: &OsStr) -> Result<bool> {
-        let dir = match open_same_mount(self, name, true) {
-            Ok(dir) => dir,
-            Err(err) if err.is(Errno::NOENT) => return Ok(true),
-            Err(err) => return Err(mounted(err)),
+        let Some(dir) = self.open_doomed(name)? else {
+            return Ok(true);
         };
         let pending = unlink_files(&dir)?;
         let name = name.to_owned();
