@@ -272,8 +272,7 @@ fn an_abort_while_an_upload_is_opened_leaves_nothing() {
         assert!(aborting.join().expect("abort") > 0);
     });
     let _ = fixture.content.abort(&ns, &reference);
-    let left = fs::read_dir(fixture.root.path().join("content/ingest")).expect("ingest");
-    assert_eq!(left.count(), 0);
+    assert_eq!(fixture.ingest_entries(), 0);
 }
 
 #[test]
