@@ -159,7 +159,7 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
     };
     let served = runtime.block_on(daemon.serve(passed, began));
     // Whatever it waited for, it has: a store that is closed would wait for the rest without a limit.
-    for node in std::iter::once(&node).chain(&backend) {
+    for node in daemon.nodes() {
         node.snapshots().give_up_removed();
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -270,6 +270,11 @@ impl Daemon<'_> {
         Ok(())
     }
 
+    /// Its stores: its own, and containerd's if that has one here.
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        std::iter::once(self.node).chain(self.backend)
+    }
+
     /// What goes on until the daemon is told to stop.
     fn background(
         &self,
@@ -278,19 +283,15 @@ impl Daemon<'_> {
         gc: watch::Receiver<Gc>,
         activity: Arc<Activity>,
     ) -> Vec<JoinHandle<()>> {
-        let stores = [(Some(self.node), Some(ours)), (self.backend, theirs)];
-        let stores = stores
-            .into_iter()
-            .filter_map(|(node, health)| Some((node?.clone(), health?)));
         let delay = self.config.unpack.settle_delay;
         let mut tasks = vec![
             tokio::spawn(notify::watchdog(self.node.clone())),
             // containerd collects its own garbage.
             tokio::spawn(maintain::collect(self.node.clone(), gc, activity)),
         ];
-        for (node, health) in stores {
+        for (node, health) in self.nodes().zip(std::iter::once(ours).chain(theirs)) {
             tasks.push(tokio::spawn(maintain::guard(node.clone(), health)));
-            tasks.push(tokio::spawn(maintain::settle(node, delay)));
+            tasks.push(tokio::spawn(maintain::settle(node.clone(), delay)));
         }
         tasks
     }
@@ -435,7 +436,7 @@ impl Daemon<'_> {
     /// A machine that is about to be switched off shall find on its disk what was unpacked on it.
     async fn settle(&self, limit: Instant) {
         notify::status("putting layers and blobs on the disk");
-        for node in [Some(self.node), self.backend].into_iter().flatten() {
+        for node in self.nodes() {
             let node = node.clone();
             let settling = tokio::task::spawn_blocking(move || node.settle(Duration::ZERO));
             match tokio::time::timeout_at(limit.into(), settling).await {
@@ -449,8 +450,8 @@ impl Daemon<'_> {
 
     /// What cannot be removed in time is garbage, which the next start removes.
     async fn finish_removals(&self, limit: Instant) {
-        let nodes = [Some(self.node), self.backend].into_iter().flatten();
-        let busy: Vec<&Node> = nodes
+        let busy: Vec<&Node> = self
+            .nodes()
             .filter(|node| node.snapshots().is_removing())
             .collect();
         if busy.is_empty() {

@@ -13,7 +13,7 @@ mod wire;
 
 use std::pin::Pin;
 
-use cairn_node::{Caller, Failure};
+use cairn_node::{Caller, Failure, GcReport, Node};
 use cairn_types::{Classified, ErrorKind, Namespace};
 use tokio_stream::Stream;
 use tonic::{Request, Status};
@@ -42,6 +42,15 @@ fn parsed<T, E: Classified>(
 fn refused(attempted: &str, reason: &str) -> Status {
     let kind = ErrorKind::InvalidArgument;
     details::of(Failure::new(kind, attempted, reason))
+}
+
+/// Collects garbage for somebody who wants the room, also that of what was removed by name.
+fn collect(node: &Node, dry_run: bool) -> Result<GcReport, Status> {
+    let report = node.gc(dry_run).map_err(details::of)?;
+    if !dry_run {
+        node.snapshots().wait_removed();
+    }
+    Ok(report)
 }
 
 /// A listing in messages of `size` objects, so that none grows with the store.

@@ -10,7 +10,7 @@ use cairn_proto::cairn::v1::{
 use cairn_types::{ImageName, Platform};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, export, import, mounts, namespace, parsed, wire};
+use super::{Answers, collect, export, import, mounts, namespace, parsed, wire};
 use crate::{calls::about, details, service::Service, status::blocking};
 
 /// Images in one message of a listing.
@@ -109,8 +109,7 @@ impl Images for Service {
             let removed = node.remove_image(&ns, &name, request.force);
             let removed = removed.map_err(details::of)?;
             if request.sync {
-                node.gc(false).map_err(details::of)?;
-                node.snapshots().wait_removed();
+                collect(&node, false)?;
             }
             Ok(removed)
         });

@@ -11,7 +11,7 @@ use cairn_proto::cairn::v1::{
 use cairn_types::{Digest, Namespace, SnapshotKey, SnapshotKind};
 use tonic::{Request, Response, Status};
 
-use super::{Answers, namespace, parsed, wire};
+use super::{Answers, collect, namespace, parsed, wire};
 use crate::{calls::about, convert, details, server::API, service::Service, status::blocking};
 
 /// Snapshots in one message of a listing.
@@ -61,15 +61,7 @@ impl Store for Service {
     ) -> Result<Response<CollectResponse>, Status> {
         let node = self.node.clone();
         let dry_run = request.into_inner().dry_run;
-        let report = blocking(move || {
-            let report = node.gc(dry_run).map_err(details::of)?;
-            if !dry_run {
-                // Whoever collects wants the room, also that of what was removed by name.
-                node.snapshots().wait_removed();
-            }
-            Ok(report)
-        });
-        let report = report.await?;
+        let report = blocking(move || collect(&node, dry_run)).await?;
         Ok(Response::new(wire::collected(&report)))
     }
 
