@@ -19,6 +19,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("api.bin"), descriptors.encode_to_vec())?;
+    let mut config = tonic_prost_build::Config::new();
+    // Messages that are sent as `Any` say by this what they are.
+    config.enable_type_names();
     tonic_prost_build::configure()
         .btree_map(".")
         // Blob bytes are handed from socket to file without a copy.
@@ -26,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".cairn.v1.ImportRequest")
         .bytes(".cairn.v1.ExportResponse")
         .include_file("api.rs")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }
 

@@ -36,3 +36,9 @@ pub fn from(headers: &MetadataMap) -> Result<Caller, Status> {
         lease: header(LEASE),
     })
 }
+
+/// The namespace of a call that needs none; empty without one.
+pub(crate) fn any(headers: &MetadataMap) -> String {
+    let value = headers.get(NAMESPACE).map(|value| value.as_bytes());
+    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+}

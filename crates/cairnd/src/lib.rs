@@ -39,5 +39,6 @@ pub mod run;
 pub mod server;
 pub mod service;
 pub mod status;
+pub mod streams;
 pub mod traces;
 pub mod turns;

@@ -11,6 +11,8 @@ mod leases;
 mod linking;
 mod namespaces;
 mod snapshots;
+mod streaming;
+mod transfer;
 mod version;
 
 use cairn_meta::Timestamp;
@@ -25,6 +27,7 @@ use crate::{
     routes::Routes,
     server::NO_LIMIT,
     status::{self, blocking},
+    streams::Streams,
     turns,
 };
 
@@ -35,6 +38,8 @@ pub struct Service {
     uuid: std::sync::Arc<str>,
     started: Timestamp,
     linking: std::sync::Arc<linking::Linking>,
+    /// Those that clients have open for other calls.
+    streams: Streams,
     /// Whether looking at records waits for no commit.
     prompt: bool,
     /// When garbage is collected; `None` where nobody does it unasked.
@@ -49,6 +54,7 @@ impl Service {
             uuid: uuid.into(),
             started: Timestamp::now(),
             linking: std::sync::Arc::default(),
+            streams: Streams::default(),
             // With sled a look waits while a commit syncs, which is long and happens all the time.
             prompt: node.meta().engine() == EngineKind::Redb.name(),
             gc: None,
@@ -107,6 +113,8 @@ pub fn public(node: &Node, uuid: &str, gc: Option<watch::Receiver<Gc>>) -> Route
         services::leases::v1::leases_server::LeasesServer,
         services::namespaces::v1::namespaces_server::NamespacesServer,
         services::snapshots::v1::snapshots_server::SnapshotsServer,
+        services::streaming::v1::streaming_server::StreamingServer,
+        services::transfer::v1::transfer_server::TransferServer,
         services::version::v1::version_server::VersionServer,
         v1::bundles_server::BundlesServer,
         v1::images_server::ImagesServer,

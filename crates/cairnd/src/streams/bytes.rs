@@ -1,0 +1,213 @@
+//! Bytes over a stream: data one way, and the other way how much more of it may come.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use cairn_proto::containerd::types::transfer::{Data, WindowUpdate};
+use prost_types::Any;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tonic::Streaming;
+
+use super::{Outgoing, Pipe, pack, unpack};
+
+/// What a client may send ahead of us: sixteen of the windows that containerd grants, since each costs
+/// a message and a turn of the client.
+const WINDOW: i32 = 16 * (64 << 10);
+
+/// Most bytes in one message, as containerd sends them.
+const DATA_MAX: usize = 32 << 10;
+
+/// Bytes that a client sends, as a reader. Its end is where the client closes its side; a client that
+/// is gone before is an error, so that nothing passes for whole that is not.
+pub struct Received {
+    chunks: mpsc::Receiver<io::Result<Bytes>>,
+    rest: Bytes,
+}
+
+impl Received {
+    /// Reads a stream. The client is granted more as the reader goes on.
+    pub fn new(pipe: Pipe) -> Received {
+        let (send, chunks) = mpsc::channel(1);
+        tokio::spawn(receive(pipe, send));
+        Received {
+            chunks,
+            rest: Bytes::new(),
+        }
+    }
+}
+
+async fn receive(mut pipe: Pipe, chunks: mpsc::Sender<io::Result<Bytes>>) {
+    let mut granted: i64 = 0;
+    loop {
+        if granted < i64::from(WINDOW) / 2 {
+            let more = pack(&WindowUpdate { update: WINDOW });
+            // A client that has sent all may be gone; what it sent is still to be read.
+            if pipe.outgoing.send(more).await.is_ok() {
+                granted += i64::from(WINDOW);
+            }
+        }
+        let next = tokio::select! {
+            next = pipe.incoming.message() => next,
+            () = chunks.closed() => return,
+        };
+        let chunk = match next {
+            Ok(None) => return,
+            Ok(Some(any)) => match data(&any) {
+                Some(chunk) => chunk,
+                None => continue,
+            },
+            Err(status) => {
+                let reason = status.message().to_owned();
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason))
+            }
+        };
+        if let Ok(bytes) = &chunk {
+            granted -= i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        }
+        let last = chunk.is_err();
+        if chunks.send(chunk).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+/// What is in a message of bytes; one of another type is passed over, as containerd does.
+fn data(any: &Any) -> Option<io::Result<Bytes>> {
+    Some(match unpack::<Data>(any)? {
+        Ok(Data { data }) => Ok(Bytes::from(data)),
+        Err(status) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            status.message().to_owned(),
+        )),
+    })
+}
+
+impl AsyncRead for Received {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // An empty chunk is not the end.
+        while self.rest.is_empty() {
+            match ready!(self.chunks.poll_recv(context)) {
+                Some(chunk) => self.rest = chunk?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.rest.len().min(buffer.remaining());
+        buffer.put_slice(&self.rest[..length]);
+        self.rest.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Bytes to a client, as a writer for a thread that may wait. Dropped, the stream is closed, which is
+/// the end of the bytes.
+pub struct Sent {
+    outgoing: Outgoing,
+    window: Arc<Window>,
+    granting: JoinHandle<()>,
+}
+
+/// How much may be sent.
+#[derive(Default)]
+struct Window {
+    state: Mutex<Granted>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Granted {
+    bytes: u64,
+    /// No more will be granted.
+    ended: bool,
+}
+
+impl Window {
+    fn lock(&self) -> MutexGuard<'_, Granted> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Granted)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Takes up to so many bytes of what was granted, once anything is; nothing when that is over.
+    fn take(&self, most: usize) -> usize {
+        let mut granted = self.lock();
+        while granted.bytes == 0 && !granted.ended {
+            let woken = self.changed.wait(granted);
+            granted = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        let taken = usize::try_from(granted.bytes)
+            .unwrap_or(usize::MAX)
+            .min(most);
+        granted.bytes -= taken as u64;
+        taken
+    }
+}
+
+impl Sent {
+    /// Writes to a stream.
+    pub fn new(pipe: Pipe) -> Sent {
+        let Pipe { incoming, outgoing } = pipe;
+        let window = Arc::<Window>::default();
+        let granting = tokio::spawn(grant(incoming, window.clone()));
+        Sent {
+            outgoing,
+            window,
+            granting,
+        }
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.granting.abort();
+    }
+}
+
+impl io::Write for Sent {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the client wants no more");
+        let length = self.window.take(bytes.len().min(DATA_MAX));
+        if length == 0 {
+            return Err(gone());
+        }
+        let data = pack(&Data {
+            data: bytes[..length].to_vec(),
+        });
+        self.outgoing.blocking_send(data).map_err(|_| gone())?;
+        Ok(length)
+    }
+
+    /// Nothing waits here.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Adds what the client grants, until it is gone or wants no more.
+async fn grant(mut incoming: Streaming<Any>, window: Arc<Window>) {
+    while let Ok(Some(any)) = incoming.message().await {
+        if let Some(Ok(WindowUpdate { update })) = unpack(&any) {
+            let more = u64::try_from(update).unwrap_or(0);
+            window.change(|granted| granted.bytes = granted.bytes.saturating_add(more));
+        }
+    }
+    window.change(|granted| granted.ended = true);
+}
