@@ -3,4 +3,6 @@
 //! Nothing here knows a store: bytes go to whoever asked for them.
 
 pub mod credentials;
+pub mod env;
 pub mod hosts;
+pub mod proxy;
