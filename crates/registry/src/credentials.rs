@@ -1,6 +1,20 @@
 //! Who asks: from flags, Docker's and Podman's files, and the helpers that those name.
+//!
+//! [`Sources`] is what a pull or push uses, [`Anonymous`] what asks for nothing of anybody. The crate
+//! `docker_credential` reads such files as well. It takes Docker Desktop's own tokens for the registry's,
+//! knows neither parts of a registry nor `registrytoken`, waits for a helper without end, calls it an
+//! error when one has nothing, and shows secrets in `Debug`; what would be left of it is the shape of
+//! five fields.
+
+mod file;
+mod helper;
+mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+
+pub use sources::Sources;
 
 /// What a registry, or its token server, is shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,6 +59,20 @@ pub trait Credentials: Send + Sync {
     /// # Errors
     /// What is wrong with a file or a helper, in a sentence.
     fn find(&self, host: &str) -> Result<Option<Found>, String>;
+
+    /// Where [`find`](Credentials::find) looks for them, as people are told: `no credentials sent; looked
+    /// in A, B`. Empty if nowhere.
+    fn looked_in(&self, _host: &str) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A user of `-u USER[:PASS]`, and the password if it is there.
+pub fn user(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (text, None),
+    }
 }
 
 /// Nobody in particular.
