@@ -4,5 +4,6 @@
 
 pub mod credentials;
 pub mod env;
+pub mod explain;
 pub mod hosts;
 pub mod proxy;
