@@ -2,8 +2,39 @@
 //!
 //! Nothing here knows a store: bytes go to whoever asked for them.
 
+mod answer;
+mod auth;
+mod blob;
+mod body;
+mod challenge;
+mod client;
 pub mod credentials;
 pub mod env;
+mod error;
 pub mod explain;
+mod host;
 pub mod hosts;
+mod listing;
+mod manifest;
+mod message;
+mod net;
+mod options;
 pub mod proxy;
+mod push;
+mod reference;
+mod retry;
+mod source;
+mod tls;
+mod token;
+mod upload;
+
+pub use answer::{Answer, Complaint};
+pub use blob::Blob;
+pub use client::Client;
+pub use error::{Cause, Details, Error, Failed, Shown, What};
+pub use options::{DOCUMENT_BYTES_MAX, Options};
+pub use push::{Mounted, Pushed, Stored};
+pub use reference::{Reference, Tag};
+pub use retry::{Clock, Dice, Policy, Sleep, System, Tried};
+pub use source::{ByteStream, Source};
+pub use upload::{Upload, UploadState};

@@ -1,0 +1,232 @@
+//! One endpoint: requests to it with what it wants to be shown, repeated while that helps.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Method, StatusCode};
+use reqwest::Response;
+use url::Url;
+
+use crate::{
+    auth::{Auth, Pass},
+    body::refusal,
+    challenge,
+    credentials::Credentials,
+    error::{Cause, Failed},
+    hosts::{Capabilities, Endpoint},
+    net::{Ask, Net},
+    options::Options,
+    retry::{self, Tried},
+    token::Scopes,
+};
+
+/// Whether to wait for a host that may do better later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// There is nobody else to ask.
+    Waits,
+    /// There is; or the request is repeated elsewhere.
+    Once,
+}
+
+/// An endpoint for one repository.
+pub(crate) struct Host {
+    /// As the user knows it.
+    label: String,
+    pub(crate) capabilities: Capabilities,
+    /// What all its addresses begin with.
+    base: String,
+    /// The registry whose content is asked for, told to all but itself.
+    namespace: Option<String>,
+    pub(crate) net: Net,
+    auth: Auth,
+    options: Options,
+}
+
+impl Host {
+    pub(crate) fn new(
+        registry: &str,
+        repository: &str,
+        endpoint: &Endpoint,
+        credentials: &Arc<dyn Credentials>,
+        options: &Options,
+    ) -> Result<Host, Failed> {
+        let label = if endpoint.is_origin {
+            registry.to_owned()
+        } else {
+            endpoint.authority.clone()
+        };
+        let net = Net::new(endpoint, options).map_err(|cause| Failed {
+            host: label.clone(),
+            cause,
+        })?;
+        let path = endpoint.path.trim_matches('/');
+        let path = if path.is_empty() {
+            String::new()
+        } else {
+            format!("/{path}")
+        };
+        Ok(Host {
+            auth: Auth::new(
+                endpoint.authority.clone(),
+                endpoint.scheme == "https",
+                Arc::clone(credentials),
+            ),
+            label,
+            capabilities: endpoint.capabilities,
+            base: format!(
+                "{}://{}{path}/{repository}",
+                endpoint.scheme, endpoint.authority
+            ),
+            namespace: (!endpoint.is_origin).then(|| registry.to_owned()),
+            net,
+            options: options.clone(),
+        })
+    }
+
+    pub(crate) fn failed(&self, cause: Cause) -> Failed {
+        Failed {
+            host: self.label.clone(),
+            cause,
+        }
+    }
+
+    /// The address of something in the repository, with the query `pairs`.
+    pub(crate) fn url(&self, tail: &str, pairs: &[(&str, &str)]) -> Result<Url, Cause> {
+        let mut url = Url::parse(&format!("{}/{tail}", self.base))
+            .map_err(|_| Cause::Config("its path makes no address".to_owned()))?;
+        if !pairs.is_empty() || self.namespace.is_some() {
+            let mut query = url.query_pairs_mut();
+            query.extend_pairs(pairs);
+            if let Some(namespace) = &self.namespace {
+                query.append_pair("ns", namespace);
+            }
+        }
+        Ok(url)
+    }
+
+    pub(crate) fn ask(&self, method: Method, tail: &str) -> Result<Ask, Cause> {
+        Ok(Ask::new(method, self.url(tail, &[])?))
+    }
+
+    /// Sends a request until it is answered by anything but "not now". What it is refused with, 401 left
+    /// out, is for the caller to read.
+    pub(crate) async fn send(
+        &self,
+        ask: &Ask,
+        scopes: &Scopes,
+        patience: Patience,
+    ) -> Result<Response, Cause> {
+        let began = self.options.clock.now();
+        let mut times = 0;
+        loop {
+            times += 1;
+            let cause = match self.authorized(ask, scopes).await {
+                Ok(response) if !retry::passes(response.status()) => return Ok(response),
+                Ok(response) => {
+                    let during = self.options.clock.now().duration_since(began);
+                    self.status(response, Tried { times, during }).await
+                }
+                Err(cause) => cause,
+            };
+            let wait = match patience {
+                Patience::Waits if cause.passes() => self.wait(times, &cause),
+                _ => None,
+            };
+            let Some(wait) = wait else {
+                return Err(cause);
+            };
+            tracing::debug!(host = self.label, attempt = times, ?wait, "again");
+            self.options.clock.sleep(wait).await;
+        }
+    }
+
+    fn wait(&self, times: u32, cause: &Cause) -> Option<Duration> {
+        let roll = self.options.dice.roll();
+        self.options.retry.wait(times, cause.after(), roll)
+    }
+
+    /// Waits before a body goes on that broke `times` times without a byte in between, and says whether it
+    /// is to. After the first time there is nothing to wait for, unless the host says so: most connections
+    /// break once.
+    pub(crate) async fn pause(&self, times: u32, cause: &Cause) -> bool {
+        let Some(wait) = self.wait(times, cause) else {
+            return false;
+        };
+        if times > 1 || cause.after().is_some() {
+            self.options.clock.sleep(wait).await;
+        }
+        true
+    }
+
+    /// A request, and once more with something else to show where it is refused.
+    async fn authorized(&self, ask: &Ask, scopes: &Scopes) -> Result<Response, Cause> {
+        // An upload may lead to another host, which is shown nothing.
+        let ours = self.net.is_home(&ask.url);
+        let mut renewed = false;
+        loop {
+            let pass = match ours {
+                true => self.auth.pass(&self.net, &self.options, scopes).await?,
+                false => None,
+            };
+            let header = pass.as_ref().map(|pass| &pass.header);
+            let response = self.net.send(ask, header).await?;
+            if response.status() != StatusCode::UNAUTHORIZED {
+                return Ok(response);
+            }
+            let challenges = challenge::of(response.headers());
+            // What storage wants to be shown is not for us to give.
+            let wanted = ours && self.net.is_home(response.url());
+            if renewed || !wanted || !self.other(scopes, pass.as_ref(), &challenges).await? {
+                let answer = refusal(response, &self.options).await;
+                return Err(self.auth.unauthorized(pass.is_some(), answer).await);
+            }
+            renewed = true;
+        }
+    }
+
+    async fn other(
+        &self,
+        scopes: &Scopes,
+        pass: Option<&Pass>,
+        challenges: &[challenge::Challenge],
+    ) -> Result<bool, Cause> {
+        self.auth.refused(scopes, pass, challenges).await
+    }
+
+    /// What an answer that is none comes to, `object` being what was asked for.
+    pub(crate) async fn refusal(
+        &self,
+        response: Response,
+        object: impl std::fmt::Display,
+        repository: &str,
+    ) -> Cause {
+        let status = response.status();
+        if status == StatusCode::NOT_FOUND {
+            return Cause::NotFound {
+                object: object.to_string(),
+                repository: repository.to_owned(),
+                answer: refusal(response, &self.options).await,
+            };
+        }
+        let once = Tried {
+            times: 1,
+            during: Duration::ZERO,
+        };
+        self.status(response, once).await
+    }
+
+    async fn status(&self, response: Response, tried: Tried) -> Cause {
+        let status = response.status();
+        let after = retry::retry_after(response.headers(), self.options.clock.wall());
+        let answer = refusal(response, &self.options).await;
+        match status {
+            StatusCode::FORBIDDEN => Cause::Denied(answer),
+            status => Cause::Status {
+                status: status.as_u16(),
+                tried,
+                after,
+                answer,
+            },
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The connections of one endpoint: a request sent once, its redirects followed, its failure told apart.
+
+use std::{
+    error::Error as StdError,
+    io,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use cairn_types::failure::words;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use reqwest::Response;
+use rustls::{CertificateError, OtherError};
+use url::Url;
+
+use crate::{
+    answer::tame,
+    error::Cause,
+    hosts::Endpoint,
+    options::Options,
+    proxy,
+    source::{Meter, Outgoing},
+    tls::{self, UnknownAuthority},
+};
+
+/// Redirects that are followed, as many as Go's client.
+const REDIRECTS_MAX: usize = 10;
+
+/// What a request is sent with.
+#[derive(Clone)]
+pub(crate) enum Payload {
+    Nothing,
+    Bytes(Bytes),
+    Stream(Outgoing),
+}
+
+/// A request. It can be sent any number of times.
+#[derive(Clone)]
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Payload,
+    /// What comes is held against a digest known before, so that it may come from anywhere.
+    pub(crate) proven: bool,
+}
+
+impl Ask {
+    pub(crate) fn new(method: Method, url: Url) -> Ask {
+        Ask {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            payload: Payload::Nothing,
+            proven: false,
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Ask {
+        self.headers.insert(name, value);
+        self
+    }
+}
+
+/// The connections to an endpoint and to where it redirects.
+pub(crate) struct Net {
+    home: Url,
+    /// The same by https, where that is to be tried first and has not turned out to be plain http.
+    secure_home: Option<Url>,
+    is_plain: AtomicBool,
+    /// Shows the endpoint's client certificates.
+    http: reqwest::Client,
+    /// Does not.
+    abroad: reqwest::Client,
+    headers: HeaderMap,
+    dial: Duration,
+    options: Options,
+}
+
+impl Net {
+    /// Reads the certificates that the endpoint names.
+    pub(crate) fn new(endpoint: &Endpoint, options: &Options) -> Result<Net, Cause> {
+        let home = format!("{}://{}/", endpoint.scheme, endpoint.authority);
+        let home = Url::parse(&home)
+            .map_err(|err| Cause::Config(format!("{home} is no address: {err}")))?;
+        let mut secure = home.clone();
+        let secure = (endpoint.https_first && secure.set_scheme("https").is_ok()).then_some(secure);
+        let dial = endpoint.dial_timeout.unwrap_or(options.connect_timeout);
+        let http = client(endpoint, options, dial, true)?;
+        let abroad = if endpoint.tls.client.is_empty() {
+            http.clone()
+        } else {
+            client(endpoint, options, dial, false)?
+        };
+        Ok(Net {
+            home,
+            secure_home: secure,
+            is_plain: AtomicBool::new(false),
+            http,
+            abroad,
+            headers: endpoint.headers.iter().cloned().collect(),
+            dial,
+            options: options.clone(),
+        })
+    }
+
+    /// Whether an address is the endpoint's own. Only there go its credentials, headers and certificates.
+    pub(crate) fn is_home(&self, url: &Url) -> bool {
+        let homes = [Some(&self.home), self.secure_home.as_ref()];
+        let mut homes = homes.into_iter().flatten();
+        homes.any(|home| home.origin() == url.origin())
+    }
+
+    /// Sends a request and follows where it is sent on to. `secret` goes to the host that is asked, and
+    /// to no other.
+    pub(crate) async fn send(
+        &self,
+        ask: &Ask,
+        secret: Option<&HeaderValue>,
+    ) -> Result<Response, Cause> {
+        if let Some(first) = self.by_https(ask) {
+            match self.follow(&first, secret).await {
+                Err(cause) if is_elsewhere(&cause, &first.url) => {
+                    self.is_plain.store(true, Ordering::Relaxed);
+                }
+                answered => return answered,
+            }
+        }
+        self.follow(ask, secret).await
+    }
+
+    /// The same request by https, where that is to be tried first.
+    fn by_https(&self, ask: &Ask) -> Option<Ask> {
+        let wanted = self.secure_home.is_some() && !self.is_plain.load(Ordering::Relaxed);
+        if !wanted || ask.url.origin() != self.home.origin() {
+            return None;
+        }
+        let mut first = ask.clone();
+        first.url.set_scheme("https").ok()?;
+        Some(first)
+    }
+
+    async fn follow(&self, ask: &Ask, secret: Option<&HeaderValue>) -> Result<Response, Cause> {
+        let mut url = ask.url.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.once(ask, &url, secret).await?;
+            if !is_redirect(response.status()) {
+                return Ok(response);
+            }
+            url = onward(ask, &response)?;
+        }
+        Err(Cause::Redirect(format!(
+            "more than {REDIRECTS_MAX} redirects"
+        )))
+    }
+
+    async fn once(
+        &self,
+        ask: &Ask,
+        url: &Url,
+        secret: Option<&HeaderValue>,
+    ) -> Result<Response, Cause> {
+        let at_home = self.is_home(url);
+        let client = if at_home { &self.http } else { &self.abroad };
+        let mut headers = HeaderMap::new();
+        if at_home {
+            headers.extend(self.headers.clone());
+        }
+        for (name, value) in &ask.headers {
+            headers.insert(name, value.clone());
+        }
+        if let Some(secret) = secret.filter(|_| url.origin() == ask.url.origin()) {
+            headers.insert(header::AUTHORIZATION, secret.clone());
+        }
+        let request = client
+            .request(ask.method.clone(), url.clone())
+            .headers(headers);
+        let answered = match &ask.payload {
+            Payload::Nothing => self.in_time(request.send()).await,
+            Payload::Bytes(bytes) => self.in_time(request.body(bytes.clone()).send()).await,
+            Payload::Stream(outgoing) => {
+                let (body, meter) = outgoing.body();
+                let request = request
+                    .header(header::CONTENT_LENGTH, outgoing.len())
+                    .body(body);
+                self.while_moving(request.send(), &meter).await
+            }
+        };
+        let status = answered
+            .as_ref()
+            .ok()
+            .map(|answer| answer.status().as_u16());
+        // The query stays out: addresses of storage are signed there.
+        let (host, path) = (url.host_str().unwrap_or_default(), url.path());
+        tracing::debug!(method = %ask.method, host, path, status, "request");
+        answered
+    }
+
+    async fn in_time(
+        &self,
+        sent: impl Future<Output = reqwest::Result<Response>>,
+    ) -> Result<Response, Cause> {
+        // Connecting has its own limit inside of this one.
+        match tokio::time::timeout(self.dial + self.options.header_timeout, sent).await {
+            Ok(answered) => answered.map_err(|err| self.cause(&err)),
+            Err(_) => Err(Cause::AnswerTimeout(self.options.header_timeout)),
+        }
+    }
+
+    /// Waits for the answer to a body that is being sent, for as long as enough of it goes out.
+    async fn while_moving(
+        &self,
+        sent: impl Future<Output = reqwest::Result<Response>>,
+        meter: &Meter,
+    ) -> Result<Response, Cause> {
+        let mut sent = pin!(sent);
+        let mut before = 0;
+        let mut window = self.dial + self.options.min_rate_window;
+        loop {
+            let ended = meter.has_ended();
+            if let Ok(answered) = tokio::time::timeout(window, &mut sent).await {
+                return answered.map_err(|err| match meter.failure() {
+                    Some(why) => Cause::Source(why),
+                    None => self.cause(&err),
+                });
+            }
+            if ended {
+                return Err(Cause::AnswerTimeout(self.options.header_timeout));
+            }
+            let bytes = meter.sent() - before;
+            if !meter.has_ended() && bytes < self.options.window_bytes() {
+                return Err(Cause::TooSlow { bytes, window });
+            }
+            before = meter.sent();
+            window = if meter.has_ended() {
+                self.options.header_timeout
+            } else {
+                self.options.min_rate_window
+            };
+        }
+    }
+
+    pub(crate) fn cause(&self, err: &reqwest::Error) -> Cause {
+        if err.is_connect() && err.is_timeout() {
+            return Cause::ConnectTimeout(self.dial);
+        }
+        cause(err)
+    }
+}
+
+/// Whether https is not to be had at an address, although http may be: its port speaks it, or no port was
+/// named and nobody is at that of https. A certificate that is not believed is no such case.
+fn is_elsewhere(cause: &Cause, url: &Url) -> bool {
+    match cause {
+        Cause::PlainHttp => true,
+        Cause::Connect(_) | Cause::ConnectTimeout(_) => url.port().is_none(),
+        _ => false,
+    }
+}
+
+fn client(
+    endpoint: &Endpoint,
+    options: &Options,
+    dial: Duration,
+    ours: bool,
+) -> Result<reqwest::Client, Cause> {
+    let tls = tls::config(&endpoint.tls, ours).map_err(Cause::Config)?;
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
+        .tls_backend_preconfigured(tls)
+        // One connection for each body: what one of them suffers, or is throttled to, the others do not.
+        .http1_only()
+        .connect_timeout(dial)
+        // They are followed here, where it is known what may go along.
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false);
+    let builder = through(builder, endpoint, options)?;
+    builder
+        .build()
+        .map_err(|err| Cause::Config(innermost(&err)))
+}
+
+/// Has connections go through a proxy: the endpoint's own, or that of the environment, which is looked up
+/// by us and not by `reqwest`, so that what `explain-host` says is what is done.
+fn through(
+    builder: reqwest::ClientBuilder,
+    endpoint: &Endpoint,
+    options: &Options,
+) -> Result<reqwest::ClientBuilder, Cause> {
+    for scheme in ["http", "https"] {
+        let decided = match &endpoint.proxy {
+            Some(_) => proxy::of_endpoint(endpoint, &options.env),
+            None => proxy::of_environment(scheme, &endpoint.authority, &options.env),
+        };
+        // One that it does not know, `reqwest` would pass by, and ask directly what is not to be.
+        if decided
+            .proxy
+            .as_deref()
+            .is_some_and(|proxy| !is_proxy(proxy))
+        {
+            let why = format!("its proxy {decided} is none of http or https");
+            return Err(Cause::Config(why));
+        }
+    }
+    let builder = builder.no_proxy();
+    match endpoint.proxy.as_deref() {
+        Some("") => Ok(builder),
+        Some(address) => {
+            // Its error would quote the address, which may have a password in it.
+            let proxy = reqwest::Proxy::all(address)
+                .map_err(|_| Cause::Config("its proxy is no address".to_owned()))?;
+            Ok(builder.proxy(proxy))
+        }
+        None => {
+            let env = options.env.clone();
+            let proxy = move |url: &Url| {
+                let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+                proxy::of_environment(url.scheme(), authority, &env).proxy
+            };
+            Ok(builder.proxy(reqwest::Proxy::custom(proxy)))
+        }
+    }
+}
+
+fn is_proxy(address: &str) -> bool {
+    let url = Url::parse(address);
+    url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Where a redirect leads, if it may be followed.
+fn onward(ask: &Ask, response: &Response) -> Result<Url, Cause> {
+    let from = response.url();
+    let reading = matches!(ask.method, Method::GET | Method::HEAD);
+    if !reading && !matches!(response.status().as_u16(), 307 | 308) {
+        // What a 302 makes of a method is everybody's guess, and mostly a GET, which stores nothing.
+        return Err(Cause::Redirect(format!(
+            "{} redirected ({})",
+            ask.method,
+            response.status().as_u16()
+        )));
+    }
+    let location = location(response)?;
+    if !matches!(location.scheme(), "http" | "https") {
+        return Err(Cause::Redirect(
+            "redirected to something else than http".to_owned(),
+        ));
+    }
+    if from.scheme() == "https" && location.scheme() == "http" && !ask.proven {
+        let to = location.host_str().unwrap_or_default();
+        return Err(Cause::Redirect(format!(
+            "redirected from https to plain http at {to}"
+        )));
+    }
+    Ok(location)
+}
+
+/// The address in `Location`, which may be relative to that which was asked.
+pub(crate) fn location(response: &Response) -> Result<Url, Cause> {
+    let text = response
+        .headers()
+        .get(header::LOCATION)
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| Cause::Malformed("an answer without Location".to_owned()))?;
+    response
+        .url()
+        .join(text)
+        .map_err(|_| Cause::Malformed("a Location that is no address".to_owned()))
+}
+
+/// Tells why a request or a body failed. The texts of `reqwest` have the address in them, query and all,
+/// so only what lies below is looked at.
+pub(crate) fn cause(err: &(dyn StdError + 'static)) -> Cause {
+    let mut next = Some(err);
+    let mut connecting = false;
+    while let Some(err) = next {
+        if let Some(err) = err.downcast_ref::<reqwest::Error>() {
+            connecting |= err.is_connect();
+        }
+        if let Some(tls) = find_tls(err) {
+            return tls_cause(tls);
+        }
+        next = err.source();
+    }
+    let why = innermost(err);
+    match why.strip_prefix("failed to lookup address information: ") {
+        // EAI_AGAIN is a name server that does not answer; the others say that there is no such name.
+        Some(lookup) if lookup.starts_with("Temporary failure") => {
+            Cause::Connect("the name server does not answer".to_owned())
+        }
+        Some(_) => Cause::NoSuchHost,
+        None if connecting => Cause::Connect(why),
+        None => Cause::Broken { at: 0, why },
+    }
+}
+
+/// An error of `io` hides what it was made of from `source`, which names what lies below that.
+fn find_tls<'a>(err: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(tls) = err.downcast_ref() {
+        return Some(tls);
+    }
+    let inner: &'a (dyn StdError + Send + Sync + 'static) =
+        err.downcast_ref::<io::Error>()?.get_ref()?;
+    find_tls(inner)
+}
+
+fn tls_cause(err: &rustls::Error) -> Cause {
+    match err {
+        // The beginning of `HTTP/1.1 400 Bad Request` is no record of TLS.
+        rustls::Error::InvalidMessage(_) => Cause::PlainHttp,
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
+            match inner.downcast_ref::<UnknownAuthority>() {
+                Some(unknown) => Cause::UnknownAuthority {
+                    issuer: unknown.issuer.clone(),
+                },
+                None => Cause::Certificate(tame(&inner.to_string())),
+            }
+        }
+        rustls::Error::InvalidCertificate(err) => Cause::Certificate(tame(&err.to_string())),
+        err => Cause::Tls(tame(&err.to_string())),
+    }
+}
+
+/// What the lowest error says, for people.
+fn innermost(err: &(dyn StdError + 'static)) -> String {
+    let mut lowest = err;
+    while let Some(below) = lowest.source() {
+        lowest = below;
+    }
+    match lowest.downcast_ref::<io::Error>() {
+        Some(err) if err.raw_os_error().is_some() => words(err),
+        _ => tame(&lowest.to_string()),
+    }
+}

@@ -1,0 +1,11 @@
+//! The client against a real registry, and against servers that do what real ones should not.
+
+mod auth;
+mod blob;
+mod common;
+mod patience;
+mod proxy;
+mod push;
+mod read;
+mod tls;
+mod upload;

@@ -1,0 +1,236 @@
+//! Certificates as people have them, with Debian's registry.
+
+use std::{path::PathBuf, sync::Arc};
+
+use cairn_registry::{
+    Cause, Client, Error, Reference, Tag,
+    credentials::{Anonymous, Credential, Credentials},
+    hosts::{Endpoint, Tls},
+};
+use cairn_types::{Classified, ErrorKind};
+
+use crate::common::{Everywhere, FakeClock, certs::Certs, options, origin, registry::Registry};
+
+fn secure(host: &str, tls: Tls) -> Endpoint {
+    Endpoint {
+        scheme: "https",
+        tls,
+        ..origin(host)
+    }
+}
+
+fn trusting(ca: PathBuf) -> Tls {
+    Tls {
+        ca: vec![ca],
+        ..Tls::default()
+    }
+}
+
+/// Whether an endpoint can be asked at all.
+async fn reach_at(endpoint: Endpoint, credentials: Arc<dyn Credentials>) -> Result<(), Error> {
+    let options = options(&FakeClock::new());
+    let registry = "registry.example.com";
+    let client = Client::new(registry, "shop/web", &[endpoint], &credentials, options)?;
+    // Nothing was pushed: what is asked is answered by "not found", which proves that it was asked.
+    let tag = Reference::Tag(Tag::parse("2.1").expect("tag"));
+    match client.resolve(&tag).await {
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
+        Err(err) => Err(err),
+        Ok(found) => panic!("{found:?}"),
+    }
+}
+
+async fn reach(host: &str, tls: Tls) -> Result<(), Error> {
+    reach_at(secure(host, tls), Arc::new(Anonymous)).await
+}
+
+#[track_caller]
+fn cause(reached: Result<(), Error>) -> Cause {
+    reached
+        .expect_err("refused")
+        .last()
+        .expect("asked")
+        .cause
+        .clone()
+}
+
+const LOOPBACK: &str = "subjectAltName=IP:127.0.0.1";
+
+#[tokio::test]
+async fn an_authority_of_ones_own() {
+    let certs = Certs::new();
+    certs.own("ca", "/O=Example/CN=Example Internal CA", &[]);
+    certs.signed("server", "ca");
+    let registry = Registry::secure(&certs.path("server.crt"), &certs.path("server.key"), None);
+    let host = registry.host();
+    reach(&host, trusting(certs.path("ca.crt")))
+        .await
+        .expect("trusted");
+
+    let unknown = reach(&host, Tls::default()).await.expect_err("unknown");
+    let issuer = Some("CN=Example Internal CA".to_owned());
+    assert_eq!(
+        unknown.last().map(|failed| failed.cause.clone()),
+        Some(Cause::UnknownAuthority { issuer })
+    );
+    assert_eq!(
+        unknown.to_string(),
+        "certificate of registry.example.com is signed by an unknown authority"
+    );
+    assert_eq!(unknown.kind(), ErrorKind::FailedPrecondition);
+    assert!(!unknown.passes());
+
+    let anybody = Tls {
+        skip_verify: true,
+        ..Tls::default()
+    };
+    reach(&host, anybody).await.expect("not looked at");
+}
+
+/// `openssl req -x509`, as registries' own instructions have it, makes a certificate that is an authority.
+#[tokio::test]
+async fn a_certificate_that_signs_itself() {
+    let certs = Certs::new();
+    certs.own("own", "/CN=registry", &["-addext", LOOPBACK]);
+    certs.own("other", "/CN=registry", &["-addext", LOOPBACK]);
+    certs.own_of_yesterday("old");
+    certs.own(
+        "elsewhere",
+        "/CN=registry",
+        &["-addext", "subjectAltName=DNS:example.com"],
+    );
+    let start = |name: &str| {
+        let (certificate, key) = (format!("{name}.crt"), format!("{name}.key"));
+        Registry::secure(&certs.path(&certificate), &certs.path(&key), None)
+    };
+    let registry = start("own");
+    reach(&registry.host(), trusting(certs.path("own.crt")))
+        .await
+        .expect("named");
+    for tls in [Tls::default(), trusting(certs.path("other.crt"))] {
+        let cause = cause(reach(&registry.host(), tls).await);
+        let issuer = Some("CN=registry".to_owned());
+        assert_eq!(cause, Cause::UnknownAuthority { issuer });
+    }
+    // To be named makes it neither young nor another's.
+    for name in ["old", "elsewhere"] {
+        let registry = start(name);
+        let named = trusting(certs.path(&format!("{name}.crt")));
+        let cause = cause(reach(&registry.host(), named).await);
+        assert!(matches!(cause, Cause::Certificate(_)), "{name}: {cause:?}");
+    }
+}
+
+#[tokio::test]
+async fn clients_have_certificates_too() {
+    let certs = Certs::new();
+    certs.own("ca", "/CN=Example Internal CA", &[]);
+    certs.own("strangers", "/CN=Strangers", &[]);
+    certs.signed("server", "ca");
+    certs.signed("client", "ca");
+    certs.signed("stranger", "strangers");
+    let (certificate, key) = (certs.path("server.crt"), certs.path("server.key"));
+    let registry = Registry::secure(&certificate, &key, Some(&certs.path("ca.crt")));
+    let host = registry.host();
+    let pair = |name: &str| {
+        let key = certs.path(&format!("{name}.key"));
+        (certs.path(&format!("{name}.crt")), Some(key))
+    };
+    let showing = |client: Vec<(PathBuf, Option<PathBuf>)>| Tls {
+        client,
+        ..trusting(certs.path("ca.crt"))
+    };
+    // Of two the one whose authority the server names.
+    let both = showing(vec![pair("stranger"), pair("client")]);
+    reach(&host, both).await.expect("known");
+    let err = reach(&host, showing(Vec::new())).await.expect_err("nobody");
+    assert!(!matches!(err.kind(), ErrorKind::NotFound), "{err}");
+    let nothing = showing(vec![(certs.path("client.crt"), None)]);
+    let cause = cause(reach(&host, nothing).await);
+    let Cause::Config(why) = cause else {
+        panic!("{cause:?}");
+    };
+    assert!(why.contains("client.crt"), "{why}");
+}
+
+#[tokio::test]
+async fn plain_http_is_recognised() {
+    let registry = Registry::start();
+    let err = reach(&registry.host(), Tls::default())
+        .await
+        .expect_err("plain");
+    assert_eq!(
+        err.to_string(),
+        "registry.example.com speaks plain http, not https"
+    );
+}
+
+#[tokio::test]
+async fn files_that_are_no_certificates_are_named() {
+    let certs = Certs::new();
+    std::fs::write(certs.path("ca.crt"), "hello").expect("file");
+    for name in ["ca.crt", "missing.crt"] {
+        let cause = cause(reach("127.0.0.1:1", trusting(certs.path(name))).await);
+        let Cause::Config(why) = cause else {
+            panic!("{cause:?}");
+        };
+        assert!(why.contains(name), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_do_not_go_in_the_clear() {
+    let certs = Certs::new();
+    certs.own("own", "/CN=registry", &["-addext", LOOPBACK]);
+    let (certificate, key) = (certs.path("own.crt"), certs.path("own.key"));
+    let more = format!(
+        "  tls:\n    certificate: {certificate:?}\n    key: {key:?}\n\
+         auth:\n  token:\n    realm: http://tokens.invalid/token\n    service: reg\n    issuer: i\n    \
+         rootcertbundle: {certificate:?}\n"
+    );
+    let registry = Registry::configured(&more);
+    let alice = Credential::Basic {
+        user: "alice".to_owned(),
+        secret: "secret".to_owned(),
+    };
+    let alice = Arc::new(Everywhere(alice));
+    let endpoint = secure(&registry.host(), trusting(certificate));
+    let refused = reach_at(endpoint, alice).await;
+    assert_eq!(
+        cause(refused),
+        Cause::InsecureRealm("tokens.invalid".to_owned())
+    );
+}
+
+fn https_first(host: &str, tls: Tls) -> Endpoint {
+    Endpoint {
+        scheme: "http",
+        https_first: true,
+        ..secure(host, tls)
+    }
+}
+
+#[tokio::test]
+async fn https_is_tried_first_where_that_is_wanted() {
+    let plain = Registry::start();
+    let endpoint = https_first(&plain.host(), Tls::default());
+    reach_at(endpoint, Arc::new(Anonymous))
+        .await
+        .expect("by http");
+
+    let certs = Certs::new();
+    certs.own("own", "/CN=registry", &["-addext", LOOPBACK]);
+    let registry = Registry::secure(&certs.path("own.crt"), &certs.path("own.key"), None);
+    let anybody = Tls {
+        skip_verify: true,
+        ..Tls::default()
+    };
+    let endpoint = https_first(&registry.host(), anybody);
+    reach_at(endpoint, Arc::new(Anonymous))
+        .await
+        .expect("by https");
+    // Who is not believed is not asked in the clear instead.
+    let endpoint = https_first(&registry.host(), Tls::default());
+    let cause = cause(reach_at(endpoint, Arc::new(Anonymous)).await);
+    assert!(matches!(cause, Cause::UnknownAuthority { .. }), "{cause:?}");
+}
