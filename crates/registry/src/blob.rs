@@ -124,6 +124,11 @@ impl Blob {
         self.at
     }
 
+    /// The host that is being asked, as the user knows it.
+    pub fn host(&self) -> Option<&str> {
+        self.now.as_ref().map(|now| now.host.label())
+    }
+
     /// The next bytes; `None` when all have come. A future that is dropped loses none.
     ///
     /// # Errors
@@ -212,7 +217,7 @@ impl Blob {
             _ if !now.why.passes() => false,
             Patience::Waits => now.host.pause(now.broke, &now.why).await,
             // Once more, since most connections break once; then the next host.
-            Patience::Once => now.broke == 1,
+            Patience::Once | Patience::ByCaller => now.broke == 1,
         };
         let cause = if again {
             match request(

@@ -1,6 +1,9 @@
 //! One endpoint: requests to it with what it wants to be shown, repeated while that helps.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use http::{Method, StatusCode};
 use reqwest::Response;
@@ -24,9 +27,15 @@ use crate::{
 pub(crate) enum Patience {
     /// There is nobody else to ask.
     Waits,
-    /// There is; or the request is repeated elsewhere.
+    /// There is.
     Once,
+    /// It is repeated by whoever asks, in another way.
+    ByCaller,
 }
+
+/// How long a host that could not be reached is passed by, where there is another to ask. Without this each
+/// layer would wait for it anew.
+const REST: Duration = Duration::from_secs(30);
 
 /// An endpoint for one repository.
 pub(crate) struct Host {
@@ -40,6 +49,8 @@ pub(crate) struct Host {
     pub(crate) net: Net,
     auth: Auth,
     options: Options,
+    /// Why it could not be reached, and until when to believe that.
+    resting: Mutex<Option<(Instant, Cause)>>,
 }
 
 impl Host {
@@ -80,7 +91,12 @@ impl Host {
             namespace: (!endpoint.is_origin).then(|| registry.to_owned()),
             net,
             options: options.clone(),
+            resting: Mutex::new(None),
         })
+    }
+
+    pub(crate) fn label(&self) -> &str {
+        &self.label
     }
 
     pub(crate) fn failed(&self, cause: Cause) -> Failed {
@@ -117,6 +133,11 @@ impl Host {
         patience: Patience,
     ) -> Result<Response, Cause> {
         let began = self.options.clock.now();
+        if patience == Patience::Once
+            && let Some(cause) = self.resting(began)
+        {
+            return Err(cause);
+        }
         let mut times = 0;
         loop {
             times += 1;
@@ -133,10 +154,31 @@ impl Host {
                 _ => None,
             };
             let Some(wait) = wait else {
+                self.rest(&cause);
                 return Err(cause);
             };
             tracing::debug!(host = self.label, attempt = times, ?wait, "again");
             self.options.clock.sleep(wait).await;
+        }
+    }
+
+    fn resting(&self, now: Instant) -> Option<Cause> {
+        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, cause) = resting.as_ref()?;
+        (now < *until).then(|| cause.clone())
+    }
+
+    fn rest(&self, cause: &Cause) {
+        if matches!(
+            cause,
+            Cause::NoSuchHost
+                | Cause::Connect(_)
+                | Cause::ConnectTimeout(_)
+                | Cause::AnswerTimeout(_)
+        ) {
+            let until = self.options.clock.now() + REST;
+            let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+            *resting = Some((until, cause.clone()));
         }
     }
 

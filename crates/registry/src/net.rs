@@ -186,7 +186,8 @@ impl Net {
                 let request = request
                     .header(header::CONTENT_LENGTH, outgoing.len())
                     .body(body);
-                self.while_moving(request.send(), &meter).await
+                let digestion = outgoing.digestion;
+                self.while_moving(request.send(), &meter, digestion).await
             }
         };
         let status = answered
@@ -215,12 +216,19 @@ impl Net {
         &self,
         sent: impl Future<Output = reqwest::Result<Response>>,
         meter: &Meter,
+        digestion: Duration,
     ) -> Result<Response, Cause> {
         let mut sent = pin!(sent);
+        let last = self.options.header_timeout + digestion;
+        let mut connecting = self.dial;
         let mut before = 0;
-        let mut window = self.dial + self.options.min_rate_window;
         loop {
             let ended = meter.has_ended();
+            let window = connecting
+                + match ended {
+                    true => last,
+                    false => self.options.min_rate_window,
+                };
             if let Ok(answered) = tokio::time::timeout(window, &mut sent).await {
                 return answered.map_err(|err| match meter.failure() {
                     Some(why) => Cause::Source(why),
@@ -228,18 +236,14 @@ impl Net {
                 });
             }
             if ended {
-                return Err(Cause::AnswerTimeout(self.options.header_timeout));
+                return Err(Cause::AnswerTimeout(last));
             }
             let bytes = meter.sent() - before;
             if !meter.has_ended() && bytes < self.options.window_bytes() {
                 return Err(Cause::TooSlow { bytes, window });
             }
-            before = meter.sent();
-            window = if meter.has_ended() {
-                self.options.header_timeout
-            } else {
-                self.options.min_rate_window
-            };
+            before += bytes;
+            connecting = Duration::ZERO;
         }
     }
 
@@ -383,8 +387,12 @@ pub(crate) fn cause(err: &(dyn StdError + 'static)) -> Cause {
         if let Some(err) = err.downcast_ref::<reqwest::Error>() {
             connecting |= err.is_connect();
         }
-        if let Some(tls) = find_tls(err) {
-            return tls_cause(tls);
+        match find_tls(err) {
+            // Who has an answer to a certificate of ours may have it after the handshake.
+            Some(tls @ rustls::Error::AlertReceived(_)) => return tls_cause(tls),
+            Some(tls) if connecting => return tls_cause(tls),
+            // In the middle of a body a wrong record is a connection that broke.
+            _ => {}
         }
         next = err.source();
     }

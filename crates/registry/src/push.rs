@@ -23,7 +23,7 @@ pub enum Mounted {
     /// It is there now.
     Yes,
     /// It has to be sent, by this session.
-    No(Upload),
+    No(Box<Upload>),
 }
 
 /// How a blob came to be where it was to be stored.
@@ -68,7 +68,7 @@ impl Client {
             }
             match self.mount(descriptor, repository).await? {
                 Mounted::Yes => return Ok(Pushed::Mounted(repository.clone())),
-                Mounted::No(upload) => session = Some(upload),
+                Mounted::No(upload) => session = Some(*upload),
             }
         }
         let mut upload = match session {
@@ -107,7 +107,8 @@ impl Client {
                 Err(cause) => return Err(self.error(what, vec![host.failed(cause)])),
             }
         }
-        self.upload(descriptor).await.map(Mounted::No)
+        let upload = self.upload(descriptor).await?;
+        Ok(Mounted::No(Box::new(upload)))
     }
 
     /// `None` when it is refused without a session to send it by.
@@ -130,7 +131,7 @@ impl Client {
             }
             StatusCode::ACCEPTED => {
                 let upload = Upload::opened(self, host, descriptor, &response)?;
-                Ok(Some(Mounted::No(upload)))
+                Ok(Some(Mounted::No(Box::new(upload))))
             }
             _ => Ok(None),
         }

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -39,6 +40,8 @@ pub(crate) struct Outgoing {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) from: u64,
     pub(crate) to: u64,
+    /// Time that may pass between its last byte and an answer, besides what any request has.
+    pub(crate) digestion: Duration,
 }
 
 impl fmt::Debug for Outgoing {

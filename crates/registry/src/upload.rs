@@ -1,6 +1,6 @@
 //! The upload of one blob: in one request or in chunks, resumed where the registry has it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use cairn_types::{Descriptor, Digest};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -15,6 +15,10 @@ use crate::{
     net::{self, Ask, Payload},
     source::{Outgoing, Source},
 };
+
+/// Bytes per second at which a registry is thought to read a blob again, or to have its storage copy it,
+/// before it says that it is there.
+const COMMIT_RATE: u64 = 16 << 20;
 
 /// A session that a registry has opened for one blob.
 ///
@@ -212,7 +216,7 @@ impl Upload {
     async fn patch(&mut self, host: &Host, source: &Arc<dyn Source>, to: u64) -> Result<(), Cause> {
         let ask = self.carrying(Method::PATCH, self.location.clone(), source, to)?;
         let ask = ask.header(header::CONTENT_RANGE, span(self.at, to)?);
-        let response = self.ask(host, &ask, Patience::Once).await?;
+        let response = self.ask(host, &ask, Patience::ByCaller).await?;
         if !response.status().is_success() {
             return Err(self.refusal(host, response).await);
         }
@@ -234,10 +238,13 @@ impl Upload {
         url.query_pairs_mut()
             .append_pair("digest", &self.descriptor.digest.to_string());
         let mut ask = self.carrying(Method::PUT, url, source, self.descriptor.size)?;
+        if let Payload::Stream(outgoing) = &mut ask.payload {
+            outgoing.digestion = Duration::from_secs(self.descriptor.size / COMMIT_RATE);
+        }
         if self.at > 0 && self.at < self.descriptor.size {
             ask = ask.header(header::CONTENT_RANGE, span(self.at, self.descriptor.size)?);
         }
-        let response = self.ask(host, &ask, Patience::Once).await?;
+        let response = self.ask(host, &ask, Patience::ByCaller).await?;
         if !response.status().is_success() {
             return Err(self.refusal(host, response).await);
         }
@@ -257,6 +264,7 @@ impl Upload {
             source: Arc::clone(source),
             from: self.at,
             to,
+            digestion: Duration::ZERO,
         });
         Ok(ask)
     }

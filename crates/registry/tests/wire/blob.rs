@@ -90,6 +90,21 @@ async fn a_blob_comes_whole_and_from_an_offset() {
 }
 
 #[tokio::test]
+async fn a_connection_is_used_again() {
+    let bytes = noise(LEN);
+    let served = bytes.clone();
+    let server = Server::start(move |_, _| Reply::Whole(200, Vec::new(), served.clone())).await;
+    let client = client(&[origin(&server.host())]);
+    for _ in 0..3 {
+        assert_eq!(
+            read(client.blob(&layer(&bytes), 0)).await.expect("whole"),
+            bytes
+        );
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
 async fn a_connection_that_breaks_twenty_times_is_one_stream() {
     let bytes = noise(LEN);
     let served = bytes.clone();

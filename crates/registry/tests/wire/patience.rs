@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cairn_registry::{Cause, Options, Policy};
+use cairn_registry::{Cause, Clock, Options, Policy};
 use cairn_types::{Classified, ErrorKind};
 
 use crate::{
@@ -125,6 +125,27 @@ async fn a_silent_mirror_is_passed_by() {
         MANIFEST
     );
     assert_eq!(silent.lines().len(), 1);
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_down_is_not_waited_for_again() {
+    let silent = Server::start(|_, _| Reply::Stall(Vec::new())).await;
+    let origin_server = Server::start(|_, _| manifest()).await;
+    let endpoints = [mirror(&silent.host()), origin(&origin_server.host())];
+    let clock = FakeClock::new();
+    let options = Options {
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        ..impatient()
+    };
+    let client = client_with(&endpoints, options);
+    for _ in 0..3 {
+        client.manifest(&descriptor()).await.expect("manifest");
+    }
+    assert_eq!(silent.lines().len(), 1);
+    clock.pass(Duration::from_secs(30));
+    client.manifest(&descriptor()).await.expect("manifest");
+    assert_eq!(silent.lines().len(), 2);
+    assert_eq!(origin_server.lines().len(), 4);
 }
 
 #[tokio::test]

@@ -1,15 +1,24 @@
 //! Certificates as people have them, with Debian's registry.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use cairn_registry::{
-    Cause, Client, Error, Reference, Tag,
+    Cause, Client, Error,
     credentials::{Anonymous, Credential, Credentials},
     hosts::{Endpoint, Tls},
 };
 use cairn_types::{Classified, ErrorKind};
 
-use crate::common::{Everywhere, FakeClock, certs::Certs, options, origin, registry::Registry};
+use crate::{
+    common::{
+        Everywhere, FakeClock,
+        certs::{Certs, Seen},
+        client, options, origin,
+        registry::Registry,
+        server::{Reply, Server},
+    },
+    read::{descriptor, manifest, tag},
+};
 
 fn secure(host: &str, tls: Tls) -> Endpoint {
     Endpoint {
@@ -32,8 +41,7 @@ async fn reach_at(endpoint: Endpoint, credentials: Arc<dyn Credentials>) -> Resu
     let registry = "registry.example.com";
     let client = Client::new(registry, "shop/web", &[endpoint], &credentials, options)?;
     // Nothing was pushed: what is asked is answered by "not found", which proves that it was asked.
-    let tag = Reference::Tag(Tag::parse("2.1").expect("tag"));
-    match client.resolve(&tag).await {
+    match client.resolve(&tag()).await {
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
         Err(err) => Err(err),
         Ok(found) => panic!("{found:?}"),
@@ -143,8 +151,8 @@ async fn clients_have_certificates_too() {
     // Of two the one whose authority the server names.
     let both = showing(vec![pair("stranger"), pair("client")]);
     reach(&host, both).await.expect("known");
-    let err = reach(&host, showing(Vec::new())).await.expect_err("nobody");
-    assert!(!matches!(err.kind(), ErrorKind::NotFound), "{err}");
+    let nobody = cause(reach(&host, showing(Vec::new())).await);
+    assert!(matches!(nobody, Cause::Tls(_)), "{nobody:?}");
     let nothing = showing(vec![(certs.path("client.crt"), None)]);
     let cause = cause(reach(&host, nothing).await);
     let Cause::Config(why) = cause else {
@@ -233,4 +241,78 @@ async fn https_is_tried_first_where_that_is_wanted() {
     let endpoint = https_first(&registry.host(), Tls::default());
     let cause = cause(reach_at(endpoint, Arc::new(Anonymous)).await);
     assert!(matches!(cause, Cause::UnknownAuthority { .. }), "{cause:?}");
+}
+
+/// A registry by TLS that sends on to `to`, and an endpoint of it with a client certificate.
+async fn sending_on(certs: &Certs, to: String) -> (Server, Endpoint, Arc<Seen>) {
+    certs.own("own", "/CN=registry", &["-addext", LOOPBACK]);
+    certs.own("client", "/CN=client", &[]);
+    let (config, seen) = certs.server("own");
+    let server = Server::secure(config, move |_, _| {
+        Reply::status(307).with("location", to.clone())
+    })
+    .await;
+    let tls = Tls {
+        client: vec![(certs.path("client.crt"), Some(certs.path("client.key")))],
+        skip_verify: true,
+        ..Tls::default()
+    };
+    let endpoint = secure(&server.host(), tls);
+    (server, endpoint, seen)
+}
+
+#[tokio::test]
+async fn what_a_tag_means_is_not_asked_in_the_clear() {
+    let certs = Certs::new();
+    let plain = Server::start(|_, _| manifest()).await;
+    let (_server, endpoint, _) = sending_on(&certs, plain.url("/x")).await;
+    let client = client(&[endpoint]);
+    let err = client.resolve(&tag()).await.expect_err("in the clear");
+    assert!(
+        matches!(err.last().expect("asked").cause, Cause::Redirect(_)),
+        "{err}"
+    );
+    assert_eq!(plain.lines(), [""; 0]);
+    // Bytes that are known by their digest may come from anywhere.
+    client.manifest(&descriptor()).await.expect("proven");
+    assert_eq!(plain.lines(), ["GET /x"]);
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_for_its_endpoint() {
+    let certs = Certs::new();
+    certs.own("storage", "/CN=storage", &["-addext", LOOPBACK]);
+    let (config, seen_there) = certs.server("storage");
+    let storage = Server::secure(config, |_, _| manifest()).await;
+    let to = storage.url("/x").replace("http:", "https:");
+    let (_server, endpoint, seen_here) = sending_on(&certs, to).await;
+    client(&[endpoint])
+        .manifest(&descriptor())
+        .await
+        .expect("manifest");
+    assert_eq!((seen_here.clients(), seen_there.clients()), (1, 0));
+    assert_eq!(storage.lines().len(), 1);
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_end_is_given_up() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("bind");
+    let address = silent.local_addr().expect("address");
+    let limit = Duration::from_millis(200);
+    let endpoint = Endpoint {
+        dial_timeout: Some(limit),
+        ..secure(&address.to_string(), Tls::default())
+    };
+    let err = client(&[endpoint])
+        .resolve(&tag())
+        .await
+        .expect_err("silence");
+    let said = err.last().map(|failed| failed.cause.clone());
+    assert_eq!(said, Some(Cause::ConnectTimeout(limit)));
+    assert_eq!(
+        err.to_string(),
+        "registry.example.com: connect timed out after 0.2 s"
+    );
 }

@@ -3,8 +3,18 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
 use tempfile::TempDir;
 
 /// A directory of them.
@@ -77,6 +87,26 @@ impl Certs {
         (key, csr, out)
     }
 
+    /// What a server of a test needs to show `NAME.crt`. It notes what clients show, and takes anything.
+    pub(crate) fn server(&self, name: &str) -> (ServerConfig, Arc<Seen>) {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let seen = Arc::new(Seen {
+            schemes: provider
+                .signature_verification_algorithms
+                .supported_schemes(),
+            clients: AtomicUsize::new(0),
+        });
+        let certificate = CertificateDer::from_pem_file(self.path(&format!("{name}.crt")));
+        let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key")));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(Arc::clone(&seen) as Arc<dyn ClientCertVerifier>)
+            .with_single_cert(vec![certificate.expect("certificate")], key.expect("key"))
+            .expect("configuration");
+        (config, seen)
+    }
+
     fn openssl(&self, args: &[&str]) {
         let ran = Command::new("openssl")
             .args(args)
@@ -89,5 +119,60 @@ impl Certs {
 
     fn dir(&self) -> &Path {
         self.0.path()
+    }
+}
+
+/// Counts the clients that show a certificate.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    schemes: Vec<SignatureScheme>,
+    clients: AtomicUsize,
+}
+
+impl Seen {
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.load(Ordering::SeqCst)
+    }
+}
+
+impl ClientCertVerifier for Seen {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.clients.fetch_add(1, Ordering::SeqCst);
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.clone()
     }
 }

@@ -3,14 +3,18 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
     sync::Notify,
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -125,6 +129,7 @@ type Script = dyn Fn(&Request, usize) -> Reply + Send + Sync;
 /// A server on the loopback address, for as long as the test's runtime runs.
 pub(crate) struct Server {
     address: SocketAddr,
+    connections: Arc<AtomicUsize>,
     log: Arc<Mutex<Vec<Request>>>,
     /// Told when a client has left a connection that was silent.
     pub(crate) left: Arc<Notify>,
@@ -135,20 +140,51 @@ impl Server {
     pub(crate) async fn start(
         script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
     ) -> Server {
+        Server::listen(None, Arc::new(script)).await
+    }
+
+    /// The same by TLS. Clients are asked for certificates, and need not have one.
+    pub(crate) async fn secure(
+        config: ServerConfig,
+        script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Server {
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Server::listen(Some(acceptor), Arc::new(script)).await
+    }
+
+    async fn listen(acceptor: Option<TlsAcceptor>, script: Arc<Script>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let address = listener.local_addr().expect("address");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let left = Arc::new(Notify::new());
-        let script: Arc<Script> = Arc::new(script);
-        let (logged, told) = (Arc::clone(&log), Arc::clone(&left));
+        let server = Server {
+            address: listener.local_addr().expect("address"),
+            connections: Arc::default(),
+            log: Arc::default(),
+            left: Arc::default(),
+        };
+        let (log, left) = (Arc::clone(&server.log), Arc::clone(&server.left));
+        let connections = Arc::clone(&server.connections);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (script, log, left) =
-                    (Arc::clone(&script), Arc::clone(&logged), Arc::clone(&told));
-                tokio::spawn(async move { serve(stream, &*script, &log, &left).await });
+                connections.fetch_add(1, Ordering::SeqCst);
+                let (log, left) = (Arc::clone(&log), Arc::clone(&left));
+                let (script, acceptor) = (Arc::clone(&script), acceptor.clone());
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => serve(stream, &*script, &log, &left).await,
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                serve(stream, &*script, &log, &left).await;
+                            }
+                        }
+                    }
+                });
             }
         });
-        Server { address, log, left }
+        server
+    }
+
+    /// How many there were.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub(crate) fn host(&self) -> String {
@@ -169,7 +205,12 @@ impl Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, script: &Script, log: &Mutex<Vec<Request>>, left: &Notify) {
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    script: &Script,
+    log: &Mutex<Vec<Request>>,
+    left: &Notify,
+) {
     while let Some(request) = read(&mut stream).await {
         let head = request.method == "HEAD";
         let number = {
@@ -198,7 +239,7 @@ async fn serve(mut stream: TcpStream, script: &Script, log: &Mutex<Vec<Request>>
 }
 
 /// The next request, or nothing when the client has gone or its body breaks.
-async fn read(stream: &mut TcpStream) -> Option<Request> {
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Request> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
