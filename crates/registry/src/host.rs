@@ -10,7 +10,7 @@ use reqwest::Response;
 use url::Url;
 
 use crate::{
-    auth::{Auth, Pass},
+    auth::Auth,
     body::refusal,
     challenge,
     credentials::Credentials,
@@ -217,22 +217,14 @@ impl Host {
             }
             let challenges = challenge::of(response.headers());
             // What storage wants to be shown is not for us to give.
-            let wanted = ours && self.net.is_home(response.url());
-            if renewed || !wanted || !self.other(scopes, pass.as_ref(), &challenges).await? {
+            let wanted = !renewed && ours && self.net.is_home(response.url());
+            let shown = pass.as_ref();
+            if !wanted || !self.auth.refused(scopes, shown, &challenges).await? {
                 let answer = refusal(response, &self.options).await;
                 return Err(self.auth.unauthorized(pass.is_some(), answer).await);
             }
             renewed = true;
         }
-    }
-
-    async fn other(
-        &self,
-        scopes: &Scopes,
-        pass: Option<&Pass>,
-        challenges: &[challenge::Challenge],
-    ) -> Result<bool, Cause> {
-        self.auth.refused(scopes, pass, challenges).await
     }
 
     /// What an answer that is none comes to, `object` being what was asked for.

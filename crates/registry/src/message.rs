@@ -11,17 +11,19 @@ impl Error {
         let mut failure =
             Failure::new(self.kind(), attempted, self.reason()).object("image", image);
         let failed = &self.details().failed;
-        if let [one] = failed.as_slice() {
-            for cause in causes(one) {
-                failure = failure.cause(cause);
-            }
-        } else {
-            for one in failed {
-                failure = failure.cause(one.to_string());
-            }
-            return failure.next(format!("cairn explain-host {image}"));
+        let several = failed.len() > 1;
+        for one in failed.iter().filter(|_| several) {
+            failure = failure.cause(one.to_string());
         }
-        for step in self.steps(image, pull) {
+        for cause in self.last().map(causes).into_iter().flatten() {
+            failure = failure.cause(cause);
+        }
+        let mut steps = self.steps(image, pull);
+        let explain = format!("cairn explain-host {image}");
+        if several && !steps.contains(&explain) {
+            steps.push(explain);
+        }
+        for step in steps {
             failure = failure.next(step);
         }
         failure
@@ -33,7 +35,7 @@ impl Error {
         };
         let hosts = format!("/etc/cairn/certs.d/{host}");
         match cause {
-            Cause::Unauthorized { .. } => vec![
+            Cause::Unauthorized { .. } | Cause::Denied(_) => vec![
                 format!("docker login {host}"),
                 format!("{pull} -u USER {image}"),
             ],
@@ -63,7 +65,7 @@ impl Error {
     }
 }
 
-/// What is to be said besides the sentence of a host that stands alone.
+/// What is to be said besides the sentence of the host that decided.
 fn causes(failed: &Failed) -> Vec<String> {
     let mut causes = Vec::new();
     match &failed.cause {
@@ -133,10 +135,11 @@ mod tests {
         }])
     }
 
-    /// The sentences of rows 9 to 12 and 14 of the table of messages.
+    const HOST: &str = "registry.example.com";
+
+    /// Row 9 of the table of messages.
     #[test]
-    fn one_host_speaks_for_itself() {
-        let host = "registry.example.com";
+    fn who_is_not_let_in_is_told_who_asked() {
         let logins = [
             "docker login registry.example.com",
             "cairn images pull -u USER registry.example.com/shop/web:2.1",
@@ -147,7 +150,7 @@ mod tests {
             answer: Answer::default(),
         };
         check(
-            &[(host, unauthorized(None))],
+            &[(HOST, unauthorized(None))],
             "registry.example.com refused (401 unauthorized)",
             &["no credentials sent"],
             &logins,
@@ -157,30 +160,57 @@ mod tests {
             source: "~/.docker/config.json".to_owned(),
         };
         check(
-            &[(host, unauthorized(Some(alice)))],
+            &[(HOST, unauthorized(Some(alice)))],
             "registry.example.com refused (401 unauthorized)",
             &["user alice (from ~/.docker/config.json) was refused"],
             &logins,
         );
+    }
+
+    /// Row 10, as far as the registry says which it is.
+    #[test]
+    fn what_is_missing_is_told_apart() {
         let missing = |answer| Cause::NotFound {
             object: "tag 2.1".to_owned(),
             repository: "shop/web".to_owned(),
             answer,
         };
         check(
-            &[(host, missing(said("MANIFEST_UNKNOWN", "manifest unknown")))],
+            &[(HOST, missing(said("MANIFEST_UNKNOWN", "manifest unknown")))],
             "registry.example.com has no tag 2.1 in shop/web",
             &["MANIFEST_UNKNOWN: manifest unknown"],
             &["curl -s https://registry.example.com/v2/shop/web/tags/list"],
         );
         check(
-            &[(host, missing(said("NAME_UNKNOWN", "")))],
+            &[(HOST, missing(said("NAME_UNKNOWN", "")))],
             "registry.example.com has no repository shop/web",
             &["NAME_UNKNOWN"],
             &[],
         );
+        // With a mirror before it, the registry still says what helps.
         check(
-            &[(host, Cause::PlainHttp)],
+            &[
+                ("mirror.example.com", Cause::NoSuchHost),
+                (HOST, missing(said("MANIFEST_UNKNOWN", ""))),
+            ],
+            "all 2 hosts failed",
+            &[
+                "mirror.example.com: no such host",
+                "registry.example.com has no tag 2.1 in shop/web",
+                "MANIFEST_UNKNOWN",
+            ],
+            &[
+                "curl -s https://registry.example.com/v2/shop/web/tags/list",
+                "cairn explain-host registry.example.com/shop/web:2.1",
+            ],
+        );
+    }
+
+    /// Rows 11, 12 and 14.
+    #[test]
+    fn one_host_speaks_for_itself() {
+        check(
+            &[(HOST, Cause::PlainHttp)],
             "registry.example.com speaks plain http, not https",
             &[],
             &[
@@ -190,7 +220,7 @@ mod tests {
         );
         check(
             &[(
-                host,
+                HOST,
                 Cause::UnknownAuthority {
                     issuer: Some("CN=Example Internal CA".to_owned()),
                 },

@@ -7,15 +7,16 @@ use cairn_registry::{
     credentials::{Anonymous, Credential, Credentials},
     hosts::{Endpoint, Tls},
 };
-use cairn_types::{Classified, ErrorKind};
+use cairn_types::{Classified, Descriptor, Digest, ErrorKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     common::{
         Everywhere, FakeClock,
         certs::{Certs, Seen},
-        client, options, origin,
+        client, noise, options, origin,
         registry::Registry,
-        server::{Reply, Server},
+        server::{Reply, Request, Server},
     },
     read::{descriptor, manifest, tag},
 };
@@ -315,4 +316,85 @@ async fn a_handshake_that_does_not_end_is_given_up() {
         err.to_string(),
         "registry.example.com: connect timed out after 0.2 s"
     );
+}
+
+#[tokio::test]
+async fn http_is_no_way_round_a_server_that_hangs() {
+    let silent = Server::start(|_, _| manifest()).await;
+    let limit = Duration::from_millis(200);
+    let endpoint = Endpoint {
+        dial_timeout: Some(limit),
+        ..https_first(&silent.host(), Tls::default())
+    };
+    let reached = reach_at(endpoint, Arc::new(Anonymous)).await;
+    assert_eq!(cause(reached), Cause::ConnectTimeout(limit));
+    assert_eq!(silent.lines(), [""; 0]);
+}
+
+/// Carries connections to `to`, and turns a bit of the first one's answer.
+async fn turning_a_bit(to: String) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("bind");
+    let address = listener.local_addr().expect("address").to_string();
+    tokio::spawn(async move {
+        // Past the handshake, within the body.
+        let mut at = Some(150_000);
+        while let Ok((near, _)) = listener.accept().await {
+            let far = tokio::net::TcpStream::connect(&to).await.expect("connect");
+            let (mut from_near, mut to_near) = near.into_split();
+            let (mut from_far, mut to_far) = far.into_split();
+            tokio::spawn(
+                async move { tokio::io::copy(&mut from_near, &mut to_far).await.map(drop) },
+            );
+            let turned = at.take();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                let mut passed = 0;
+                while let Ok(read @ 1..) = from_far.read(&mut buffer).await {
+                    if let Some(at) = turned.filter(|at| (passed..passed + read).contains(at)) {
+                        buffer[at - passed] ^= 1;
+                    }
+                    passed += read;
+                    if to_near.write_all(&buffer[..read]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_bit_that_turned_on_the_way_is_fetched_again() {
+    let certs = Certs::new();
+    certs.own("own", "/CN=registry", &["-addext", LOOPBACK]);
+    let bytes = noise(300_000);
+    let served = bytes.clone();
+    let (config, _) = certs.server("own");
+    let server = Server::secure(config, move |request: &Request, _| {
+        let from = request.from().unwrap_or(0);
+        let reply = Reply::Whole(
+            200 + 6 * u16::from(from > 0),
+            Vec::new(),
+            served[from..].to_vec(),
+        );
+        reply.with("content-range", format!("bytes {from}-299999/300000"))
+    })
+    .await;
+    let relay = turning_a_bit(server.host()).await;
+    let endpoint = secure(&relay, trusting(certs.path("own.crt")));
+    let layer = Descriptor::new("", Digest::sha256(&bytes), 300_000);
+    let mut blob = client(&[endpoint]).blob(&layer, 0);
+    let mut all = Vec::new();
+    while let Some(piece) = blob.chunk().await.expect("bytes") {
+        all.extend_from_slice(&piece);
+    }
+    assert_eq!(all, bytes);
+    let starts: Vec<_> = server.asked().iter().map(Request::from).collect();
+    let [None, Some(again)] = starts.as_slice() else {
+        panic!("{starts:?}");
+    };
+    assert!((100_000..150_000).contains(again), "{again}");
 }
