@@ -28,6 +28,10 @@ use crate::{
 /// Redirects that are followed, as many as Go's client.
 const REDIRECTS_MAX: usize = 10;
 
+/// Bytes of a body that may be in buffers, here and in the kernel, when the last was taken from its source:
+/// sixteen pieces of ours are what `hyper` holds.
+const BUFFERED_BYTES: u64 = 1 << 20;
+
 /// What a request is sent with.
 #[derive(Clone)]
 pub(crate) enum Payload {
@@ -186,8 +190,8 @@ impl Net {
                 let request = request
                     .header(header::CONTENT_LENGTH, outgoing.len())
                     .body(body);
-                let digestion = outgoing.digestion;
-                self.while_moving(request.send(), &meter, digestion).await
+                let after = outgoing.digestion + self.draining(outgoing.len());
+                self.while_moving(request.send(), &meter, after).await
             }
         };
         let status = answered
@@ -211,15 +215,23 @@ impl Net {
         }
     }
 
+    /// How long what was handed on may be on its way through buffers, at the least rate that is allowed.
+    fn draining(&self, len: u64) -> Duration {
+        match self.options.min_rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs(len.min(BUFFERED_BYTES) / rate),
+        }
+    }
+
     /// Waits for the answer to a body that is being sent, for as long as enough of it goes out.
     async fn while_moving(
         &self,
         sent: impl Future<Output = reqwest::Result<Response>>,
         meter: &Meter,
-        digestion: Duration,
+        after: Duration,
     ) -> Result<Response, Cause> {
         let mut sent = pin!(sent);
-        let last = self.options.header_timeout + digestion;
+        let last = self.options.header_timeout + after;
         let mut connecting = self.dial;
         let mut before = 0;
         loop {

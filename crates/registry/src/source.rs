@@ -93,6 +93,7 @@ impl Outgoing {
         }
         let counted = Counted {
             source: self.source.read(self.from),
+            held: Bytes::new(),
             left: self.len(),
             meter: Arc::clone(&meter),
         };
@@ -104,8 +105,12 @@ impl Outgoing {
     }
 }
 
+/// What is handed on at a time. A larger piece would count as sent when its first byte is.
+const PIECE_BYTES: usize = 64 << 10;
+
 struct Counted {
     source: ByteStream,
+    held: Bytes,
     left: u64,
     meter: Arc<Meter>,
 }
@@ -113,31 +118,31 @@ struct Counted {
 impl Counted {
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         if self.left == 0 {
-            self.meter.ended.store(true, Ordering::Relaxed);
             return None;
         }
-        let read = self.source.next().await.unwrap_or_else(|| {
-            let why = format!("it ended {} bytes early", self.left);
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, why))
-        });
-        match read {
-            Ok(mut piece) => {
-                piece.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-                self.left -= piece.len() as u64;
-                self.meter
-                    .sent
-                    .fetch_add(piece.len() as u64, Ordering::Relaxed);
-                if self.left == 0 {
-                    // Whoever sends it may never ask for an end that its length has told before.
-                    self.meter.ended.store(true, Ordering::Relaxed);
+        while self.held.is_empty() {
+            let read = self.source.next().await.unwrap_or_else(|| {
+                let why = format!("it ended {} bytes early", self.left);
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, why))
+            });
+            match read {
+                Ok(piece) => self.held = piece,
+                Err(err) => {
+                    self.meter.fail(&err);
+                    self.left = 0;
+                    return Some(Err(err));
                 }
-                Some(Ok(piece))
-            }
-            Err(err) => {
-                self.meter.fail(&err);
-                self.left = 0;
-                Some(Err(err))
             }
         }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let len = self.held.len().min(PIECE_BYTES).min(most);
+        let piece = self.held.split_to(len);
+        self.left -= len as u64;
+        self.meter.sent.fetch_add(len as u64, Ordering::Relaxed);
+        if self.left == 0 {
+            // Whoever sends it may never ask for an end that its length has told before.
+            self.meter.ended.store(true, Ordering::Relaxed);
+        }
+        Some(Ok(piece))
     }
 }

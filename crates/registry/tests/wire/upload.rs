@@ -1,14 +1,14 @@
 //! Uploads to a registry that loses connections, answers and sessions.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cairn_registry::{Cause, Client, Mounted, Options, Pushed, Source};
+use cairn_registry::{Cause, Client, Mounted, Options, Policy, Pushed, Source};
 use cairn_types::{Descriptor, Digest, media};
 
 use crate::common::{
     Everywhere, FakeClock, client, client_as, client_with, noise, options, origin,
-    server::{Reply, Request, Server},
+    server::{DEAF, Reply, Request, Server},
 };
 
 const LEN: u64 = 1000;
@@ -176,6 +176,35 @@ async fn a_registry_that_never_takes_it_is_given_up() {
         .filter(|line| line.starts_with("PUT"))
         .count();
     assert_eq!(puts, 5);
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_no_more_is_given_up() {
+    let server = Server::start(|request: &Request, _| match request.method.as_str() {
+        "POST" => started(),
+        _ => Reply::status(404),
+    })
+    .await;
+    let options = Options {
+        min_rate: 100_000,
+        min_rate_window: Duration::from_millis(500),
+        retry: Policy {
+            tries: 2,
+            ..Policy::default()
+        },
+        ..options(&FakeClock::new())
+    };
+    let client = client_with(&[origin(&server.host())], options);
+    let bytes = Bytes::from(vec![0; DEAF * 2]);
+    let size = bytes.len() as u64;
+    let descriptor = Descriptor::new(media::OCI_LAYER, Digest::sha256(b"any"), size);
+    let source: Arc<dyn Source> = Arc::new(bytes);
+    let mut upload = client.upload(&descriptor).await.expect("session");
+    let err = upload.send(&source).await.expect_err("deaf");
+    let cause = &err.last().expect("asked").cause;
+    assert!(matches!(cause, Cause::TooSlow { .. }), "{err}");
+    // What is sent is not heard, so what is left are the attempts to go on.
+    assert_eq!(trace(&server), ["POST", "GET a/b", "HEAD", "POST"]);
 }
 
 #[tokio::test]
