@@ -25,7 +25,10 @@ pub mod namespaces;
 pub mod node;
 mod objects;
 pub mod progress;
+pub mod pull;
+pub mod push;
 pub mod records;
+pub mod registries;
 mod resolve;
 mod settle;
 pub mod sharing;
@@ -53,6 +56,9 @@ pub use namespaces::NamespaceInfo;
 pub use node::{EngineKind, Node, NodeOptions, SnapshotOptions};
 pub use objects::{BlobInfo, SnapshotInfo};
 pub use progress::{Event, Phase, Progress, Silent};
+pub use pull::{PullRequest, Pulled, TransferredLayer};
+pub use push::{PushRequest, Pushed};
+pub use registries::{RegistryOptions, Remote};
 pub use records::{
     Exported, RecordsImport, RecordsImported, Replaced, export_records, import_records,
 };

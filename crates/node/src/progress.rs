@@ -1,5 +1,7 @@
 //! What long work tells its caller while it runs, and whoever counts it afterwards.
 
+use std::time::Duration;
+
 use cairn_types::{Digest, LayerTiming};
 
 use crate::Node;
@@ -21,6 +23,10 @@ pub enum Phase {
     Done,
     /// There was nothing to do.
     HereAlready,
+    /// Its bytes are sent.
+    Push,
+    /// It was taken over from another repository of the registry.
+    Mounted,
 }
 
 /// One step.
@@ -46,6 +52,35 @@ pub enum Event {
         done: u64,
         /// Bytes of the stored form.
         total: u64,
+    },
+    /// The bytes of a layer are asked for, or offered.
+    Asked {
+        /// As in [`Event::Resolved`].
+        digest: Digest,
+        /// Whom, as people know it.
+        host: String,
+        /// The how manieth request for it this is.
+        attempt: u32,
+    },
+    /// The bytes of a layer go on from where they were.
+    Resumed {
+        /// As in [`Event::Resolved`].
+        digest: Digest,
+        /// Offset.
+        at: u64,
+    },
+    /// A request failed, and will be made again.
+    Retry {
+        /// As in [`Event::Resolved`].
+        digest: Digest,
+        /// Which host failed.
+        host: String,
+        /// Which of them the next one is, and how many there are at most.
+        attempt: (u32, u32),
+        /// Until then.
+        wait: Duration,
+        /// Why it failed.
+        cause: String,
     },
     /// Everything that was resolved is complete.
     Done,

@@ -80,6 +80,7 @@ fn event(told: v1::Progress) -> Option<Event> {
             total: layer.total,
         },
         Wire::Done(_) => Event::Done,
+        Wire::Asked(_) | Wire::Resumed(_) | Wire::Retry(_) => return None,
     })
 }
 
@@ -93,5 +94,6 @@ fn phase(wire: v1::Phase) -> Option<Phase> {
         v1::Phase::Sync => Phase::Sync,
         v1::Phase::Done => Phase::Done,
         v1::Phase::HereAlready => Phase::HereAlready,
+        v1::Phase::Push | v1::Phase::Mounted => return None,
     })
 }

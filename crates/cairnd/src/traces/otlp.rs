@@ -233,6 +233,8 @@ pub(crate) fn phase(span: &Span, layer: &Digest, phase: Phase) {
         Phase::Sync => "sync",
         Phase::Done => "done",
         Phase::HereAlready => "here_already",
+        Phase::Push => "push",
+        Phase::Mounted => "mounted",
     };
     let layer = KeyValue::new("cairn.layer", layer.to_string());
     span.add_event("layer", vec![layer, KeyValue::new("cairn.phase", phase)]);

@@ -1,9 +1,9 @@
 //! `Images`: as people ask for them.
 
 use cairn_proto::cairn::v1::{
-    ExportRequest, ExportResponse, GetImageRequest, GetImageResponse, GetMountRequest,
+    ExplainHostRequest, ExplainHostResponse, ExportRequest, ExportResponse, GetImageRequest, GetImageResponse, GetMountRequest,
     GetMountResponse, ImportRequest, ImportResponse, InspectRequest, InspectResponse,
-    ListImagesRequest, ListImagesResponse, PrepareMountRequest, PrepareMountResponse,
+    ListImagesRequest, ListImagesResponse, PrepareMountRequest, PrepareMountResponse, PullRequest, PullResponse, PushRequest, PushResponse,
     ReleaseMountRequest, ReleaseMountResponse, RemoveImageRequest, RemoveImageResponse,
     ResolveImageRequest, ResolveImageResponse, TagRequest, TagResponse, images_server::Images,
 };
@@ -25,6 +25,8 @@ impl Images for Service {
     type ListStream = Answers<ListImagesResponse>;
     type ImportStream = Answers<ImportResponse>;
     type ExportStream = Answers<ExportResponse>;
+    type PullStream = Answers<PullResponse>;
+    type PushStream = Answers<PushResponse>;
     type PrepareMountStream = Answers<PrepareMountResponse>;
 
     async fn list(
@@ -71,6 +73,27 @@ impl Images for Service {
         let (node, ns) = (self.node.clone(), namespace(&request)?);
         let answers = import::answers(node, ns, request.into_inner());
         Ok(Response::new(answers))
+    }
+
+    async fn pull(
+        &self,
+        _request: Request<Streaming<PullRequest>>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        Err(Status::unimplemented("pull"))
+    }
+
+    async fn push(
+        &self,
+        _request: Request<Streaming<PushRequest>>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        Err(Status::unimplemented("push"))
+    }
+
+    async fn explain_host(
+        &self,
+        _request: Request<ExplainHostRequest>,
+    ) -> Result<Response<ExplainHostResponse>, Status> {
+        Err(Status::unimplemented("explain-host"))
     }
 
     async fn export(

@@ -118,6 +118,33 @@ pub(super) fn progress(event: Event) -> v1::Progress {
             done,
             total,
         }),
+        Event::Asked {
+            digest,
+            host,
+            attempt,
+        } => Wire::Asked(v1::LayerAsked {
+            digest: digest.to_string(),
+            host,
+            attempt,
+        }),
+        Event::Resumed { digest, at } => Wire::Resumed(v1::LayerResumed {
+            digest: digest.to_string(),
+            at,
+        }),
+        Event::Retry {
+            digest,
+            host,
+            attempt: (attempt, attempts_max),
+            wait,
+            cause,
+        } => Wire::Retry(v1::LayerRetry {
+            digest: digest.to_string(),
+            host,
+            attempt,
+            attempts_max,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            cause,
+        }),
         Event::Done => Wire::Done(v1::ProgressDone {}),
     };
     v1::Progress { event: Some(event) }
@@ -139,6 +166,8 @@ fn phase(phase: Phase) -> v1::Phase {
         Phase::Sync => v1::Phase::Sync,
         Phase::Done => v1::Phase::Done,
         Phase::HereAlready => v1::Phase::HereAlready,
+        Phase::Push => v1::Phase::Push,
+        Phase::Mounted => v1::Phase::Mounted,
     }
 }
 
