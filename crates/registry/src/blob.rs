@@ -1,6 +1,6 @@
 //! A blob as one stream, however many connections and hosts it takes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 use cairn_types::{Descriptor, MediaKind};
@@ -209,15 +209,21 @@ impl Blob {
 
     /// Has the body opened again where it was, or at the next place.
     async fn ask(&mut self) -> Result<(), Error> {
+        let what = What::Blob(self.descriptor.digest.clone());
         let Some(now) = self.now.as_mut() else {
             return self.next_place();
         };
         let again = match now.patience {
             _ if now.broke == 0 => true,
             _ if !now.why.passes() => false,
-            Patience::Waits => now.host.pause(now.broke, &now.why).await,
+            Patience::Waits => now.host.pause(&what, now.broke, &now.why).await,
             // Once more, since most connections break once; then the next host.
-            Patience::Once | Patience::ByCaller => now.broke == 1,
+            Patience::Once | Patience::ByCaller if now.broke == 1 => {
+                now.host
+                    .again(Some(&what), (2, 2), Duration::ZERO, &now.why);
+                true
+            }
+            Patience::Once | Patience::ByCaller => false,
         };
         let cause = if again {
             match request(
@@ -265,6 +271,7 @@ impl Blob {
         match found {
             Ok((host, mut ask, patience)) => {
                 ask.proven = true;
+                ask.what = Some(What::Blob(self.descriptor.digest.clone()));
                 self.now = Some(Asked::new(host, ask, patience));
             }
             Err(failed) => self.failed.push(failed),

@@ -9,6 +9,7 @@ use crate::{
     answer::{ANSWER_BYTES_MAX, Answer},
     error::Cause,
     net,
+    observer::Watch,
     options::Options,
 };
 
@@ -20,11 +21,13 @@ pub(crate) struct Body {
     /// What was waited for, and what came, in the present window.
     waited: Duration,
     came: u64,
+    watch: Option<Watch>,
 }
 
 impl Body {
     pub(crate) fn new(response: Response, options: &Options) -> Body {
         Body {
+            watch: response.extensions().get().cloned(),
             response,
             // A window of no length would be turned without end.
             window: options.min_rate_window.max(Duration::from_millis(1)),
@@ -44,7 +47,11 @@ impl Body {
             self.waited += since.elapsed();
             if let Ok(next) = next {
                 let bytes = next.map_err(|err| net::cause(&err))?;
-                self.came += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                let count = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                self.came += count;
+                if let Some(watch) = &self.watch {
+                    watch.received(count);
+                }
                 if bytes.is_some() && self.waited >= self.window {
                     self.turn()?;
                 }

@@ -287,6 +287,19 @@ impl fmt::Display for Failed {
 }
 
 impl Failed {
+    /// Why it failed, without the host's name and without what was done about it.
+    pub fn brief(&self) -> String {
+        if let Cause::Status { status, .. } = &self.cause {
+            return named(*status);
+        }
+        let text = self.to_string();
+        let rest = text.strip_prefix(&self.host);
+        match rest.and_then(|rest| rest.strip_prefix(": ")) {
+            Some(brief) => brief.to_owned(),
+            None => text,
+        }
+    }
+
     /// What the host itself said, or showed to be wrong.
     fn refused(&self, cause: &Cause, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = &self.host;

@@ -14,9 +14,10 @@ use crate::{
     body::refusal,
     challenge,
     credentials::Credentials,
-    error::{Cause, Failed},
+    error::{Cause, Failed, What},
     hosts::{Capabilities, Endpoint},
     net::{Ask, Net},
+    observer::Retry,
     options::Options,
     retry::{self, Tried},
     token::Scopes,
@@ -66,7 +67,7 @@ impl Host {
         } else {
             endpoint.authority.clone()
         };
-        let net = Net::new(endpoint, options).map_err(|cause| Failed {
+        let net = Net::new(endpoint, &label, options).map_err(|cause| Failed {
             host: label.clone(),
             cause,
         })?;
@@ -157,7 +158,8 @@ impl Host {
                 self.rest(&cause);
                 return Err(cause);
             };
-            tracing::debug!(host = self.label, attempt = times, ?wait, "again");
+            let of = self.options.retry.tries;
+            self.again(ask.what.as_ref(), (times + 1, of), wait, &cause);
             self.options.clock.sleep(wait).await;
         }
     }
@@ -190,14 +192,38 @@ impl Host {
     /// Waits before a body goes on that broke `times` times without a byte in between, and says whether it
     /// is to. After the first time there is nothing to wait for, unless the host says so: most connections
     /// break once.
-    pub(crate) async fn pause(&self, times: u32, cause: &Cause) -> bool {
+    pub(crate) async fn pause(&self, what: &What, times: u32, cause: &Cause) -> bool {
         let Some(wait) = self.wait(times, cause) else {
             return false;
         };
-        if times > 1 || cause.after().is_some() {
+        let wait = match times > 1 || cause.after().is_some() {
+            true => wait,
+            false => Duration::ZERO,
+        };
+        let of = self.options.retry.tries;
+        self.again(Some(what), (times + 1, of), wait, cause);
+        if !wait.is_zero() {
             self.options.clock.sleep(wait).await;
         }
         true
+    }
+
+    /// Tells that something failed and is asked for again after a wait: as the how manieth try, of how many.
+    pub(crate) fn again(
+        &self,
+        what: Option<&What>,
+        (attempt, attempts_max): (u32, u32),
+        wait: Duration,
+        cause: &Cause,
+    ) {
+        tracing::debug!(host = self.label, attempt, ?wait, "again");
+        self.net.watch.retry(&Retry {
+            what,
+            failed: &self.failed(cause.clone()),
+            attempt,
+            attempts_max,
+            wait,
+        });
     }
 
     /// A request, and once more with something else to show where it is refused.

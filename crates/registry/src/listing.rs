@@ -181,7 +181,9 @@ impl Client {
     ) -> Result<Said, Cause> {
         let accept =
             HeaderValue::from_static("application/vnd.oci.image.index.v1+json, application/json");
-        let ask = Ask::new(http::Method::GET, url.clone()).header(header::ACCEPT, accept);
+        let ask = Ask::new(http::Method::GET, url.clone())
+            .header(header::ACCEPT, accept)
+            .about(what.clone());
         let response = host.send(&ask, &self.pull_scopes(), patience).await?;
         let status = response.status();
         if !status.is_success() {

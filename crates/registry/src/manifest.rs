@@ -186,7 +186,7 @@ impl Client {
         let mut failed = Vec::new();
         let mut denied = false;
         for (host, patience) in self.hosts(Need::Pull) {
-            match look(host, patience, &tail, &self.pull_scopes()).await {
+            match look(host, patience, (&tail, &what), &self.pull_scopes()).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => denied = true,
                 Err(cause) => failed.push(host.failed(cause)),
@@ -201,18 +201,22 @@ impl Client {
     fn ask(&self, host: &Host, method: Method, reference: &Reference) -> Result<Ask, Cause> {
         let mut ask = host.ask(method, &format!("manifests/{reference}"))?;
         ask.proven = matches!(reference, Reference::Digest(_));
+        ask.what = Some(match reference {
+            Reference::Digest(digest) => What::Manifest(digest.clone()),
+            tag @ Reference::Tag(_) => What::Resolve(tag.clone()),
+        });
         Ok(ask.header(header::ACCEPT, ACCEPT.clone()))
     }
 }
 
-/// Whether something is at a host, by HEAD.
+/// Whether something is at a host, by HEAD. It is given by where it is in the repository, and by what it is.
 pub(crate) async fn look(
     host: &Host,
     patience: Patience,
-    tail: &str,
+    (tail, what): (&str, &What),
     scopes: &Scopes,
 ) -> Result<bool, Cause> {
-    let ask = host.ask(Method::HEAD, tail)?;
+    let ask = host.ask(Method::HEAD, tail)?.about(what.clone());
     let ask = ask.header(header::ACCEPT, ACCEPT.clone());
     let response = host.send(&ask, scopes, patience).await?;
     match response.status() {

@@ -5,7 +5,7 @@ use std::{
     io,
     pin::pin,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -17,8 +17,9 @@ use url::Url;
 
 use crate::{
     answer::tame,
-    error::Cause,
+    error::{Cause, What},
     hosts::Endpoint,
+    observer::Watch,
     options::Options,
     proxy,
     source::{Meter, Outgoing},
@@ -49,6 +50,8 @@ pub(crate) struct Ask {
     pub(crate) payload: Payload,
     /// What comes is held against a digest known before, so that it may come from anywhere.
     pub(crate) proven: bool,
+    /// What it is about, for whoever is told when it is asked again.
+    pub(crate) what: Option<What>,
 }
 
 impl Ask {
@@ -59,7 +62,14 @@ impl Ask {
             headers: HeaderMap::new(),
             payload: Payload::Nothing,
             proven: false,
+            what: None,
         }
+    }
+
+    #[must_use]
+    pub(crate) fn about(mut self, what: What) -> Ask {
+        self.what = Some(what);
+        self
     }
 
     #[must_use]
@@ -82,11 +92,12 @@ pub(crate) struct Net {
     headers: HeaderMap,
     dial: Duration,
     options: Options,
+    pub(crate) watch: Watch,
 }
 
 impl Net {
-    /// Reads the certificates that the endpoint names.
-    pub(crate) fn new(endpoint: &Endpoint, options: &Options) -> Result<Net, Cause> {
+    /// Reads the certificates that the endpoint names. `label` is what the user knows it by.
+    pub(crate) fn new(endpoint: &Endpoint, label: &str, options: &Options) -> Result<Net, Cause> {
         let home = format!("{}://{}/", endpoint.scheme, endpoint.authority);
         let home = Url::parse(&home)
             .map_err(|err| Cause::Config(format!("{home} is no address: {err}")))?;
@@ -108,6 +119,7 @@ impl Net {
             headers: endpoint.headers.iter().cloned().collect(),
             dial,
             options: options.clone(),
+            watch: Watch::new(label, &options.observer),
         })
     }
 
@@ -182,26 +194,41 @@ impl Net {
         let request = client
             .request(ask.method.clone(), url.clone())
             .headers(headers);
-        let answered = match &ask.payload {
+        let began = Instant::now();
+        let answered = self.deliver(request, &ask.payload).await;
+        let outcome = answered.as_ref().map(|answer| answer.status().as_u16());
+        // The query stays out: addresses of storage are signed there.
+        let (host, path) = (url.host_str().unwrap_or_default(), url.path());
+        tracing::debug!(method = %ask.method, host, path, status = outcome.ok(), "request");
+        self.watch
+            .ended(ask.method.as_str(), url, outcome, began.elapsed());
+        // Wherever its body is read, what comes of it is counted.
+        answered.map(|mut answer| {
+            answer.extensions_mut().insert(self.watch.clone());
+            answer
+        })
+    }
+
+    async fn deliver(
+        &self,
+        request: reqwest::RequestBuilder,
+        payload: &Payload,
+    ) -> Result<Response, Cause> {
+        match payload {
             Payload::Nothing => self.in_time(request.send()).await,
-            Payload::Bytes(bytes) => self.in_time(request.body(bytes.clone()).send()).await,
+            Payload::Bytes(bytes) => {
+                self.watch.sent(bytes.len() as u64);
+                self.in_time(request.body(bytes.clone()).send()).await
+            }
             Payload::Stream(outgoing) => {
-                let (body, meter) = outgoing.body();
+                let (body, meter) = outgoing.body(&self.watch);
                 let request = request
                     .header(header::CONTENT_LENGTH, outgoing.len())
                     .body(body);
                 let after = outgoing.digestion + self.draining(outgoing.len());
                 self.while_moving(request.send(), &meter, after).await
             }
-        };
-        let status = answered
-            .as_ref()
-            .ok()
-            .map(|answer| answer.status().as_u16());
-        // The query stays out: addresses of storage are signed there.
-        let (host, path) = (url.host_str().unwrap_or_default(), url.path());
-        tracing::debug!(method = %ask.method, host, path, status, "request");
-        answered
+        }
     }
 
     async fn in_time(

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     env::Env,
+    observer::{Observer, Silent},
     retry::{Clock, Dice, Policy, System},
 };
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// What spreads them.
     pub dice: Arc<dyn Dice>,
+    /// Who is told of what goes on; nobody, unless it is set.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl Default for Options {
@@ -48,6 +51,7 @@ impl Default for Options {
             env: Env::of_process(),
             clock: Arc::new(System),
             dice: Arc::new(System),
+            observer: Arc::new(Silent),
         }
     }
 }

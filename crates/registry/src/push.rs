@@ -87,7 +87,7 @@ impl Client {
         let (tail, what) = crate::manifest::place(descriptor);
         let host = self.push_host(&what)?;
         let scopes = self.push_scopes();
-        let there = crate::manifest::look(host, Patience::Waits, &tail, &scopes).await;
+        let there = crate::manifest::look(host, Patience::Waits, (&tail, &what), &scopes).await;
         there.map_err(|cause| self.error(what, vec![host.failed(cause)]))
     }
 
@@ -121,7 +121,9 @@ impl Client {
         let digest = descriptor.digest.to_string();
         let mut ask = host.ask(Method::POST, "blobs/uploads/")?;
         ask.url = host.url("blobs/uploads/", &[("mount", &digest), ("from", from)])?;
-        let ask = ask.header(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        let ask = ask
+            .header(header::CONTENT_LENGTH, HeaderValue::from_static("0"))
+            .about(What::Upload(descriptor.digest.clone()));
         let scopes = self.push_scopes().and(&Scopes::pull(from));
         let response = host.send(&ask, &scopes, Patience::Waits).await?;
         match response.status() {
@@ -177,7 +179,9 @@ impl Client {
         let kind = HeaderValue::from_str(media_type)
             .map_err(|_| Cause::Source(format!("{media_type:?} is no media type")))?;
         let ask = host.ask(Method::PUT, &format!("manifests/{reference}"))?;
-        let mut ask = ask.header(header::CONTENT_TYPE, kind);
+        let mut ask = ask
+            .header(header::CONTENT_TYPE, kind)
+            .about(What::Put(reference.clone()));
         ask.payload = Payload::Bytes(bytes);
         let scopes = self.push_scopes();
         let response = host.send(&ask, &scopes, Patience::Waits).await?;

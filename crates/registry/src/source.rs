@@ -13,6 +13,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 
+use crate::observer::Watch;
+
 /// Bytes as they come.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
@@ -51,14 +53,28 @@ impl fmt::Debug for Outgoing {
 }
 
 /// How far a body has gone out.
-#[derive(Default)]
 pub(crate) struct Meter {
+    watch: Watch,
     sent: AtomicU64,
     ended: AtomicBool,
     failed: Mutex<Option<String>>,
 }
 
 impl Meter {
+    fn new(watch: &Watch) -> Meter {
+        Meter {
+            watch: watch.clone(),
+            sent: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            failed: Mutex::new(None),
+        }
+    }
+
+    fn pass(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        self.watch.sent(bytes);
+    }
+
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -85,8 +101,8 @@ impl Outgoing {
     }
 
     /// A body of exactly [`Outgoing::len`] bytes, or one that fails.
-    pub(crate) fn body(&self) -> (reqwest::Body, Arc<Meter>) {
-        let meter = Arc::new(Meter::default());
+    pub(crate) fn body(&self, watch: &Watch) -> (reqwest::Body, Arc<Meter>) {
+        let meter = Arc::new(Meter::new(watch));
         if self.len() == 0 {
             meter.ended.store(true, Ordering::Relaxed);
             return (reqwest::Body::from(Bytes::new()), meter);
@@ -138,7 +154,7 @@ impl Counted {
         let len = self.held.len().min(PIECE_BYTES).min(most);
         let piece = self.held.split_to(len);
         self.left -= len as u64;
-        self.meter.sent.fetch_add(len as u64, Ordering::Relaxed);
+        self.meter.pass(len as u64);
         if self.left == 0 {
             // Whoever sends it may never ask for an end that its length has told before.
             self.meter.ended.store(true, Ordering::Relaxed);

@@ -66,7 +66,7 @@ impl Client {
         let what = What::Upload(descriptor.digest.clone());
         let host = self.push_host(&what)?;
         let failed = |cause| self.error(what.clone(), vec![host.failed(cause)]);
-        let response = begin(self, host).await.map_err(failed)?;
+        let response = begin(self, host, &what).await.map_err(failed)?;
         Upload::opened(self, host, descriptor, &response).map_err(failed)
     }
 
@@ -155,14 +155,14 @@ impl Upload {
                 Err(cause) => return Err(cause),
             };
             broke += 1;
-            if !host.pause(broke, &cause).await {
+            if !host.pause(&self.what(), broke, &cause).await {
                 return Err(cause);
             }
             match self.recover(host).await? {
                 Session::Done => return Ok(()),
                 Session::Open => {}
                 Session::Gone => {
-                    let response = begin(&self.client, host).await?;
+                    let response = begin(&self.client, host, &self.what()).await?;
                     self.location = session(host, &response)?;
                     self.at = 0;
                     self.recovered = false;
@@ -259,7 +259,9 @@ impl Upload {
         to: u64,
     ) -> Result<Ask, Cause> {
         let bytes = HeaderValue::from_static("application/octet-stream");
-        let mut ask = Ask::new(method, url).header(header::CONTENT_TYPE, bytes);
+        let mut ask = Ask::new(method, url)
+            .header(header::CONTENT_TYPE, bytes)
+            .about(self.what());
         ask.payload = Payload::Stream(Outgoing {
             source: Arc::clone(source),
             from: self.at,
@@ -288,14 +290,15 @@ impl Upload {
         }
         let tail = format!("blobs/{}", self.descriptor.digest);
         let scopes = self.client.push_scopes();
-        match look(host, Patience::Waits, &tail, &scopes).await? {
+        let what = self.what();
+        match look(host, Patience::Waits, (&tail, &what), &scopes).await? {
             true => Ok(Session::Done),
             false => Ok(Session::Gone),
         }
     }
 
     async fn look(&mut self, host: &Host) -> Result<(), Cause> {
-        let ask = Ask::new(Method::GET, self.location.clone());
+        let ask = Ask::new(Method::GET, self.location.clone()).about(self.what());
         let response = self.ask(host, &ask, Patience::Waits).await?;
         if !response.status().is_success() {
             return Err(self.refusal(host, response).await);
@@ -321,7 +324,7 @@ impl Upload {
     pub async fn cancel(self) -> Result<(), Error> {
         let host = self.client.push_host(&self.what())?;
         let failed = |cause| self.client.error(self.what(), vec![host.failed(cause)]);
-        let ask = Ask::new(Method::DELETE, self.location.clone());
+        let ask = Ask::new(Method::DELETE, self.location.clone()).about(self.what());
         let response = self
             .ask(host, &ask, Patience::Waits)
             .await
@@ -339,9 +342,11 @@ impl fmt::Debug for Upload {
     }
 }
 
-async fn begin(client: &Client, host: &Host) -> Result<Response, Cause> {
+async fn begin(client: &Client, host: &Host, what: &What) -> Result<Response, Cause> {
     let ask = host.ask(Method::POST, "blobs/uploads/")?;
-    let ask = ask.header(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    let ask = ask
+        .about(what.clone())
+        .header(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     let response = host
         .send(&ask, &client.push_scopes(), Patience::Waits)
         .await?;

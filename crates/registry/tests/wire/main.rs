@@ -3,6 +3,7 @@
 mod auth;
 mod blob;
 mod common;
+mod observer;
 mod patience;
 mod proxy;
 mod push;
