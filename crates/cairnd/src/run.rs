@@ -134,6 +134,7 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
             snapshots: config.snapshotter.overlayfs.clone().into(),
             parallel_layers: config.unpack.parallel_layers,
             discard_layers: config.unpack.discard_layers,
+            registry: cairn_node::RegistryOptions::default(),
         };
         Node::open(options).map_err(reason)
     };

@@ -13,7 +13,7 @@ use std::{
     ffi::OsStr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, RwLock},
 };
 
 use cairn_content::Content;
@@ -29,7 +29,7 @@ use cairn_sys::{
 use cairn_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Sharing, failure::words};
+use crate::{Failure, RegistryOptions, Sharing, failure::words};
 
 /// The version of the tree that this build writes; older ones it could read, newer ones it refuses.
 pub const LAYOUT: u32 = 1;
@@ -52,6 +52,8 @@ pub struct NodeOptions {
     pub parallel_layers: usize,
     /// Keep no packed layer of what an import unpacks.
     pub discard_layers: bool,
+    /// How registries are reached, until [`Node::set_registry`] changes it.
+    pub registry: RegistryOptions,
 }
 
 impl NodeOptions {
@@ -64,6 +66,7 @@ impl NodeOptions {
             snapshots: SnapshotOptions::default(),
             parallel_layers: 0,
             discard_layers: false,
+            registry: RegistryOptions::default(),
         }
     }
 }
@@ -90,6 +93,9 @@ pub(crate) struct Inner {
     pub(crate) parallel_layers: usize,
     pub(crate) discard_layers: bool,
     pub(crate) layers: OnceLock<crate::progress::LayerObserver>,
+    pub(crate) registry: RwLock<Arc<RegistryOptions>>,
+    pub(crate) registry_observer: OnceLock<Arc<dyn cairn_registry::Observer>>,
+    pub(crate) threads: crate::registries::Threads,
     _lock: RootLock,
 }
 
@@ -140,6 +146,9 @@ impl Node {
                 parallel_layers: options.parallel_layers,
                 discard_layers: options.discard_layers,
                 layers: OnceLock::new(),
+                registry: RwLock::new(Arc::new(options.registry)),
+                registry_observer: OnceLock::new(),
+                threads: crate::registries::Threads::default(),
                 _lock: lock,
             }),
         };

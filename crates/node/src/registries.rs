@@ -4,12 +4,24 @@
 //! with is here: the runtime, which is made with the first pull, and the limits of all pulls and pushes
 //! together, which may be changed while they run.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+mod client;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use cairn_registry::{
     credentials::{Anonymous, Credentials},
     hosts,
 };
+
+use crate::Node;
+
+pub use client::RemoteName;
+pub(crate) use client::Threads;
 
 /// The table `[registry]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +56,20 @@ impl Default for RegistryOptions {
             min_rate_window: Duration::from_secs(30),
             retries: 5,
         }
+    }
+}
+
+impl Node {
+    /// Changes how registries are reached, for pulls and pushes that begin from now on.
+    pub fn set_registry(&self, options: RegistryOptions) {
+        let now = self.inner.registry.write();
+        *now.unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
+    }
+
+    /// How registries are reached now.
+    pub fn registry_options(&self) -> Arc<RegistryOptions> {
+        let now = self.inner.registry.read();
+        Arc::clone(&now.unwrap_or_else(PoisonError::into_inner))
     }
 }
 
