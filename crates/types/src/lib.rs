@@ -13,6 +13,7 @@ pub mod media;
 mod mount;
 mod name;
 mod platform;
+pub mod size;
 mod timing;
 
 pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, Hasher};
