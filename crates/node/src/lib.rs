@@ -55,12 +55,12 @@ pub use mounts::{MountInfo, MountOrder};
 pub use namespaces::NamespaceInfo;
 pub use node::{EngineKind, Node, NodeOptions, SnapshotOptions};
 pub use objects::{BlobInfo, SnapshotInfo};
-pub use progress::{Event, Phase, Progress, Silent};
+pub use progress::{Event, Phase, Progress, Silent, Transfer, TransferStep};
 pub use pull::{PullRequest, Pulled, TransferredLayer};
 pub use push::{PushRequest, Pushed};
-pub use registries::{RegistryOptions, Remote};
 pub use records::{
     Exported, RecordsImport, RecordsImported, Replaced, export_records, import_records,
 };
+pub use registries::{RegistryOptions, Remote};
 pub use sharing::Sharing;
 pub use state::State;

@@ -1,10 +1,10 @@
 //! What long work tells its caller while it runs, and whoever counts it afterwards.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cairn_types::{Digest, LayerTiming};
+use cairn_types::{Digest, ErrorKind, LayerTiming};
 
-use crate::Node;
+use crate::{Failure, Node};
 
 /// How far a layer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,8 +106,34 @@ impl Progress for Silent {
     fn event(&self, _event: Event) {}
 }
 
+/// Work with a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transfer {
+    /// [`Node::pull`].
+    Pull,
+    /// [`Node::push`].
+    Push,
+}
+
+/// Where work with a registry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferStep {
+    /// It has begun.
+    Begun,
+    /// It has ended, and how if it failed.
+    Ended {
+        /// All in all.
+        took: Duration,
+        /// `None` when it was done.
+        failed: Option<ErrorKind>,
+    },
+}
+
 /// Hears of every unpacked layer.
 pub(crate) type LayerObserver = Box<dyn Fn(&LayerTiming) + Send + Sync>;
+
+/// Hears of every pull and push.
+pub(crate) type TransferObserver = Box<dyn Fn(Transfer, TransferStep) + Send + Sync>;
 
 impl Node {
     /// Tells `observer` of every layer from now on how long it took to unpack. Layers wait for it, so it
@@ -116,9 +142,65 @@ impl Node {
         let _ = self.inner.layers.set(Box::new(observer));
     }
 
+    /// Tells `observer` of every pull and push from now on, at its begin and at its end. It must not wait.
+    /// Only the first observer is told.
+    pub fn observe_transfers(
+        &self,
+        observer: impl Fn(Transfer, TransferStep) + Send + Sync + 'static,
+    ) {
+        let _ = self.inner.transfers.set(Box::new(observer));
+    }
+
+    /// Does `work`, which is this, and tells whoever counts such work.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn transfer<T>(
+        &self,
+        what: Transfer,
+        work: impl FnOnce(&Node) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut running = Running::begin(self, what);
+        let done = work(self);
+        running.failed = done.as_ref().err().map(|failure| failure.kind);
+        done
+    }
+
     pub(crate) fn layer_took(&self, timing: &LayerTiming) {
         if let Some(observer) = self.inner.layers.get() {
             observer(timing);
+        }
+    }
+}
+
+/// Work that has begun. Its end is told even if it panics.
+struct Running<'n> {
+    observer: Option<&'n TransferObserver>,
+    what: Transfer,
+    began: Instant,
+    failed: Option<ErrorKind>,
+}
+
+impl Running<'_> {
+    fn begin(node: &Node, what: Transfer) -> Running<'_> {
+        let observer = node.inner.transfers.get();
+        if let Some(observer) = observer {
+            observer(what, TransferStep::Begun);
+        }
+        Running {
+            observer,
+            what,
+            began: Instant::now(),
+            failed: Some(ErrorKind::Internal),
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(observer) = self.observer {
+            let (took, failed) = (self.began.elapsed(), self.failed);
+            observer(self.what, TransferStep::Ended { took, failed });
         }
     }
 }

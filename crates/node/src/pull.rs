@@ -1,6 +1,8 @@
 //! Fetching an image of a registry.
 
-use cairn_types::{ChainId, Descriptor, DiffId, Digest, ErrorKind, ImageName, Labels, LayerTiming, Platform};
+use cairn_types::{
+    ChainId, Descriptor, DiffId, Digest, ErrorKind, ImageName, Labels, LayerTiming, Platform,
+};
 
 use crate::{Caller, Failure, Imported, Node, Progress, registries::Remote};
 
