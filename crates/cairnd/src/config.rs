@@ -4,6 +4,7 @@
 //! what `cairnd config default` prints.
 
 mod layers;
+mod registry;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +14,10 @@ use std::{
 use cairn_node::{EngineKind, Sharing, SnapshotOptions};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-pub use self::layers::{ConfigError, Layers, Override, environment};
+pub use self::{
+    layers::{ConfigError, Layers, Override, environment},
+    registry::Registry,
+};
 
 /// The file that is read unless another is named.
 pub const FILE: &str = "/etc/cairn/config.toml";
@@ -53,6 +57,7 @@ pub struct Config {
     pub backend: Backend,
     pub log: Log,
     pub metrics: Metrics,
+    pub registry: Registry,
     pub unpack: Unpack,
     pub gc: Gc,
     pub metadata: Metadata,

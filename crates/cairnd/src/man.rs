@@ -45,7 +45,7 @@ const SECTIONS: &[(&str, &str)] = &[
         "SIGNALS",
         "SIGTERM and SIGINT: no new calls are accepted, those under way have drain_timeout, then the \
          daemon ends; a second one ends it at once. What an interrupted call wrote can be resumed.\n\
-         SIGHUP: log.level and [gc] are read again. With anything wrong in the files, all stays as it is.",
+         SIGHUP: log.level, [registry] and [gc] are read again. With anything wrong in the files, all stays as it is.",
     ),
     (
         "METRICS",

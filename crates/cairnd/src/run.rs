@@ -134,7 +134,7 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
             snapshots: config.snapshotter.overlayfs.clone().into(),
             parallel_layers: config.unpack.parallel_layers,
             discard_layers: config.unpack.discard_layers,
-            registry: cairn_node::RegistryOptions::default(),
+            registry: config.registry.clone().into(),
         };
         Node::open(options).map_err(reason)
     };
@@ -393,23 +393,27 @@ impl Daemon<'_> {
         Ok(Some(metrics))
     }
 
-    /// Reads `log.level` and `[gc]` again; with anything wrong all stays as it is.
+    /// Reads `log.level`, `[registry]` and `[gc]` again; with anything wrong all stays as it is.
     fn reload(&self, gc: &watch::Sender<Gc>, address: &str) {
         notify::reloading();
         let read = self.flags.layers().and_then(|layers| layers.config());
         let changed = read.map_err(|err| err.to_string()).and_then(|read| {
             self.log.change(&read.log)?;
             gc.send_replace(read.gc.clone());
+            for node in self.nodes() {
+                node.set_registry(read.registry.clone().into());
+            }
             let same = Config {
                 log: config::Log {
                     level: self.config.log.level.clone(),
                     ..read.log
                 },
                 gc: self.config.gc.clone(),
+                registry: self.config.registry.clone(),
                 ..read
             };
             if same != *self.config {
-                warn!("of what changed, all but log.level and [gc] has to wait for the next start");
+                warn!("of what changed, all but log.level, [registry] and [gc] has to wait for the next start");
             }
             Ok(())
         });

@@ -96,11 +96,16 @@ fn other_complaints() {
             Some("CAIRN_GC__MUTATION_THRESHOLD"),
             "gc.mutation_threshold wants an integer, not \"x\"",
         ),
+        (
+            "[registry]\nlimit_rate = \"fast\"",
+            None,
+            "registry.limit_rate: \"fast\" is no size: write 50M (10^6) or 50MiB (2^20)",
+        ),
         // What does nothing yet is not taken silently.
         (
-            "[registry]\nretries = 5",
+            "[registry.mirrors]\nretries = 5",
             None,
-            "unknown table \"registry\"",
+            "unknown table \"registry.mirrors\"",
         ),
         (
             "[snapshotter.overlay]\nupperdir_label = true",
