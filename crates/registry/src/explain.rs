@@ -1,24 +1,24 @@
-//! What would be asked for a registry's content, by whom and through whom, without asking.
+//! What would be asked for a registry's content, and through whom, without asking. By whom, say
+//! [`Sources::explain`](crate::credentials::Sources::explain), which may be another process's.
 
 #[cfg(test)]
 mod tests;
 
 use crate::{
-    credentials::Sources,
     env::Env,
     hosts::{self, Capabilities, HostsError, Options},
     proxy,
 };
 
-/// One endpoint, as `cairn explain-host` shows it. No secret is in it.
+/// One endpoint, as `cairn explain-host` shows it beside who asks. No secret is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Where to ask.
     pub url: String,
+    /// Which credentials are for it: host and port.
+    pub host: String,
     /// For what.
     pub capabilities: Capabilities,
-    /// Who asks, and the file and line that say so; a helper's name; or what is wrong with a file.
-    pub auth: String,
     /// Through whom, and what decided that.
     pub proxy: String,
     /// Where the endpoint was learned of: file and line, or the name itself.
@@ -29,13 +29,8 @@ pub struct Row {
 /// nothing and asks nobody.
 ///
 /// # Errors
-/// As [`hosts::endpoints`]. A mistake in a file of credentials is part of the answer.
-pub fn explain(
-    registry: &str,
-    options: &Options,
-    sources: &Sources,
-    env: &Env,
-) -> Result<Vec<Row>, HostsError> {
+/// As [`hosts::endpoints`].
+pub fn explain(registry: &str, options: &Options, env: &Env) -> Result<Vec<Row>, HostsError> {
     let endpoints = hosts::endpoints(registry, options)?;
     let row = |endpoint: hosts::Endpoint| Row {
         url: match endpoint.https_first {
@@ -43,11 +38,9 @@ pub fn explain(
             false => endpoint.to_string(),
         },
         capabilities: endpoint.capabilities,
-        auth: sources
-            .explain(&endpoint.authority)
-            .unwrap_or_else(|wrong| wrong),
         proxy: proxy::of_endpoint(&endpoint, env).to_string(),
         from: endpoint.from.to_string(),
+        host: endpoint.authority,
     };
     Ok(endpoints.into_iter().map(row).collect())
 }

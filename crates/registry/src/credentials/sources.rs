@@ -11,7 +11,7 @@ use super::{
     file::{self, Step, canonical},
     helper,
 };
-use crate::{env::Env, hosts::Endpoint};
+use crate::env::Env;
 
 /// How long a helper may take. Some ask a cloud; none should ask a person.
 const HELPER_LIMIT: Duration = Duration::from_secs(30);
@@ -77,19 +77,20 @@ impl Sources {
     }
 
     /// A credential that was given by a flag, such as `-u`. It is for the registry that was named and for
-    /// the endpoint that stands for it, which is the last of `endpoints`. Mirrors do not see it: they are
-    /// often somebody else's. containerd's client shows it to all.
+    /// the endpoint that stands for it, the authority of the last of
+    /// [`endpoints`](crate::hosts::endpoints). Mirrors do not see it: they are often somebody else's.
+    /// containerd's client shows it to all.
     #[must_use]
     pub fn given(
         mut self,
         credential: Credential,
         flag: &'static str,
-        endpoints: &[Endpoint],
+        stands_in: Option<&str>,
     ) -> Sources {
         self.given = Some(Given {
             credential,
             flag,
-            stands_in: endpoints.last().map(|last| last.authority.clone()),
+            stands_in: stands_in.map(str::to_owned),
         });
         self
     }

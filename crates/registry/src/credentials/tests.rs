@@ -385,7 +385,11 @@ fn a_flag_is_for_the_registry_and_not_for_mirrors() {
     let asked = |registry: &str| {
         let endpoints = hosts::endpoints(registry, &options).expect(registry);
         let sources = dirs.sources(registry, "a");
-        let sources = sources.given(basic("alice", "x"), "-u", &endpoints);
+        let sources = sources.given(
+            basic("alice", "x"),
+            "-u",
+            endpoints.last().map(|last| &*last.authority),
+        );
         let all = endpoints.iter().map(|e| {
             let found = sources.find(&e.authority).expect("find").expect("found");
             format!("{:?}, {}", found.credential, found.source)

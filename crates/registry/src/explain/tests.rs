@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::credentials::Credential;
+use crate::credentials::{Credential, Sources};
 
 #[test]
 fn every_row_says_where_it_comes_from() {
@@ -39,14 +39,15 @@ fn every_row_says_where_it_comes_from() {
     let sources = Sources::new("registry.example.com", "shop/web", &env, 0).given(
         token,
         "--refresh",
-        &endpoints,
+        endpoints.last().map(|last| &*last.authority),
     );
-    let rows = explain("registry.example.com", &options, &sources, &env).expect("rows");
+    let rows = explain("registry.example.com", &options, &env).expect("rows");
     let shown: Vec<[String; 5]> = rows
         .iter()
         .map(|row| {
             let capabilities = row.capabilities.to_string();
-            [&row.url, &capabilities, &row.auth, &row.proxy, &row.from].map(String::clone)
+            let auth = sources.explain(&row.host).expect("who asks");
+            [&row.url, &capabilities, &auth, &row.proxy, &row.from].map(String::clone)
         })
         .collect();
     let all = "pull,resolve,push,referrers";
@@ -78,24 +79,24 @@ fn every_row_says_where_it_comes_from() {
 }
 
 #[test]
-fn a_mistake_in_credentials_is_part_of_the_answer() {
+fn a_mistake_in_a_file_is_named() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("auth.json");
     fs::write(&file, "{").expect("write");
     let env = Env::default();
     let sources = Sources::new("docker.io", "library/alpine", &env, 0).authfile(&file);
-    let rows = explain("docker.io", &Options::default(), &sources, &env).expect("rows");
+    let rows = explain("docker.io", &Options::default(), &env).expect("rows");
     let expected = format!(
         "cannot read {}: it is not JSON (line 1, column 1)",
         file.display()
     );
-    assert_eq!(rows[0].auth, expected);
+    assert_eq!(sources.explain(&rows[0].host), Err(expected));
     assert_eq!(rows[0].url, "https://registry-1.docker.io/v2");
 
     let options = Options {
         dirs: vec![file.clone()],
         ..Options::default()
     };
-    let err = explain("docker.io", &options, &sources, &env).expect_err("a file is no directory");
+    let err = explain("docker.io", &options, &env).expect_err("a file is no directory");
     assert_eq!(err.file, Path::new(&file).join("docker.io"));
 }
