@@ -22,6 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = tonic_prost_build::Config::new();
     // Messages that are sent as `Any` say by this what they are.
     config.enable_type_names();
+    // A secret is never told; see `secret.rs`.
+    config.skip_debug([".cairn.v1.BasicCredential", ".cairn.v1.CredentialAnswer"]);
     tonic_prost_build::configure()
         .btree_map(".")
         // Blob bytes are handed from socket to file without a copy.

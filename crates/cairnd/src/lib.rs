@@ -9,7 +9,7 @@
 //! - [`routes`] finds the service of a call; [`service`] has one file for each of them; they parse, call
 //!   the node and convert;
 //! - [`backend`] serves another socket, for containerd itself, with the same services;
-//! - [`caller`], [`status`], [`details`] and [`convert`] are what all of them share;
+//! - [`caller`], [`status`], [`details`], [`convert`] and `transfers` are what several of them share;
 //! - [`embedded`] is the server inside another program.
 //!
 //! A library with a thin main, so that the command line can have the same server in its own process.
@@ -41,4 +41,5 @@ pub mod service;
 pub mod status;
 pub mod streams;
 pub mod traces;
+mod transfers;
 pub mod turns;

@@ -114,7 +114,7 @@ pub fn all() -> HashMap<String, Method> {
 fn own_effect(service: &str, name: &str) -> Effect {
     match (service, name) {
         // A name that points elsewhere now lets go of what it pointed to.
-        ("Images", "Import" | "Tag" | "Remove" | "ReleaseMount")
+        ("Images", "Import" | "Pull" | "Tag" | "Remove" | "ReleaseMount")
         | ("Store", "RemoveBlob" | "RemoveSnapshot")
         | ("Bundles", "Drop") => Effect::Removal,
         ("Images", "PrepareMount") | ("Bundles", "Begin" | "Complete" | "Withdraw") => {

@@ -5,6 +5,7 @@
 
 mod process;
 mod store;
+mod transfers;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -121,6 +122,10 @@ impl Metrics {
                 let sizes = Matcher::Full("cairn_commit_group_size".to_owned());
                 builder.set_buckets_for_metric(sizes, GROUP)
             })
+            .and_then(|builder| {
+                let pulls = Matcher::Full(transfers::SECONDS.to_owned());
+                builder.set_buckets_for_metric(pulls, transfers::SECONDS_BOUNDS)
+            })
             .map_err(|err| err.to_string())?;
         let recorder = Arc::new(builder.build_recorder());
         let handle = recorder.handle();
@@ -171,6 +176,7 @@ impl Metrics {
             counter!("containerd_build_info_total", &labels).absolute(1);
         }
         store::describe();
+        transfers::describe();
     }
 
     /// Those of a method's calls.
@@ -199,7 +205,8 @@ impl Metrics {
         })
     }
 
-    /// Counts every commit of a store's records, and every layer unpacked there, from now on.
+    /// Counts every commit of a store's records, every layer unpacked there, every pull and every push, from
+    /// now on.
     pub fn watch(&self, node: &Node, socket: Socket) {
         let store = ("store", socket.label());
         let (seconds, sizes) = with_local_recorder(&*self.recorder, || {
@@ -225,6 +232,9 @@ impl Metrics {
                 phase.record(took.as_secs_f64());
             }
         });
+        if socket == Socket::Public {
+            transfers::watch(node, self.recorder.clone());
+        }
     }
 
     /// A collection has ended, with a report when it succeeded.

@@ -3,11 +3,15 @@
 //! Their errors carry all that is known of a failure; see [`crate::details`].
 
 mod bundles;
+mod credentials;
 mod export;
 mod images;
 mod import;
 mod mounts;
 mod progress;
+mod pull;
+mod push;
+mod registry;
 mod store;
 mod wire;
 

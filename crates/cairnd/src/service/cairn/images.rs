@@ -1,17 +1,20 @@
 //! `Images`: as people ask for them.
 
 use cairn_proto::cairn::v1::{
-    ExplainHostRequest, ExplainHostResponse, ExportRequest, ExportResponse, GetImageRequest, GetImageResponse, GetMountRequest,
-    GetMountResponse, ImportRequest, ImportResponse, InspectRequest, InspectResponse,
-    ListImagesRequest, ListImagesResponse, PrepareMountRequest, PrepareMountResponse, PullRequest, PullResponse, PushRequest, PushResponse,
+    ExplainHostRequest, ExplainHostResponse, ExportRequest, ExportResponse, GetImageRequest,
+    GetImageResponse, GetMountRequest, GetMountResponse, ImportRequest, ImportResponse,
+    InspectRequest, InspectResponse, ListImagesRequest, ListImagesResponse, PrepareMountRequest,
+    PrepareMountResponse, PullRequest, PullResponse, PushRequest, PushResponse,
     ReleaseMountRequest, ReleaseMountResponse, RemoveImageRequest, RemoveImageResponse,
     ResolveImageRequest, ResolveImageResponse, TagRequest, TagResponse, images_server::Images,
 };
 use cairn_types::{ImageName, Platform};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, collect, export, import, mounts, namespace, parsed, wire};
-use crate::{calls::about, details, service::Service, status::blocking};
+use super::{
+    Answers, collect, export, import, mounts, namespace, parsed, pull, push, registry, wire,
+};
+use crate::{caller, calls::about, details, service::Service, status::blocking};
 
 /// Images in one message of a listing.
 const BATCH: usize = 100;
@@ -77,23 +80,29 @@ impl Images for Service {
 
     async fn pull(
         &self,
-        _request: Request<Streaming<PullRequest>>,
+        request: Request<Streaming<PullRequest>>,
     ) -> Result<Response<Self::PullStream>, Status> {
-        Err(Status::unimplemented("pull"))
+        let (node, caller) = (self.node.clone(), caller::of(&request)?);
+        let answers = pull::answers(node, caller, request.into_inner());
+        Ok(Response::new(answers))
     }
 
     async fn push(
         &self,
-        _request: Request<Streaming<PushRequest>>,
+        request: Request<Streaming<PushRequest>>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        Err(Status::unimplemented("push"))
+        let (node, ns) = (self.node.clone(), namespace(&request)?);
+        let answers = push::answers(node, ns, request.into_inner());
+        Ok(Response::new(answers))
     }
 
     async fn explain_host(
         &self,
-        _request: Request<ExplainHostRequest>,
+        request: Request<ExplainHostRequest>,
     ) -> Result<Response<ExplainHostResponse>, Status> {
-        Err(Status::unimplemented("explain-host"))
+        let (node, request) = (self.node.clone(), request.into_inner());
+        let explained = blocking(move || registry::explain(&node, request));
+        Ok(Response::new(explained.await?))
     }
 
     async fn export(

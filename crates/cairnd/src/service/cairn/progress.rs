@@ -3,10 +3,11 @@
 //!
 //! The work never waits for an event to be read. What waits to be read is at most the events that say
 //! something new (a few for each layer); of how far a layer is within its phase only the last one is
-//! kept, and sent a few times a second.
+//! kept, and sent a few times a second. So it is with whom its bytes are asked of, how far they had come
+//! and what went wrong: a layer that is asked for again and again has one of each waiting.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -103,12 +104,38 @@ struct News {
 
 #[derive(Default)]
 struct Pending {
-    events: Vec<Event>,
-    /// Where in `events` a layer's phase is.
-    places: HashMap<(Digest, Phase), usize>,
+    /// By number, in order.
+    events: BTreeMap<u64, Event>,
+    next: u64,
+    /// Which of `events` says what of a layer.
+    places: HashMap<(Digest, Said), u64>,
+    /// Which is a layer's last that is none of its phases.
+    turns: HashMap<Digest, u64>,
     /// The phase that each layer was in last.
     phases: HashMap<Digest, Phase>,
     ended: bool,
+}
+
+/// What an event says of a layer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Said {
+    Phase(Phase),
+    Asked,
+    Resumed,
+    Retry,
+}
+
+impl Said {
+    /// Of which layer an event says what; `None` when it is about all of them.
+    fn of(event: &Event) -> Option<(&Digest, Said)> {
+        match event {
+            Event::Layer { digest, phase, .. } => Some((digest, Said::Phase(*phase))),
+            Event::Asked { digest, .. } => Some((digest, Said::Asked)),
+            Event::Resumed { digest, .. } => Some((digest, Said::Resumed)),
+            Event::Retry { digest, .. } => Some((digest, Said::Retry)),
+            Event::Resolved { .. } | Event::Done => None,
+        }
+    }
 }
 
 impl News {
@@ -118,8 +145,9 @@ impl News {
 
     fn take(&self) -> (Vec<Event>, bool) {
         let mut pending = self.pending();
-        pending.places.clear();
-        (std::mem::take(&mut pending.events), pending.ended)
+        pending.separate();
+        let events = std::mem::take(&mut pending.events);
+        (events.into_values().collect(), pending.ended)
     }
 
     fn add(&self, event: Event) {
@@ -142,25 +170,49 @@ impl News {
 impl Pending {
     /// Whether it is news that should not wait.
     fn add(&mut self, event: Event, phase_begun: impl FnOnce(&Digest, Phase)) -> bool {
-        let Event::Layer { digest, phase, .. } = &event else {
+        let here = self.next;
+        self.next += 1;
+        let Some((digest, said)) = Said::of(&event) else {
             // What comes after it is about other work, even of the same layer.
-            self.places.clear();
-            self.events.push(event);
+            self.separate();
+            self.events.insert(here, event);
             return true;
         };
-        let (digest, phase) = (digest.clone(), *phase);
-        let is_new = self.phases.insert(digest.clone(), phase) != Some(phase);
-        if is_new {
-            phase_begun(&digest, phase);
-        }
-        match self.places.get(&(digest.clone(), phase)) {
-            Some(&place) => self.events[place] = event,
-            None => {
-                self.places.insert((digest, phase), self.events.len());
-                self.events.push(event);
+        let digest = digest.clone();
+        let mut is_new = true;
+        if let Said::Phase(phase) = said {
+            is_new = self.phases.insert(digest.clone(), phase) != Some(phase);
+            if is_new {
+                phase_begun(&digest, phase);
             }
         }
+        let turn = self.turns.get(&digest).copied();
+        let is_turn = !matches!(said, Said::Phase(_));
+        match self.places.get_mut(&(digest.clone(), said)) {
+            // Nothing else was said of the layer meanwhile that it must come after.
+            Some(place) if !is_turn && turn.is_none_or(|turn| turn < *place) => {
+                self.events.insert(*place, event);
+                return is_new;
+            }
+            Some(place) => {
+                self.events.remove(place);
+                *place = here;
+            }
+            None => {
+                self.places.insert((digest.clone(), said), here);
+            }
+        }
+        if is_turn {
+            self.turns.insert(digest, here);
+        }
+        self.events.insert(here, event);
         is_new
+    }
+
+    /// What comes from now on takes nothing's place that is there.
+    fn separate(&mut self) {
+        self.places.clear();
+        self.turns.clear();
     }
 }
 
@@ -286,6 +338,46 @@ mod tests {
             let of_layer = matches!(event, Event::Layer { .. });
             assert_eq!(begun, urgent && of_layer, "{event:?}");
         }
+    }
+
+    /// Of a layer that is asked for without end one of each kind waits, in the order of the last ones.
+    #[test]
+    fn what_waits_does_not_grow_with_the_tries() {
+        let digest = Digest::sha256(b"a");
+        let retry = |attempt| Event::Retry {
+            digest: digest.clone(),
+            host: "h".to_owned(),
+            attempt: (attempt, 5),
+            wait: Duration::from_secs(3),
+            cause: "timed out".to_owned(),
+        };
+        let asked = |attempt| Event::Asked {
+            digest: digest.clone(),
+            host: "h".to_owned(),
+            attempt,
+        };
+        let resumed = |at| Event::Resumed {
+            digest: digest.clone(),
+            at,
+        };
+        let news = News::default();
+        news.add(layer("a", Phase::Fetch, 0));
+        for n in 0..10_000 {
+            news.add(asked(n));
+            news.add(resumed(u64::from(n)));
+            news.add(layer("a", Phase::Fetch, u64::from(n)));
+            news.add(layer("b", Phase::Fetch, u64::from(n)));
+            news.add(retry(n));
+        }
+        assert_eq!(news.pending().events.len(), 5);
+        let expected = vec![
+            layer("b", Phase::Fetch, 9_999),
+            asked(9_999),
+            resumed(9_999),
+            layer("a", Phase::Fetch, 9_999),
+            retry(9_999),
+        ];
+        assert_eq!(news.take(), (expected, false));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cairn_meta::Timestamp;
 use cairn_node::{
     Event, GcCount, GcReport, ImageInfo, ImageUsage, Inspect, InspectNode, NamespaceInfo, Phase,
-    Role, SnapshotInfo, Tagged, UsageRow,
+    Role, SnapshotInfo, Tagged, TransferredLayer, UsageRow,
 };
 use cairn_proto::cairn::v1;
 use cairn_types::{Digest, LayerTiming, SnapshotKind, Usage};
@@ -169,6 +169,20 @@ fn phase(phase: Phase) -> v1::Phase {
         Phase::Push => v1::Phase::Push,
         Phase::Mounted => v1::Phase::Mounted,
     }
+}
+
+pub(super) fn transferred(layers: Vec<TransferredLayer>) -> Vec<v1::TransferredLayer> {
+    let layer = |layer: TransferredLayer| v1::TransferredLayer {
+        digest: layer.descriptor.digest.to_string(),
+        diff_id: text(layer.diff_id),
+        chain_id: text(layer.chain_id),
+        size: layer.descriptor.size,
+        unpacked_size: layer.unpacked_size,
+        host: layer.host.unwrap_or_default(),
+        attempts: layer.attempts,
+        timing: layer.timing.as_ref().map(layer_timing),
+    };
+    layers.into_iter().map(layer).collect()
 }
 
 /// `usage` is what was measured, and `None` when that failed.

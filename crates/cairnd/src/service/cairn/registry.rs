@@ -1,0 +1,109 @@
+//! What a request says of a registry, and `Images.ExplainHost`: whom a pull would ask.
+
+use std::{path::PathBuf, sync::Arc};
+
+use cairn_node::{Failure, Node, Remote};
+use cairn_proto::cairn::v1;
+use cairn_registry::{
+    credentials::Credentials,
+    env::Env,
+    explain::{self, Row},
+    hosts::{self, HostsError},
+};
+use cairn_types::{Classified, Platform};
+use tonic::Status;
+
+use super::{parsed, refused};
+use crate::details;
+
+/// What was said of the registry besides its name; `who` is asked for credentials.
+pub(super) fn remote(
+    said: Option<v1::Remote>,
+    who: Arc<dyn Credentials>,
+    attempted: &str,
+) -> Result<Remote, Status> {
+    let said = said.unwrap_or_default();
+    Ok(Remote {
+        limit_rate: said.limit_rate,
+        max_concurrent: usize::try_from(said.max_concurrent_downloads).unwrap_or(usize::MAX),
+        hosts: hosts_said(said, attempted)?,
+        credentials: who,
+    })
+}
+
+fn hosts_said(said: v1::Remote, attempted: &str) -> Result<hosts::Options, Status> {
+    let path = |text: String| match text.starts_with('/') {
+        true => Ok(PathBuf::from(text)),
+        false => Err(refused(
+            attempted,
+            &format!("{text:?} is not absolute, and the server is in another directory"),
+        )),
+    };
+    let given = |text: String| (!text.is_empty()).then(|| path(text)).transpose();
+    let (cert, key) = (given(said.cert)?, given(said.key)?);
+    let client = match (cert, key) {
+        (Some(cert), key) => vec![(cert, key)],
+        (None, None) => Vec::new(),
+        (None, Some(_)) => {
+            return Err(refused(attempted, "a key is given without its certificate"));
+        }
+    };
+    Ok(hosts::Options {
+        dirs: said
+            .hosts_dirs
+            .into_iter()
+            .map(path)
+            .collect::<Result<_, _>>()?,
+        plain_http: said.plain_http,
+        tls: hosts::Tls {
+            ca: given(said.ca)?.into_iter().collect(),
+            client,
+            skip_verify: said.skip_verify,
+        },
+    })
+}
+
+/// As they were typed.
+pub(super) fn platforms(texts: &[String], attempted: &str) -> Result<Vec<Platform>, Status> {
+    let platform = |text: &String| parsed(text.parse(), attempted, "platform", text);
+    texts.iter().map(platform).collect()
+}
+
+/// Whom a pull would ask, in that order. Reads files and asks nobody.
+pub(super) fn explain(
+    node: &Node,
+    request: v1::ExplainHostRequest,
+) -> Result<v1::ExplainHostResponse, Status> {
+    const ATTEMPTED: &str = "explain host";
+    let mut options = hosts_said(request.remote.unwrap_or_default(), ATTEMPTED)?;
+    if options.dirs.is_empty() {
+        options.dirs = node.registry_options().hosts_dirs.clone();
+    }
+    let registry = request.name.split('/').next().unwrap_or_default();
+    let rows = explain::explain(registry, &options, &Env::of_process());
+    let rows = rows.map_err(|err| details::of(unreadable(&err)))?;
+    let endpoint = |row: Row| v1::Endpoint {
+        url: row.url,
+        host: row.host,
+        capabilities: row.capabilities.to_string(),
+        proxy: row.proxy,
+        from: row.from,
+    };
+    Ok(v1::ExplainHostResponse {
+        endpoints: rows.into_iter().map(endpoint).collect(),
+    })
+}
+
+/// What is wrong with what is said of a host.
+fn unreadable(err: &HostsError) -> Failure {
+    let failure = Failure::new(err.kind(), "read", &*err.reason);
+    let failure = failure.object("file", err.file.display());
+    let failure = match err.at {
+        Some(_) => failure.at(err.place()),
+        None => failure,
+    };
+    match &err.next {
+        Some(step) => failure.next(step),
+        None => failure,
+    }
+}
