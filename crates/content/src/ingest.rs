@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Write},
+    os::unix::fs::FileExt,
     time::{Duration, SystemTime},
 };
 
@@ -329,6 +330,19 @@ impl Ingest {
         self.record.started_at
     }
 
+    /// The bytes that came before this call, from the first on, for whoever needs them once more. They
+    /// were read when the upload was opened, and are not proven.
+    pub fn written(&self) -> Result<impl io::Read + Send + use<>> {
+        let attempted = format!("read ingest {}", self.reference);
+        let file = self.file.try_clone();
+        let file = file.map_err(io_failed(attempted, "dup"))?;
+        Ok(WrittenBytes {
+            file,
+            position: 0,
+            end: self.offset,
+        })
+    }
+
     /// When it was last written to, or begun.
     pub fn updated_at(&self) -> Timestamp {
         self.updated_at
@@ -431,6 +445,26 @@ impl Ingest {
             Err(Error::NoIngest { .. }) => Ok(()),
             other => other,
         }
+    }
+}
+
+/// Part of an upload's file, read by its own position: the file's is nobody's.
+struct WrittenBytes {
+    file: File,
+    position: u64,
+    end: u64,
+}
+
+impl io::Read for WrittenBytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let wanted = left.min(buffer.len());
+        let got = self.file.read_at(&mut buffer[..wanted], self.position)?;
+        if got == 0 && wanted > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.position += got as u64;
+        Ok(got)
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! - `archive` makes one table of members of whatever came, `skim` and `stream` fill it;
 //! - `contents` finds the images in it, `docker` for the forms that have no index;
-//! - `choose` takes what the platforms asked for need;
+//! - `choose` takes the images that are asked for;
 //! - `compress` packs what came plain, when that is asked for, and `rewrite` says so in the documents;
-//! - `names` names the result, `write` stores it.
+//! - `names` names the result; `origin` hands it all to `intake`, which stores it.
 //!
 //! The layers pass through `unpack/pool.rs`, as everywhere.
 
@@ -14,10 +14,10 @@ mod compress;
 mod contents;
 mod docker;
 mod names;
+mod origin;
 mod rewrite;
 mod skim;
 mod stream;
-mod write;
 
 use std::{
     collections::HashSet,
@@ -27,21 +27,22 @@ use std::{
 };
 
 use cairn_sys::Dir;
-use cairn_types::{Descriptor, Digest, ErrorKind, Labels, Namespace, Platform};
+use cairn_types::{Digest, ErrorKind, Labels, Namespace, Platform};
 use tokio::io::AsyncRead;
 
 pub(crate) use self::names::{IMAGE_NAME, REF_NAME};
 use self::{
     archive::{Archive, not_an_archive},
-    choose::Wanted,
+    choose::Choice,
     names::Naming,
+    origin::Archived,
 };
 use crate::{
-    Event, Failure, Node, Pins, Progress, events,
+    Event, Failure, Imported, Node, Pins, Progress, events,
     events::What,
     failure::{size, words},
+    intake::{self, Wanted},
     objects::word,
-    unpack::Reading,
 };
 
 /// For messages.
@@ -135,21 +136,6 @@ impl ImportRequest {
     }
 }
 
-/// One image that was imported.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Imported {
-    /// Its full name.
-    pub name: cairn_types::ImageName,
-    /// What the name points at.
-    pub target: Descriptor,
-    /// The platform of the manifest that was taken; `None` when it is an artifact or names none.
-    pub platform: Option<Platform>,
-    /// Bytes of its blobs.
-    pub content_size: u64,
-    /// Bytes of its unpacked layers; `None` when they are not unpacked.
-    pub unpacked_size: Option<u64>,
-}
-
 impl Node {
     /// Imports every image of an archive. Either all of them are there afterwards, or none.
     pub fn import(
@@ -197,7 +183,7 @@ impl Node {
     }
 
     /// Blobs of a failed import are told of by nobody: most are gone by then.
-    fn tell_stored<'d>(&self, ns: &Namespace, stored: impl Iterator<Item = &'d Digest>) {
+    pub(crate) fn tell_stored<'d>(&self, ns: &Namespace, stored: impl Iterator<Item = &'d Digest>) {
         for digest in stored {
             if let Ok(info) = self.content().info(ns, digest) {
                 let (digest, size) = (info.digest, info.size);
@@ -217,17 +203,22 @@ impl Node {
         let mut archive = self.open_source(&ns, source, stored, pins)?;
         let contents = contents::read(&mut archive)?;
         let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-        let options = write::Options {
+        let choice = Choice {
             naming: Naming::new(request.base_name, request.digests, &today),
             index_name: request.index_name,
             wanted: Wanted::new(&request.platforms, request.all_platforms),
+        };
+        let origin = Archived {
+            archive: &archive,
+            compress: request.compress,
+        };
+        let chosen = choose::choose(&origin, &contents, &choice)?;
+        let options = intake::Options {
             unpack: request.unpack,
             discard: request.discard || self.inner.discard_layers,
-            compress: request.compress,
             labels: request.labels,
         };
-        let chosen = choose::choose(&archive, &contents, &options)?;
-        write::write(self, &ns, &archive, chosen, &options, progress, stored)
+        intake::write(self, &ns, &origin, chosen, &options, progress, stored)
     }
 
     fn open_source(

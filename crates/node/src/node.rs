@@ -88,6 +88,8 @@ pub(crate) struct Inner {
     pub(crate) pins: Arc<crate::gc::Registry>,
     /// Whose collection it is.
     pub(crate) turns: crate::gc::Turns,
+    /// Who is making what.
+    pub(crate) claims: crate::claims::Claims,
     pub(crate) listeners: crate::events::Listeners,
     pub(crate) sharing: Sharing,
     pub(crate) parallel_layers: usize,
@@ -97,6 +99,9 @@ pub(crate) struct Inner {
     pub(crate) registry: RwLock<Arc<RegistryOptions>>,
     pub(crate) registry_observer: OnceLock<Arc<dyn cairn_registry::Observer>>,
     pub(crate) threads: crate::registries::Threads,
+    /// Connections by which blobs come, over all pulls, and their bytes a second.
+    pub(crate) places: crate::pull::limits::Places,
+    pub(crate) pace: crate::pull::limits::Pace,
     _lock: RootLock,
 }
 
@@ -142,12 +147,15 @@ impl Node {
                 dir,
                 pins: Arc::default(),
                 turns: crate::gc::Turns::default(),
+                claims: crate::claims::Claims::default(),
                 listeners: crate::events::Listeners::default(),
                 sharing: options.sharing,
                 parallel_layers: options.parallel_layers,
                 discard_layers: options.discard_layers,
                 layers: OnceLock::new(),
                 transfers: OnceLock::new(),
+                places: crate::pull::limits::Places::new(options.registry.max_concurrent_downloads),
+                pace: crate::pull::limits::Pace::new(options.registry.limit_rate),
                 registry: RwLock::new(Arc::new(options.registry)),
                 registry_observer: OnceLock::new(),
                 threads: crate::registries::Threads::default(),

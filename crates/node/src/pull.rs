@@ -1,10 +1,40 @@
 //! Fetching an image of a registry.
+//!
+//! - `remote` is the registry as a place that images come from, and hands it all to `intake`;
+//! - `fetch` brings the bytes of a blob, by one connection or several, within the `limits`.
+//!
+//! What is to be unpacked passes through `unpack/pool.rs`, as everywhere.
 
-use cairn_types::{
-    ChainId, Descriptor, DiffId, Digest, ErrorKind, ImageName, Labels, LayerTiming, Platform,
+mod fetch;
+pub(crate) mod limits;
+mod remote;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
 };
 
-use crate::{Caller, Failure, Imported, Node, Progress, registries::Remote};
+use cairn_types::{
+    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, ImageName, LABEL_BYTES_MAX, Labels,
+    LayerTiming, Namespace, Platform, PlatformMatcher, SnapshotKey,
+};
+
+use self::{
+    fetch::Limits,
+    limits::{Pace, Places},
+    remote::{News, SOURCE},
+};
+use crate::{
+    Caller, Event, Failure, Imported, Node, Progress, Resource,
+    failure::size,
+    intake::{self, Chosen, Wanted},
+    registries::{Remote, RemoteName},
+    store::StoreBlobs,
+    walk::{Body, ManifestBody, Tree},
+};
+
+/// Gives an image its names, by what its name means.
+pub type Names = Box<dyn Fn(&Digest) -> Result<Vec<ImageName>, Failure> + Send + Sync>;
 
 /// What to fetch, and what becomes of it.
 pub struct PullRequest {
@@ -13,7 +43,7 @@ pub struct PullRequest {
     /// Registry, repository and tag, or digest.
     pub name: ImageName,
     /// Names to store it under, by its digest; `None` for `name` alone.
-    pub names: Option<Box<dyn Fn(&Digest) -> Result<Vec<ImageName>, Failure> + Send + Sync>>,
+    pub names: Option<Names>,
     /// How the registry is reached.
     pub remote: Remote,
     /// Which platforms of an index to take; none means the host's.
@@ -77,15 +107,291 @@ pub struct TransferredLayer {
     pub timing: Option<LayerTiming>,
 }
 
+/// For messages.
+const ATTEMPTED: &str = "pull image";
+/// What leads on.
+const COMMAND: &str = "cairn images pull";
+
 impl Node {
     /// Fetches an image. Either it is there whole afterwards under all its names, or under none; blobs
-    /// that came are kept for another try.
+    /// that came are kept for another try, until a collection.
     ///
     /// # Errors
     /// What the registry's hosts said, or what is wrong with what they sent.
     pub fn pull(&self, request: PullRequest, progress: &dyn Progress) -> Result<Pulled, Failure> {
-        let _ = progress;
-        let failure = Failure::new(ErrorKind::Unimplemented, "pull image", "not yet");
-        Err(failure.object("image", &request.name))
+        let pulled = match self.here(&request, progress)? {
+            Some(pulled) => Ok(pulled),
+            None => self.pull_from(&request, progress),
+        };
+        progress.event(Event::Done);
+        pulled
     }
+
+    fn pull_from(&self, request: &PullRequest, progress: &dyn Progress) -> Result<Pulled, Failure> {
+        let ns = &request.caller.ns;
+        let mut remote = self.remote(request, progress)?;
+        let target = self.resolve_remote(&remote, &request.name)?;
+        let tree = Tree::read(&remote, &target)?;
+        remote.know(&tree);
+        let names = match &request.names {
+            Some(names) => names(&target.digest)?,
+            None => vec![request.name.clone()],
+        };
+        let wanted = Wanted::new(&request.platforms, request.all_platforms);
+        let chosen = intake::choose_one(&remote, tree, names, &wanted)?;
+        let (first, total) = (chosen.clone(), content_size(&chosen));
+        self.hold(&request.caller, &Resource::Content(target.digest.clone()))?;
+        let options = intake::Options {
+            unpack: request.unpack,
+            discard: false,
+            labels: request.labels.clone(),
+        };
+        let mut stored = Vec::new();
+        let written = intake::write(
+            self,
+            ns,
+            &remote,
+            vec![chosen],
+            &options,
+            progress,
+            &mut stored,
+        );
+        self.tell_stored(ns, stored.iter());
+        let (images, needed) =
+            written.map_err(|failure| self.kept_for_next(failure, ns, &stored))?;
+        self.tell_source(ns, &needed, &remote.label)?;
+        let new: u64 = first
+            .tree
+            .everything()
+            .iter()
+            .filter(|one| stored.contains(&one.digest))
+            .map(|one| one.size)
+            .sum();
+        Ok(Pulled {
+            layers: self.layers_of(ns, &first, request.unpack, Some((&remote.news, &stored)))?,
+            images,
+            fetched_bytes: remote.news.came(),
+            reused_bytes: total.saturating_sub(new),
+        })
+    }
+
+    fn remote<'a>(
+        &'a self,
+        request: &'a PullRequest,
+        progress: &'a dyn Progress,
+    ) -> Result<remote::Remote<'a>, Failure> {
+        let news = Arc::new(News::default());
+        let observer: Arc<News> = Arc::clone(&news);
+        let reach = self.reach(&request.name, &request.remote, Some(observer))?;
+        let runtime = self.registry_runtime()?;
+        let options = self.registry_options();
+        let own = match request.remote.max_concurrent {
+            0 => options.max_concurrent_downloads,
+            chosen => chosen,
+        };
+        let matchers = request.platforms.iter().map(PlatformMatcher::only);
+        let wanted = match (request.all_platforms, &*request.platforms) {
+            (true, _) => None,
+            (false, []) => Some(vec![PlatformMatcher::only(&Platform::host())]),
+            (false, _) => Some(matchers.collect()),
+        };
+        let RemoteName {
+            registry,
+            repository,
+            ..
+        } = &reach.name;
+        Ok(remote::Remote {
+            node: self,
+            ns: &request.caller.ns,
+            name: request.name.to_string(),
+            client: reach.client()?,
+            runtime,
+            limits: Limits {
+                places: [self.inner.places.clone(), Places::new(own)],
+                paces: [
+                    self.inner.pace.clone(),
+                    Pace::new(request.remote.limit_rate),
+                ],
+            },
+            at_once: own,
+            wanted,
+            label: (format!("{SOURCE}{registry}"), repository.clone()),
+            pins: self.pins(),
+            progress,
+            news,
+            known: HashMap::new(),
+        })
+    }
+
+    /// What the name means at the registry.
+    fn resolve_remote(
+        &self,
+        remote: &remote::Remote<'_>,
+        name: &ImageName,
+    ) -> Result<Descriptor, Failure> {
+        let Some(reference) = RemoteName::parse(name)?.reference() else {
+            let failure = Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, "it has no tag");
+            return Err(failure.object("image", name));
+        };
+        remote.wait(remote.client.resolve(&reference))
+    }
+
+    /// The image as it is here, if that is enough for the request and nothing of it is missing.
+    fn here(
+        &self,
+        request: &PullRequest,
+        progress: &dyn Progress,
+    ) -> Result<Option<Pulled>, Failure> {
+        if !request.missing_only || request.all_platforms || request.platforms.len() > 1 {
+            return Ok(None);
+        }
+        let (ns, name) = (&request.caller.ns, &request.name);
+        let info = match self.image(ns, name) {
+            Ok(info) => info,
+            Err(failure) if failure.kind == ErrorKind::NotFound => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let pins = self.pins();
+        let blobs = StoreBlobs::new(self, ns, ATTEMPTED, name.to_string()).lenient();
+        let tree = blobs.pinned(&pins).tree(&info.target)?;
+        let host = Platform::host();
+        let platform = request.platforms.first();
+        let matcher = PlatformMatcher::only(platform.unwrap_or(&host));
+        let picked = tree.pick(&matcher).cloned();
+        let Some(picked) = picked.filter(|picked| {
+            let suits = |found: Platform| matcher.rank(&found).is_some();
+            platform.is_none() || picked.platform().is_none_or(suits)
+        }) else {
+            return Ok(None);
+        };
+        for one in picked.everything() {
+            pins.blob(ns, &one.digest);
+            if !self.has_blob(ns, &one.digest)? {
+                return Ok(None);
+            }
+        }
+        if request.unpack && matches!(&picked.body, Body::Manifest(body) if body.is_image()) {
+            self.unpack_pinned(ns, &info.target, platform, progress, &pins)?;
+        }
+        let content_size = picked.everything().iter().map(|one| one.size).sum();
+        let chosen = Chosen {
+            names: vec![name.clone()],
+            kept: HashSet::new(),
+            images: vec![picked.descriptor.digest.clone()],
+            tree,
+        };
+        let layers = self.layers_of(ns, &chosen, request.unpack, None)?;
+        let sizes = layers.iter().map(|layer| layer.unpacked_size);
+        Ok(Some(Pulled {
+            images: vec![Imported {
+                name: name.clone(),
+                target: info.target,
+                platform: picked.platform(),
+                content_size,
+                unpacked_size: sizes.sum::<Option<u64>>().filter(|_| request.unpack),
+            }],
+            fetched_bytes: 0,
+            reused_bytes: content_size,
+            layers,
+        }))
+    }
+
+    /// The layers of the first image that was chosen; of what was done now, by whom and how long.
+    fn layers_of(
+        &self,
+        ns: &Namespace,
+        chosen: &Chosen,
+        unpack: bool,
+        done: Option<(&News, &[Digest])>,
+    ) -> Result<Vec<TransferredLayer>, Failure> {
+        let manifests = chosen.tree.manifests().into_iter();
+        let mut bodies = manifests.filter_map(|tree| match &tree.body {
+            Body::Manifest(body) if chosen.images.contains(&tree.descriptor.digest) => Some(body),
+            _ => None,
+        });
+        let Some(body) = bodies.next() else {
+            return Ok(Vec::new());
+        };
+        let diff_ids = diff_ids(body);
+        let chains = ChainId::stack(&diff_ids);
+        let mut layers = Vec::new();
+        for (number, descriptor) in body.manifest.layers.iter().enumerate() {
+            let chain = chains.get(number).filter(|_| unpack).cloned();
+            let key = chain.as_ref().map(SnapshotKey::from);
+            let info = match &key {
+                Some(key) => Some(self.snapshots().stat(ns, key).map_err(|err| {
+                    Failure::of("look up snapshot", &err).object("snapshot", key)
+                })?),
+                None => None,
+            };
+            let new = done.filter(|(_, stored)| stored.contains(&descriptor.digest));
+            let asked = new.and_then(|(news, _)| news.asked(&descriptor.digest));
+            layers.push(TransferredLayer {
+                descriptor: descriptor.clone(),
+                diff_id: diff_ids.get(number).cloned(),
+                chain_id: chain,
+                unpacked_size: info.as_ref().map(|info| info.usage.bytes),
+                host: asked.as_ref().map(|asked| asked.host.clone()),
+                attempts: asked.map_or(0, |asked| asked.attempts),
+                timing: info.and_then(|info| info.timing).filter(|_| new.is_some()),
+            });
+        }
+        Ok(layers)
+    }
+
+    /// Says what of a pull that failed for want of room is kept.
+    fn kept_for_next(&self, mut failure: Failure, ns: &Namespace, stored: &[Digest]) -> Failure {
+        if failure.kind != ErrorKind::ResourceExhausted {
+            return failure;
+        }
+        let known = stored.iter().map(|digest| self.content().info(ns, digest));
+        let kept: u64 = known.flatten().map(|info| info.size).sum();
+        if kept > 0 {
+            failure.next = vec![format!(
+                "cairn df; cairn gc; then pull again, {} are kept",
+                size(kept)
+            )];
+        }
+        failure
+    }
+
+    /// Notes of every blob in which repository it is known, beside those it is known in already.
+    fn tell_source(
+        &self,
+        ns: &Namespace,
+        digests: &HashSet<Digest>,
+        (key, repository): &(String, String),
+    ) -> Result<(), Failure> {
+        for digest in digests {
+            let known = match self.content().info(ns, digest) {
+                Ok(info) => info.labels.get(key).cloned().unwrap_or_default(),
+                Err(err) if err.kind() == ErrorKind::NotFound => continue,
+                Err(err) => return Err(Failure::of("look up blob", &err).object("blob", digest)),
+            };
+            let mut all: Vec<&str> = known.split(',').filter(|one| !one.is_empty()).collect();
+            if all.contains(&repository.as_str()) {
+                continue;
+            }
+            all.push(repository);
+            all.sort_unstable();
+            let value = all.join(",");
+            // A label has room for some; what is left out costs a push a few bytes.
+            if key.len() + value.len() <= LABEL_BYTES_MAX {
+                self.add_labels(ns, digest, Labels::from([(key.clone(), value)]))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn diff_ids(body: &ManifestBody) -> Vec<DiffId> {
+    let config = body.config.as_ref();
+    config.map_or_else(Vec::new, |config| config.rootfs.diff_ids.clone())
+}
+
+/// Bytes of everything that is kept.
+fn content_size(chosen: &Chosen) -> u64 {
+    let all = chosen.tree.everything().into_iter();
+    let kept = all.filter(|one| chosen.kept.contains(&one.digest));
+    kept.map(|one| one.size).sum()
 }

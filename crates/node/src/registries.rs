@@ -62,6 +62,10 @@ impl Default for RegistryOptions {
 impl Node {
     /// Changes how registries are reached, for pulls and pushes that begin from now on.
     pub fn set_registry(&self, options: RegistryOptions) {
+        self.inner
+            .places
+            .set_limit(options.max_concurrent_downloads);
+        self.inner.pace.set_rate(options.limit_rate);
         let now = self.inner.registry.write();
         *now.unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
     }

@@ -4,27 +4,26 @@
 //! the store: all layers that are missing are unpacked side by side, and when every digest and diff
 //! ID is proven they take from their parents what they had to invent and appear together.
 
+mod plan;
 pub(crate) mod pool;
 mod work;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use cairn_layer::Options;
 use cairn_snapshot::StagedLayer;
-use cairn_sys::Dir;
 use cairn_types::{
-    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, LayerTiming, LayerType, Namespace,
-    Platform, PlatformMatcher, SnapshotKey, Usage,
+    ChainId, Descriptor, DiffId, ErrorKind, LayerTiming, LayerType, Namespace, Platform,
+    PlatformMatcher, SnapshotKey,
 };
 
-use self::pool::{Job, Made, Tree as Unpacked};
-pub(crate) use self::work::{Reading, Work};
+pub(crate) use self::{
+    plan::make,
+    work::{Reading, Work},
+};
 use crate::{
-    Event, Failure, Node, Phase, Pins, Progress, events,
+    Event, Failure, Node, Pins, Progress,
+    claims::Claim,
+    events,
     events::What,
     store::StoreBlobs,
     walk::{Body, LAYERS_MAX, ManifestBody, Tree},
@@ -51,8 +50,7 @@ impl Stack {
             let mut failure =
                 refuse(reason).cause("known: tar, tar+gzip, tar+zstd, and docker's names for them");
             "unpack image".clone_into(&mut failure.attempted);
-            let layer = &body.manifest.layers[number - 1].digest;
-            failure.next.extend(work.keep_packed(layer));
+            failure.next.extend(work.keep_packed());
             failure
         })?;
         let Some(config) = &body.config else {
@@ -92,188 +90,11 @@ impl Stack {
     }
 }
 
-/// A snapshot that is to exist.
-struct Planned {
-    key: SnapshotKey,
-    parent: Option<SnapshotKey>,
-    diff_id: DiffId,
-}
-
-/// What is to be done for some stacks and blobs.
-pub(crate) struct Plan {
-    jobs: Vec<Job>,
-    /// Parents before children.
-    snapshots: Vec<Planned>,
-    /// Blobs of the stacks for which there is nothing to do.
-    here: Vec<(Digest, u64)>,
-}
-
-impl Plan {
-    /// Finds out what is missing: of `stacks` the snapshots, of `blobs` the blobs themselves. A
-    /// blob that a stack needs unpacked and that is in no `blobs` is read from the store.
-    pub(crate) fn new(
-        work: &Work<'_>,
-        stacks: &[Stack],
-        blobs: &[Descriptor],
-    ) -> Result<Plan, Failure> {
-        let mut jobs: HashMap<Digest, Job> = HashMap::new();
-        for blob in blobs {
-            work.pins.blob(work.ns, &blob.digest);
-            let stored = check_stored(work, blob)?;
-            jobs.entry(blob.digest.clone()).or_insert_with(|| Job {
-                digest: blob.digest.clone(),
-                size: blob.size,
-                store: !stored,
-                layer: None,
-                trees: Vec::new(),
-            });
-        }
-        let mut snapshots = Vec::new();
-        let mut seen = HashSet::new();
-        for stack in stacks {
-            let mut parent = None;
-            for ((layer, layer_type, diff_id), chain) in stack.layers.iter().zip(stack.chains()) {
-                let key = SnapshotKey::from(&chain);
-                if !jobs.contains_key(&layer.digest) {
-                    work.pins.blob(work.ns, &layer.digest);
-                    check_stored(work, layer)?;
-                }
-                let job = jobs.entry(layer.digest.clone()).or_insert_with(|| Job {
-                    digest: layer.digest.clone(),
-                    size: layer.size,
-                    store: false,
-                    layer: None,
-                    trees: Vec::new(),
-                });
-                // One blob has one diff ID, or one of two chains would get the other's tree.
-                if job
-                    .layer
-                    .as_ref()
-                    .is_some_and(|(known, _)| known != diff_id)
-                {
-                    let reason = format!("layer {} is given two diff IDs", layer.digest);
-                    let failure = Failure::new(ErrorKind::InvalidArgument, work.attempted, reason);
-                    return Err(work.failure(failure));
-                }
-                job.layer = Some((diff_id.clone(), *layer_type));
-                work.pins.snapshot(work.ns, &key);
-                if seen.insert(key.clone()) && !work.node.has_snapshot(work.ns, &key)? {
-                    job.trees.push(key.clone());
-                    snapshots.push(Planned {
-                        key: key.clone(),
-                        parent: parent.clone(),
-                        diff_id: diff_id.clone(),
-                    });
-                }
-                parent = Some(key);
-            }
-        }
-        let (jobs, here): (Vec<Job>, Vec<Job>) = jobs
-            .into_values()
-            .partition(|job| job.store || !job.trees.is_empty());
-        Ok(Plan {
-            jobs,
-            snapshots,
-            here: here.into_iter().map(|job| (job.digest, job.size)).collect(),
-        })
-    }
-
-    /// Does it; nothing of the snapshots is visible before [`Ready::commit`]. On failure the blobs
-    /// that were stored stay listed in `stored`.
-    pub(crate) fn run(self, work: &Work<'_>, stored: &mut Vec<Digest>) -> Result<Ready, Failure> {
-        for (digest, size) in &self.here {
-            work.layer(digest, Phase::HereAlready, *size, *size);
-        }
-        let mut made = Made::default();
-        let done = pool::run(work, self.jobs, &mut made);
-        stored.append(&mut made.stored);
-        done?;
-        let mut trees: HashMap<SnapshotKey, Unpacked> = made
-            .trees
-            .into_iter()
-            .map(|tree| (tree.key.clone(), tree))
-            .collect();
-        let usages = adopt_all(work, &self.snapshots, &trees)?;
-        let mut layers = Vec::new();
-        for (planned, (usage, commit)) in self.snapshots.into_iter().zip(usages) {
-            let Some(tree) = trees.remove(&planned.key) else {
-                continue;
-            };
-            layers.push(StagedLayer {
-                staged: tree.staged,
-                key: planned.key,
-                parent: planned.parent,
-                usage,
-                diff_id: Some(planned.diff_id),
-                blob: Some(tree.blob),
-                timing: Some(LayerTiming {
-                    commit,
-                    ..tree.timing
-                }),
-                labels: cairn_types::Labels::new(),
-            });
-        }
-        Ok(Ready { layers })
-    }
-}
-
-/// Whether the store has a blob; one whose length is not what the manifest says is refused, as it is
-/// where the bytes pass by.
-fn check_stored(work: &Work<'_>, blob: &Descriptor) -> Result<bool, Failure> {
-    match work.node.content().info(work.ns, &blob.digest) {
-        Ok(info) if info.size == blob.size => Ok(true),
-        Ok(info) => {
-            let cause = format!("it has {} bytes instead of {}", info.size, blob.size);
-            Err(work.damaged(&blob.digest).cause(cause))
-        }
-        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
-        Err(err) => Err(work.store_failure(&blob.digest, &err)),
-    }
-}
-
-/// Completes every new layer from those below it, lowest first; what each takes, and how long that was.
-fn adopt_all(
-    work: &Work<'_>,
-    planned: &[Planned],
-    trees: &HashMap<SnapshotKey, Unpacked>,
-) -> Result<Vec<(Usage, Duration)>, Failure> {
-    let parents_of: HashMap<&SnapshotKey, Option<&SnapshotKey>> = planned
-        .iter()
-        .map(|p| (&p.key, p.parent.as_ref()))
-        .collect();
-    let mut usages = Vec::with_capacity(planned.len());
-    for planned in planned {
-        let Some(tree) = trees.get(&planned.key) else {
-            usages.push(Default::default());
-            continue;
-        };
-        let began = Instant::now();
-        let mut below: Vec<Dir> = Vec::new();
-        let mut parent = planned.parent.as_ref();
-        while let Some(key) = parent {
-            match trees.get(key) {
-                Some(tree) => {
-                    below.push(tree.staged.dir().clone());
-                    parent = parents_of.get(key).copied().flatten();
-                }
-                None => {
-                    let lowers = work.node.snapshots().lowers(work.ns, key);
-                    below.extend(lowers.map_err(|err| work.store_failure(&tree.blob, &err))?);
-                    break;
-                }
-            }
-        }
-        let applied = &tree.unpacked.applied;
-        let usage = cairn_layer::adopt(tree.staged.dir(), &below, applied, &Options::default())
-            .map_err(|err| work.layer_failure(&tree.blob, &err))?;
-        usages.push((usage, began.elapsed()));
-    }
-    Ok(usages)
-}
-
 /// Layers that are complete and not yet visible.
 pub(crate) struct Ready {
     layers: Vec<StagedLayer>,
+    /// Others wait until they are.
+    _claim: Claim,
 }
 
 impl Ready {
@@ -339,15 +160,12 @@ impl Node {
         let Body::Manifest(body) = &picked.body else {
             return Err(blobs.missing(&picked.descriptor));
         };
-        let open = |digest: &Digest, _| self.open_stored(ns, digest, "unpack image");
         let work = Work {
             node: self,
             ns,
             attempted: "unpack image",
             object: ("image", target.digest.to_string()),
-            open: &open,
-            location: &|_| None,
-            advice: "import or pull the image again",
+            origin: None,
             progress,
             pins,
             missing: Arc::default(),
@@ -372,8 +190,7 @@ impl Node {
             platform: picked.platform().map(|p| p.to_string()).unwrap_or_default(),
             layers: layers.collect(),
         });
-        let plan = Plan::new(&work, &[stack], &[])?;
-        plan.run(&work, &mut Vec::new())?.commit(&work)?;
+        make(&work, &[stack], &[], &mut Vec::new())?.commit(&work)?;
         self.hold_chain(ns, &body.manifest.config.digest, top)?;
         progress.event(Event::Done);
         Ok(chain)

@@ -34,6 +34,7 @@ pub struct Blob {
     part: bool,
     places: std::vec::IntoIter<Place>,
     now: Option<Asked>,
+    asked: u32,
     failed: Vec<Failed>,
 }
 
@@ -113,6 +114,7 @@ impl Client {
             part,
             places: places.into_iter(),
             now: None,
+            asked: 0,
             failed: Vec::new(),
         }
     }
@@ -127,6 +129,11 @@ impl Blob {
     /// The host that is being asked, as the user knows it.
     pub fn host(&self) -> Option<&str> {
         self.now.as_ref().map(|now| now.host.label())
+    }
+
+    /// Requests that were made for it so far, those that only ask who asks not counted.
+    pub fn asked(&self) -> u32 {
+        self.asked
     }
 
     /// The next bytes; `None` when all have come. A future that is dropped loses none.
@@ -226,6 +233,7 @@ impl Blob {
             Patience::Once | Patience::ByCaller => false,
         };
         let cause = if again {
+            self.asked += 1;
             match request(
                 now,
                 &self.client,

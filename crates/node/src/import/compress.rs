@@ -18,9 +18,10 @@ use cairn_content::Ingest;
 use cairn_layer::deflate;
 use cairn_types::{Classified, Compression, Descriptor, Digest, ErrorKind, Hasher, Labels, media};
 
-use super::{archive::Archive, choose::Chosen, rewrite};
+use super::{archive::Archive, rewrite};
 use crate::{
     Event, Failure, Phase,
+    intake::Chosen,
     unpack::{
         Reading, Work,
         pool::{Broken, Tee, UNCOMPRESSED, lock, mismatch, workers},
@@ -93,7 +94,7 @@ fn plain_layers(
                     continue;
                 };
                 let mut head = Vec::new();
-                let source = (work.open)(&layer.digest, reading)?;
+                let source = work.open(&layer.digest, reading)?;
                 let read = source.take(4).read_to_end(&mut head);
                 read.map_err(|err| Broken::Source(err).failure(work, &layer.digest))?;
                 if Compression::sniff(&head) == Compression::None {
@@ -108,7 +109,7 @@ fn plain_layers(
 /// Where a blob can be read, if anywhere.
 fn place(archive: &Archive, digest: &Digest) -> Result<Option<Reading>, Failure> {
     if archive.blob(digest)?.is_some() {
-        return Ok(Some(Reading::Source));
+        return Ok(Some(Reading::Source { from: 0 }));
     }
     Ok(archive.has_stored(digest).then_some(Reading::Store))
 }
@@ -186,8 +187,8 @@ fn pack(
     stop: &AtomicBool,
 ) -> Result<(Packed, bool), Failure> {
     let digest = &layer.digest;
-    let reading = place(archive, digest)?.unwrap_or(Reading::Source);
-    let source = (work.open)(digest, reading)?;
+    let reading = place(archive, digest)?.unwrap_or(Reading::Source { from: 0 });
+    let source = work.open(digest, reading)?;
     let mut plain = Plain {
         tee: Tee::new(work, (source, layer.size), None, stop),
         hasher: Hasher::new(digest.algorithm()),

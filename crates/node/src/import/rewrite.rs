@@ -14,11 +14,11 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::{
-    choose::Chosen,
-    compress::{Packed, packed_type},
+use super::compress::{Packed, packed_type};
+use crate::{
+    intake::Chosen,
+    walk::{Body, Tree},
 };
-use crate::walk::{Body, Tree};
 
 /// Annotation of an index's entry: the digest of the manifest that it is about (BuildKit).
 const ABOUT: &str = "vnd.docker.reference.digest";

@@ -18,11 +18,12 @@ use cairn_content::Ingest;
 use cairn_layer::{Options, Unpacked};
 use cairn_snapshot::Staged;
 use cairn_types::{
-    Classified, Compression, DiffId, Digest, ErrorKind, Labels, LayerTiming, LayerType, SnapshotKey,
+    Classified, Compression, DiffId, Digest, ErrorKind, IngestRef, LayerTiming, LayerType,
+    SnapshotKey,
 };
 
 use super::{Reading, Work};
-use crate::{Failure, Phase, Progress, uploads};
+use crate::{Event, Failure, Phase, Progress, intake::Origin, uploads};
 
 /// The label that tells a packed layer's diff ID (containerd `core/images/labels.go`).
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -111,7 +112,8 @@ pub(crate) fn workers(work: &Work<'_>, layers: usize) -> usize {
         0 => thread::available_parallelism().map_or(1, |n| n.get()),
         chosen => chosen,
     };
-    workers.min(layers)
+    let at_once = work.origin.and_then(Origin::at_once).unwrap_or(0);
+    workers.max(at_once).min(layers)
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -120,30 +122,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// One blob from its source to where it belongs.
 fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result<(), Failure> {
-    let ingest = match job.store {
-        true => open_ingest(work, job)?,
-        false => None,
-    };
-    let stores = ingest.is_some();
     let mut trees = job.trees.iter();
-    let reading = match stores {
-        true => Reading::Source,
-        false => Reading::Store,
+    let first = trees.next();
+    let resumed = match begin(work, job, stop, first, made)? {
+        Begun::Done => false,
+        // Nobody knows which of the bytes that were here before are wrong.
+        Begun::Damaged(_) => true,
     };
-    let source = (work.open)(&job.digest, reading)?;
-    let mut tee = Tee::new(work, (source, job.size), ingest, stop);
-    let phase = match (stores, trees.len()) {
-        (true, 0) => Phase::Fetch,
-        (true, _) => Phase::FetchUnpack,
-        (false, _) => Phase::Unpack,
-    };
-    let first = pass(work, job, &mut tee, trees.next(), phase);
-    let outcome = settle(work, job, tee, first, made);
-    if let Some(tree) = outcome? {
-        made.trees.push(tree);
+    if resumed && let Begun::Damaged(failure) = begin(work, job, stop, first, made)? {
+        return Err(failure);
     }
     for key in trees {
-        let source = (work.open)(&job.digest, Reading::Store)?;
+        let source = work.open(&job.digest, Reading::Store)?;
         let tree = unpack(work, job, source, key, Phase::Unpack)?;
         made.trees
             .push(tree.map_err(|torn| torn.failure(work, job))?);
@@ -152,21 +142,85 @@ fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result
     Ok(())
 }
 
+/// How the pass that stores a blob ended.
+enum Begun {
+    Done,
+    /// It went on with an upload whose bytes are not the blob's, and which is gone now.
+    Damaged(Failure),
+}
+
+/// Stores a blob where that is wanted, and unpacks it for the first stack that needs it.
+fn begin(
+    work: &Work<'_>,
+    job: &Job,
+    stop: &AtomicBool,
+    key: Option<&SnapshotKey>,
+    made: &mut Made,
+) -> Result<Begun, Failure> {
+    let ingest = match job.store {
+        true => open_ingest(work, job)?,
+        false => None,
+    };
+    let stores = ingest.is_some();
+    let here = ingest.as_ref().map_or(0, Ingest::offset);
+    let reading = match stores {
+        true => Reading::Source { from: here },
+        false => Reading::Store,
+    };
+    let mut source = work.open(&job.digest, reading)?;
+    if here > 0
+        && let Some(ingest) = &ingest
+    {
+        let before = ingest.written();
+        let before = before.map_err(|err| work.store_failure(&job.digest, &err))?;
+        source = Box::new(before.chain(source));
+        let digest = job.digest.clone();
+        work.progress.event(Event::Resumed { digest, at: here });
+    }
+    let mut tee = Tee::new(work, (source, job.size), ingest, stop);
+    let phase = match (stores, key) {
+        (true, None) => Phase::Fetch,
+        (true, Some(_)) => Phase::FetchUnpack,
+        (false, _) => Phase::Unpack,
+    };
+    let passed = pass(work, job, &mut tee, key, phase);
+    match settle(work, job, tee, passed, made) {
+        Ok(tree) => made.trees.extend(tree),
+        Err(failure) if here > 0 && failure.kind == ErrorKind::DataLoss => {
+            return Ok(Begun::Damaged(failure));
+        }
+        Err(failure) => return Err(failure),
+    }
+    Ok(Begun::Done)
+}
+
+/// What only uploads that can be gone on with begin with; the rest is the digest.
+const RESUMED: &str = "cairn.pull-";
+
 fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
-    let reference =
-        uploads::name().map_err(|err| work.failure(Failure::of(work.attempted, &err)))?;
+    let name = match work.is_dear() {
+        true => IngestRef::parse(&format!("{RESUMED}{}", job.digest)),
+        false => uploads::name(),
+    };
+    let reference = name.map_err(|err| work.failure(Failure::of(work.attempted, &err)))?;
     let opened = work
         .node
         .content()
         .writer(work.ns, &reference, Some(&job.digest), job.size);
-    match opened {
-        Ok(ingest) => Ok(Some(ingest)),
+    let mut ingest = match opened {
+        Ok(ingest) => ingest,
         Err(err) if err.kind() == ErrorKind::AlreadyExists => {
             work.missing.fetch_sub(job.size, Ordering::Relaxed);
-            Ok(None)
+            return Ok(None);
         }
-        Err(err) => Err(work.store_failure(&job.digest, &err)),
+        Err(err) => return Err(work.store_failure(&job.digest, &err)),
+    };
+    if ingest.offset() > job.size {
+        let truncated = ingest.truncate();
+        truncated.map_err(|err| work.store_failure(&job.digest, &err))?;
     }
+    work.missing.fetch_sub(ingest.offset(), Ordering::Relaxed);
+    Ok(Some(ingest))
 }
 
 /// A layer that broke off. What there is of it stays as long as this does, so that what a full disk
@@ -236,7 +290,7 @@ fn unpack(
                 unpacked.diff_id
             ));
         let mut failure = work.located(failure, &job.digest);
-        failure.next.extend(work.keep_packed(&job.digest));
+        failure.next.extend(work.keep_packed());
         return Err(failure);
     }
     for skipped in &unpacked.applied.skipped {
@@ -278,7 +332,10 @@ fn settle(
     if let Some(cause) = failed {
         // Before there is room again.
         let failure = cause.failure(work, &job.digest);
-        abort(ingest);
+        // What came is not wrong: the next try goes on from there.
+        if !work.is_dear() {
+            abort(ingest);
+        }
         return Err(failure);
     }
     let actual = ingest.as_ref().map(Ingest::digest_so_far);
@@ -294,7 +351,11 @@ fn settle(
         }
         Ok(Some(Err(torn))) => {
             let failure = torn.failure(work, job);
-            abort(ingest);
+            match ingest {
+                // Its bytes are right; packed it can be had without fetching it once more.
+                Some(ingest) if work.is_dear() => commit(work, job, ingest, None, made)?,
+                ingest => abort(ingest),
+            }
             return Err(failure);
         }
         Ok(Some(Ok(tree))) => Some(tree),
@@ -341,7 +402,7 @@ fn commit(
     made: &mut Made,
 ) -> Result<(), Failure> {
     work.layer(&job.digest, Phase::Sync, job.size, job.size);
-    let mut labels = Labels::new();
+    let mut labels = work.origin.map(Origin::labels).unwrap_or_default();
     if let Some(tree) = tree.filter(|t| t.unpacked.compression != Compression::None) {
         labels.insert(UNCOMPRESSED.to_owned(), tree.unpacked.diff_id.to_string());
     }
@@ -363,6 +424,11 @@ pub(crate) enum Broken {
 
 impl Broken {
     pub(crate) fn failure(self, work: &Work<'_>, digest: &Digest) -> Failure {
+        if let Broken::Source(err) = &self
+            && let Some(failure) = work.origin.and_then(|origin| origin.explain(err))
+        {
+            return work.located(failure, digest);
+        }
         let (kind, reason, err) = match self {
             Broken::Stopped => {
                 let failure = Failure::new(ErrorKind::Canceled, work.attempted, "it was stopped");
@@ -401,8 +467,10 @@ fn is_full(err: &io::Error) -> bool {
 
 /// Passes a source's bytes on, and stores and counts them on the way.
 pub(crate) struct Tee<'a> {
-    source: Box<dyn Read + Send>,
+    source: Box<dyn Read + Send + 'a>,
     ingest: Option<Ingest>,
+    /// Bytes that the upload had already.
+    before: u64,
     pub(crate) read: u64,
     limit: u64,
     pub(crate) failed: Option<Broken>,
@@ -415,12 +483,13 @@ impl<'a> Tee<'a> {
     /// At most `limit` bytes and one more; `ingest` gets them, too.
     pub(crate) fn new(
         work: &Work<'a>,
-        (source, limit): (Box<dyn Read + Send>, u64),
+        (source, limit): (Box<dyn Read + Send + 'a>, u64),
         ingest: Option<Ingest>,
         stop: &'a AtomicBool,
     ) -> Tee<'a> {
         Tee {
             source,
+            before: ingest.as_ref().map_or(0, Ingest::offset),
             ingest,
             read: 0,
             limit,
@@ -445,11 +514,18 @@ impl<'a> Tee<'a> {
 
 impl Read for Tee<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop.load(Ordering::Relaxed) || self.progress.given_up() {
-            self.failed.get_or_insert(Broken::Stopped);
-            return Err(io::Error::other("stopped"));
-        }
-        let got = match self.source.read(buffer) {
+        let got = loop {
+            if self.stop.load(Ordering::Relaxed) || self.progress.given_up() {
+                self.failed.get_or_insert(Broken::Stopped);
+                return Err(io::Error::other("stopped"));
+            }
+            match self.source.read(buffer) {
+                // Nothing has come yet.
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                other => break other,
+            }
+        };
+        let got = match got {
             Ok(got) => got,
             Err(err) => {
                 let copy = io::Error::new(err.kind(), err.to_string());
@@ -462,13 +538,18 @@ impl Read for Tee<'_> {
         if self.read > self.limit {
             return Ok(0);
         }
-        if let Some(ingest) = &mut self.ingest {
-            if let Err(err) = io::Write::write_all(ingest, &buffer[..got]) {
+        let known = usize::try_from(self.before).unwrap_or(usize::MAX).min(got);
+        self.before -= known as u64;
+        let new = &buffer[known..got];
+        if let Some(ingest) = &mut self.ingest
+            && !new.is_empty()
+        {
+            if let Err(err) = io::Write::write_all(ingest, new) {
                 let copy = io::Error::new(err.kind(), err.to_string());
                 self.failed = Some(Broken::Store(err));
                 return Err(copy);
             }
-            self.missing.fetch_sub(got as u64, Ordering::Relaxed);
+            self.missing.fetch_sub(new.len() as u64, Ordering::Relaxed);
         }
         Ok(got)
     }

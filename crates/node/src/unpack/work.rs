@@ -10,20 +10,19 @@ use std::{
 
 use cairn_types::{Classified, Digest, ErrorKind, Namespace};
 
-use crate::{Event, Failure, Node, Phase, Pins, Progress, import::file_word, store::is_full};
+use crate::{Event, Failure, Node, Phase, Pins, Progress, intake::Origin, store::is_full};
+
+/// What to do about damage in the store.
+const FROM_STORE: &str = "import or pull the image again";
 
 /// Where a worker reads a blob.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// Where the image comes from.
-    Source,
+    /// Where the image comes from, from an offset on.
+    Source { from: u64 },
     /// From the store; it is there.
     Store,
 }
-
-/// Opens a blob for a worker.
-pub(crate) type Open<'a> =
-    dyn Fn(&Digest, Reading) -> Result<Box<dyn Read + Send>, Failure> + Sync + 'a;
 
 /// What all workers share, and how they name things in messages.
 pub(crate) struct Work<'a> {
@@ -33,11 +32,8 @@ pub(crate) struct Work<'a> {
     pub(crate) attempted: &'static str,
     /// Kind and name, as in [`crate::Report::object`].
     pub(crate) object: (&'static str, String),
-    pub(crate) open: &'a Open<'a>,
-    /// Where a blob lies, for `where:` lines.
-    pub(crate) location: &'a (dyn Fn(&Digest) -> Option<String> + Sync),
-    /// What to do about damage.
-    pub(crate) advice: &'static str,
+    /// Where the image comes from; `None` when all of it is in the store.
+    pub(crate) origin: Option<&'a dyn Origin>,
     pub(crate) progress: &'a dyn Progress,
     /// Everything that is looked for in the store.
     pub(crate) pins: &'a Pins,
@@ -45,7 +41,28 @@ pub(crate) struct Work<'a> {
     pub(crate) missing: Arc<AtomicU64>,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    /// Opens a blob for a worker.
+    pub(crate) fn open(
+        &self,
+        digest: &Digest,
+        reading: Reading,
+    ) -> Result<Box<dyn Read + Send + 'a>, Failure> {
+        match (reading, self.origin) {
+            (Reading::Source { from }, Some(origin)) => origin.open(digest, from),
+            _ => self.node.open_stored(self.ns, digest, self.attempted),
+        }
+    }
+
+    /// Whether what others are at is waited for, and uploads are gone on with.
+    pub(crate) fn is_dear(&self) -> bool {
+        self.origin.is_some_and(Origin::is_dear)
+    }
+
+    fn location(&self, digest: &Digest) -> Option<String> {
+        self.origin.and_then(|origin| origin.location(digest))
+    }
+
     pub(crate) fn layer(&self, digest: &Digest, phase: Phase, done: u64, total: u64) {
         self.progress.event(Event::Layer {
             digest: digest.clone(),
@@ -63,7 +80,7 @@ impl Work<'_> {
 
     pub(crate) fn located(&self, failure: Failure, digest: &Digest) -> Failure {
         let mut failure = self.failure(failure);
-        failure.location = (self.location)(digest);
+        failure.location = self.location(digest);
         failure
     }
 
@@ -71,17 +88,15 @@ impl Work<'_> {
     pub(crate) fn damaged(&self, digest: &Digest) -> Failure {
         let reason = format!("layer {digest} is damaged");
         let failure = Failure::new(ErrorKind::DataLoss, self.attempted, reason);
-        self.located(failure, digest).next(self.advice)
+        let advice = self.origin.map(|origin| origin.advice().0);
+        let advice = advice.unwrap_or_else(|| FROM_STORE.to_owned());
+        self.located(failure, digest).next(advice)
     }
 
     /// What leads on when an image cannot be unpacked for what it is.
-    pub(super) fn keep_packed(&self, digest: &Digest) -> Option<String> {
-        let place = (self.location)(digest)?;
-        let file = place.split(", entry ").next()?;
-        Some(format!(
-            "keep it packed: cairn images import --no-unpack {}",
-            file_word(file)
-        ))
+    pub(super) fn keep_packed(&self) -> Option<String> {
+        let origin = self.origin?;
+        Some(format!("keep it packed: {}", origin.packed()))
     }
 
     pub(super) fn full(&self, digest: &Digest, cause: &str) -> Failure {

@@ -11,30 +11,23 @@ use cairn_types::{
     Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, Namespace, validate_label,
 };
 
-use super::{
-    ATTEMPTED, Imported, Reading,
-    archive::Archive,
-    choose::{Chosen, Wanted},
-    compress,
-    names::Naming,
-};
+use super::{Imported, Origin, choose::Chosen};
 use crate::{
     Event, Failure, Node, Progress, events,
     events::What,
     store::SNAPSHOT_REF,
-    unpack::{Plan, Stack, Work},
+    unpack::{self, Stack, Work},
     walk::{Body, ManifestBody, Tree, gc_labels},
 };
 
-/// How an archive is imported.
-pub(super) struct Options {
-    pub(super) naming: Naming,
-    pub(super) index_name: Option<String>,
-    pub(super) wanted: Wanted,
-    pub(super) unpack: bool,
-    pub(super) discard: bool,
-    pub(super) compress: bool,
-    pub(super) labels: Labels,
+/// How what was chosen is stored.
+pub(crate) struct Options {
+    /// Makes the snapshots, too.
+    pub(crate) unpack: bool,
+    /// Keeps no packed layer of what is unpacked.
+    pub(crate) discard: bool,
+    /// For the image records.
+    pub(crate) labels: Labels,
 }
 
 /// A document to store, with the references it holds.
@@ -52,54 +45,38 @@ struct Parts<'a> {
 }
 
 /// Stores everything; the images, and every digest they need.
-pub(super) fn write(
+pub(crate) fn write(
     node: &Node,
     ns: &Namespace,
-    archive: &Archive,
+    origin: &dyn Origin,
     chosen: Vec<Chosen>,
     options: &Options,
     progress: &dyn Progress,
     stored: &mut Vec<Digest>,
 ) -> Result<(Vec<Imported>, HashSet<Digest>), Failure> {
+    let (kind, name) = origin.object();
     for (key, value) in &options.labels {
         validate_label(key, value)
-            .map_err(|err| Failure::of(ATTEMPTED, &err).object("archive", &archive.name))?;
+            .map_err(|err| Failure::of(origin.attempted(), &err).object(kind, name))?;
     }
-    let open = |digest: &Digest, reading| match reading {
-        Reading::Store => node.open_stored(ns, digest, ATTEMPTED),
-        Reading::Source => match archive.blob(digest)? {
-            Some(member) => archive.open(&member),
-            None => Err(absent(archive, digest)),
-        },
-    };
-    let location = |digest: &Digest| match archive.blob(digest) {
-        Ok(Some(member)) => Some(archive.location(&member.name)),
-        _ => None,
-    };
     let work = Work {
         node,
         ns,
-        attempted: "import image",
-        object: ("image", title(archive, &chosen)),
-        open: &open,
-        location: &location,
-        advice: "fetch the archive again",
+        attempted: origin.of_image(),
+        object: ("image", title(origin, &chosen)),
+        origin: Some(origin),
         progress,
-        pins: &archive.pins,
+        pins: origin.pins(),
         missing: Arc::default(),
     };
-    let chosen = match options.compress {
-        true => compress::compressed(&work, archive, chosen, stored)?,
-        false => chosen,
-    };
+    let chosen = origin.prepare(&work, chosen, stored)?;
     let discarded = match options.unpack && options.discard {
         true => layers(&chosen),
         false => HashSet::new(),
     };
-    let parts = gather(&work, archive, &chosen, options.unpack, &discarded)?;
+    let parts = gather(&work, origin, &chosen, options.unpack, &discarded)?;
     announce(&work, &chosen);
-    let plan = Plan::new(&work, &parts.stacks, &parts.blobs)?;
-    let ready = plan.run(&work, stored)?;
+    let ready = unpack::make(&work, &parts.stacks, &parts.blobs, stored)?;
     let mut needed: HashSet<Digest> = HashSet::new();
     for image in &chosen {
         let kept = image.kept.iter();
@@ -120,18 +97,11 @@ pub(super) fn write(
     Ok((imported, needed))
 }
 
-fn absent(archive: &Archive, digest: &Digest) -> Failure {
-    let reason = format!("blob {digest} is not in the archive");
-    Failure::new(ErrorKind::NotFound, ATTEMPTED, reason)
-        .object("archive", &archive.name)
-        .next("fetch or save the archive again")
-}
-
-/// How messages name what is imported.
-fn title(archive: &Archive, chosen: &[Chosen]) -> String {
+/// How messages name what comes in.
+fn title(origin: &dyn Origin, chosen: &[Chosen]) -> String {
     match chosen {
         [Chosen { names, .. }] if !names.is_empty() => names[0].to_string(),
-        _ => archive.name.clone(),
+        _ => origin.object().1.to_owned(),
     }
 }
 
@@ -172,14 +142,14 @@ fn announce(work: &Work<'_>, chosen: &[Chosen]) {
 
 fn gather<'a>(
     work: &Work<'_>,
-    archive: &Archive,
+    origin: &dyn Origin,
     chosen: &'a [Chosen],
     unpack: bool,
     discarded: &HashSet<Digest>,
 ) -> Result<Parts<'a>, Failure> {
     let mut parts = Parts::default();
     for image in chosen {
-        papers(archive, &image.tree, (&image.kept, discarded), &mut parts)?;
+        papers(origin, &image.tree, (&image.kept, discarded), &mut parts)?;
         for (tree, body) in picked(image).filter(|(_, body)| body.is_image()) {
             // Also without unpacking: a configuration that contradicts its manifest is refused
             // now, while somebody can still fetch it again.
@@ -210,7 +180,7 @@ fn gather<'a>(
 
 /// Collects the documents of a tree that are kept, and the blobs they refer to.
 fn papers<'a>(
-    archive: &Archive,
+    origin: &dyn Origin,
     tree: &'a Tree,
     (kept, discarded): (&HashSet<Digest>, &HashSet<Digest>),
     parts: &mut Parts<'a>,
@@ -234,7 +204,7 @@ fn papers<'a>(
         Body::Index(children) => {
             paper(&tree.descriptor.digest, &tree.bytes, labels);
             for child in children {
-                papers(archive, child, (kept, discarded), parts)?;
+                papers(origin, child, (kept, discarded), parts)?;
             }
         }
         Body::Manifest(body) => {
@@ -244,8 +214,7 @@ fn papers<'a>(
                 paper(&config.digest, bytes, Labels::new());
             }
             for child in tree.children(&|_| true) {
-                let here = archive.blob(&child.digest)?.is_some();
-                if here || archive.has_stored(&child.digest) {
+                if origin.has(&child.digest)? || origin.has_stored(&child.digest) {
                     parts.blobs.push(child.clone());
                 }
             }

@@ -1,0 +1,399 @@
+//! The bytes of a blob, from a registry to a thread that unpacks them.
+//!
+//! A task asks for the bytes and hands them on by a channel of a few megabytes; a thread reads them. When
+//! the thread is mostly waiting, because one connection is slow, the task has the parts that come next
+//! fetched by other connections, and hands them on in their order.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes};
+use cairn_registry::{Blob, Client, Error};
+use cairn_types::Descriptor;
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+
+use super::limits::{Pace, Place, Places};
+
+/// Bytes that wait to be read.
+const AHEAD_BYTES: usize = 4 << 20;
+/// Pieces that wait: none is larger than a few hundred kilobytes, most are far smaller.
+const AHEAD_PIECES: usize = 1024;
+/// How long a reader with nothing to read does not look whether it is still wanted.
+const BEAT: Duration = Duration::from_millis(100);
+/// Bytes of a part. All that are under way are in memory.
+const PART_BYTES: u64 = 4 << 20;
+/// Parts of one blob that are under way at once.
+const PARTS_MAX: usize = 4;
+/// A blob of which less is left is not worth another connection.
+const WIDE_BYTES_MIN: u64 = 4 * PART_BYTES;
+/// For so long a connection is watched before it counts as slow.
+const WATCHED: Duration = Duration::from_millis(300);
+
+/// What limits a blob's way here.
+#[derive(Clone)]
+pub(crate) struct Limits {
+    /// Connections of the whole daemon, and of this pull.
+    pub(crate) places: [Places; 2],
+    /// Bytes a second of both.
+    pub(crate) paces: [Pace; 2],
+}
+
+impl Limits {
+    async fn place(&self) -> [Place; 2] {
+        let [all, own] = &self.places;
+        // Its own first: who waits for that must not hold what others could use.
+        let own = own.take().await;
+        [all.take().await, own]
+    }
+
+    fn try_place(&self) -> Option<[Place; 2]> {
+        let [all, own] = &self.places;
+        let own = own.try_take()?;
+        Some([all.try_take()?, own])
+    }
+
+    async fn pace(&self, bytes: usize) {
+        for pace in &self.paces {
+            pace.take(bytes).await;
+        }
+    }
+}
+
+/// What is told of a blob's way.
+pub(crate) trait Watch: Send + Sync {
+    /// Another request went to a host.
+    fn asked(&self, host: &str, attempt: u32);
+    /// So many bytes came.
+    fn came(&self, bytes: usize);
+}
+
+/// Begins to fetch a blob from an offset on.
+pub(crate) fn fetch(
+    runtime: &Handle,
+    client: Client,
+    descriptor: Descriptor,
+    from: u64,
+    limits: Limits,
+    watch: Arc<dyn Watch>,
+) -> Incoming {
+    let (send, pieces) = mpsc::channel(AHEAD_PIECES);
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let mut out = Out {
+        send,
+        waiting: Arc::clone(&waiting),
+        starved: Starved::new(),
+    };
+    let task = runtime.spawn(async move {
+        let mut fetch = Fetch {
+            client,
+            at: from,
+            next: from,
+            descriptor,
+            limits,
+            watch,
+            attempts: 0,
+        };
+        if let Err(err) = fetch.run(&mut out).await {
+            let _ = out.send.send(Err(err)).await;
+        }
+    });
+    Incoming {
+        runtime: runtime.clone(),
+        pieces,
+        waiting,
+        rest: Bytes::new(),
+        task,
+    }
+}
+
+/// A blob as it comes. Reads fail with [`io::ErrorKind::WouldBlock`] now and then when nothing comes, so
+/// that the reader can look whether it is still wanted. Dropped, its requests end.
+pub(crate) struct Incoming {
+    runtime: Handle,
+    pieces: mpsc::Receiver<Result<Bytes, Error>>,
+    waiting: Arc<AtomicUsize>,
+    rest: Bytes,
+    task: JoinHandle<()>,
+}
+
+impl Incoming {
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let next = match self.pieces.try_recv() {
+            Ok(next) => Some(next),
+            Err(mpsc::error::TryRecvError::Disconnected) => None,
+            Err(mpsc::error::TryRecvError::Empty) => {
+                let next = async { tokio::time::timeout(BEAT, self.pieces.recv()).await };
+                let next = self.runtime.block_on(next);
+                next.map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))?
+            }
+        };
+        let Some(piece) = next.transpose().map_err(io::Error::other)? else {
+            return Ok(None);
+        };
+        self.waiting.fetch_sub(piece.len(), Ordering::Relaxed);
+        Ok(Some(piece))
+    }
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.next()? {
+                Some(piece) => self.rest = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = self.rest.len().min(buffer.len());
+        self.rest.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Where the pieces go.
+struct Out {
+    send: mpsc::Sender<Result<Bytes, Error>>,
+    waiting: Arc<AtomicUsize>,
+    starved: Starved,
+}
+
+impl Out {
+    /// Hands a piece on, and waits while too much is unread; `false` when nobody reads any more.
+    async fn hand(&mut self, piece: Bytes) -> bool {
+        let full = || self.waiting.load(Ordering::Relaxed) > AHEAD_BYTES;
+        let since = Instant::now();
+        while full() {
+            if self.send.is_closed() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.waiting.fetch_add(piece.len(), Ordering::Relaxed);
+        let sent = self.send.send(Ok(piece)).await.is_ok();
+        self.starved.handing(since.elapsed());
+        sent
+    }
+}
+
+/// Whether the reader waits for the connection, or the connection for the reader.
+struct Starved {
+    since: Instant,
+    handing: Duration,
+}
+
+impl Starved {
+    fn new() -> Starved {
+        Starved {
+            since: Instant::now(),
+            handing: Duration::ZERO,
+        }
+    }
+
+    fn handing(&mut self, time: Duration) {
+        self.handing += time;
+    }
+
+    /// Whether nearly all time of the last while went into waiting for bytes.
+    fn is_so(&mut self) -> bool {
+        let passed = self.since.elapsed();
+        if passed < WATCHED {
+            return false;
+        }
+        let starved = self.handing < passed / 5;
+        *self = Starved::new();
+        starved
+    }
+}
+
+/// A part that another connection fetches. It keeps its place until it is handed on: what it has fetched
+/// is in memory until then.
+struct Part {
+    task: JoinHandle<Result<Vec<Bytes>, Error>>,
+    _place: Option<[Place; 2]>,
+}
+
+/// Parts under way, in order and without gaps. Dropped, they end.
+#[derive(Default)]
+struct Parts(VecDeque<Part>);
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|part| part.task.abort());
+    }
+}
+
+struct Fetch {
+    client: Client,
+    descriptor: Descriptor,
+    /// The next byte to hand on.
+    at: u64,
+    /// The first byte that nobody fetches yet, as long as there are parts.
+    next: u64,
+    limits: Limits,
+    watch: Arc<dyn Watch>,
+    attempts: u32,
+}
+
+impl Fetch {
+    async fn run(&mut self, out: &mut Out) -> Result<(), Error> {
+        let _place = self.limits.place().await;
+        let mut may_part = true;
+        while let Some(parts) = self.alone(out, may_part).await? {
+            if self.together(parts, out).await? {
+                break;
+            }
+            // Parts are not to be had, or not to be had from everybody.
+            may_part = false;
+        }
+        Ok(())
+    }
+
+    /// By one connection, until the whole blob has come, or nobody reads it any more, or what comes next
+    /// is there as parts.
+    async fn alone(&mut self, out: &mut Out, mut may_part: bool) -> Result<Option<Parts>, Error> {
+        let mut blob = self.client.blob(&self.descriptor, self.at);
+        let mut asked = 0;
+        let mut parts = Parts::default();
+        let mut end = self.descriptor.size;
+        loop {
+            // Before its connection is given up for parts, a host must have shown that it sends any.
+            if let Some(first) = parts.0.front_mut()
+                && (self.at == end || first.task.is_finished())
+            {
+                match (&mut first.task).await {
+                    Ok(Ok(bytes)) => {
+                        first.task = tokio::spawn(std::future::ready(Ok(bytes)));
+                        if self.at == end {
+                            return Ok(Some(parts));
+                        }
+                    }
+                    _ => {
+                        parts = Parts::default();
+                        end = self.descriptor.size;
+                        may_part = false;
+                    }
+                }
+            }
+            if self.at == self.descriptor.size {
+                return Ok(None);
+            }
+            let Some(mut piece) = blob.chunk().await? else {
+                return Ok(None);
+            };
+            let more = blob.asked() - asked;
+            if more > 0 {
+                asked += more;
+                self.attempts += more;
+                self.watch
+                    .asked(blob.host().unwrap_or_default(), self.attempts);
+            }
+            self.watch.came(piece.len());
+            piece.truncate(usize::try_from(end - self.at).unwrap_or(usize::MAX));
+            let paced = Instant::now();
+            self.limits.pace(piece.len()).await;
+            // A limit of ours is nothing that more connections help against.
+            out.starved.handing(paced.elapsed());
+            if !self.hand(piece, out).await {
+                return Ok(None);
+            }
+            if may_part && parts.0.is_empty() && out.starved.is_so() {
+                self.next = self.at + 2 * PART_BYTES;
+                if self.descriptor.size.saturating_sub(self.at) >= WIDE_BYTES_MIN {
+                    self.fill(&mut parts);
+                }
+                if !parts.0.is_empty() {
+                    end = self.at + 2 * PART_BYTES;
+                }
+            }
+        }
+    }
+
+    /// By several connections; `false` when one of them failed.
+    async fn together(&mut self, mut parts: Parts, out: &mut Out) -> Result<bool, Error> {
+        while self.at < self.descriptor.size {
+            if parts.0.is_empty() {
+                // In the place of the first connection, which is gone.
+                parts.0.extend(self.part(None));
+            }
+            let Some(mut first) = parts.0.pop_front() else {
+                return Ok(true);
+            };
+            let Ok(Ok(pieces)) = (&mut first.task).await else {
+                return Ok(false);
+            };
+            for piece in pieces {
+                if !self.hand(piece, out).await {
+                    return Ok(true);
+                }
+            }
+            drop(first);
+            self.fill(&mut parts);
+        }
+        Ok(true)
+    }
+
+    /// Has as many parts fetched as there are places for.
+    fn fill(&mut self, parts: &mut Parts) {
+        while parts.0.len() < PARTS_MAX && self.next < self.descriptor.size {
+            let Some(place) = self.limits.try_place() else {
+                return;
+            };
+            parts.0.extend(self.part(Some(place)));
+        }
+    }
+
+    /// The part that comes next, if there is one.
+    fn part(&mut self, place: Option<[Place; 2]>) -> Option<Part> {
+        let from = self.next;
+        let to = (from + PART_BYTES).min(self.descriptor.size);
+        if from >= to {
+            return None;
+        }
+        self.next = to;
+        self.attempts += 1;
+        let blob = self.client.part(&self.descriptor, from, to);
+        let (limits, watch, attempt) = (self.limits.clone(), self.watch.clone(), self.attempts);
+        let task = tokio::spawn(gather(blob, limits, watch, attempt));
+        Some(Part {
+            task,
+            _place: place,
+        })
+    }
+
+    /// Hands a piece on; `false` when nobody reads any more.
+    async fn hand(&mut self, piece: Bytes, out: &mut Out) -> bool {
+        self.at += piece.len() as u64;
+        out.hand(piece).await
+    }
+}
+
+/// All bytes of a part.
+async fn gather(
+    mut blob: Blob,
+    limits: Limits,
+    watch: Arc<dyn Watch>,
+    attempt: u32,
+) -> Result<Vec<Bytes>, Error> {
+    let mut pieces = Vec::new();
+    while let Some(piece) = blob.chunk().await? {
+        if pieces.is_empty() {
+            watch.asked(blob.host().unwrap_or_default(), attempt);
+        }
+        watch.came(piece.len());
+        limits.pace(piece.len()).await;
+        pieces.push(piece);
+    }
+    Ok(pieces)
+}

@@ -1,0 +1,377 @@
+//! A repository of a registry as a place that images come from.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use cairn_registry::{Client, Error, Observer, Retry, What};
+use cairn_types::{Descriptor, Digest, ErrorKind, Labels, MediaKind, Namespace, PlatformMatcher};
+use tokio::runtime::Handle;
+
+use super::{
+    ATTEMPTED, COMMAND,
+    fetch::{self, Incoming, Limits, Watch},
+};
+use crate::{
+    Event, Failure, Node, Pins, Progress,
+    documents::{self, DOCUMENT_BYTES_MAX, DocumentError},
+    intake::Origin,
+    objects::word,
+    walk::{Blobs, Tree},
+};
+
+/// By this label with a registry's name at its end a blob tells in which repositories of it it is known
+/// (containerd `pkg/labels/labels.go`); a push takes it over from there.
+pub(crate) const SOURCE: &str = "containerd.io/distribution.source.";
+
+/// How long a request for a document does not look whether it is still wanted.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// Where one image is fetched from.
+pub(super) struct Remote<'a> {
+    pub(super) node: &'a Node,
+    pub(super) ns: &'a Namespace,
+    /// As users name it.
+    pub(super) name: String,
+    pub(super) client: Client,
+    pub(super) runtime: Handle,
+    pub(super) limits: Limits,
+    pub(super) at_once: usize,
+    /// Which platforms are wanted of an index; `None` for all.
+    pub(super) wanted: Option<Vec<PlatformMatcher>>,
+    /// The label of its blobs.
+    pub(super) label: (String, String),
+    pub(super) pins: Pins,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) news: Arc<News>,
+    /// What can be asked for.
+    pub(super) known: HashMap<Digest, Descriptor>,
+}
+
+/// What happened on the way, for whoever reads the bytes to tell: requests are made in other threads, which
+/// may outlive the pull.
+#[derive(Default)]
+pub(super) struct News {
+    events: Mutex<Vec<Event>>,
+    any: AtomicBool,
+    came: AtomicU64,
+    layers: Mutex<HashMap<Digest, Asked>>,
+}
+
+/// Who was asked for a blob.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asked {
+    pub(super) host: String,
+    pub(super) attempts: u32,
+}
+
+impl News {
+    fn layers(&self) -> MutexGuard<'_, HashMap<Digest, Asked>> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, event: Event) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.push(event);
+        self.any.store(true, Ordering::Release);
+    }
+
+    fn tell(&self, progress: &dyn Progress) {
+        if !self.any.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = std::mem::take(&mut *events);
+        drop(events);
+        told.into_iter().for_each(|event| progress.event(event));
+    }
+
+    /// Who was asked for a blob last.
+    pub(super) fn asked(&self, digest: &Digest) -> Option<Asked> {
+        self.layers().get(digest).cloned()
+    }
+
+    /// Bytes that came of blobs and documents.
+    pub(super) fn came(&self) -> u64 {
+        self.came.load(Ordering::Relaxed)
+    }
+}
+
+impl Observer for News {
+    fn retry(&self, retry: &Retry<'_>) {
+        let Some(What::Blob(digest)) = retry.what else {
+            return;
+        };
+        self.add(Event::Retry {
+            digest: digest.clone(),
+            host: retry.failed.host.clone(),
+            attempt: (retry.attempt, retry.attempts_max),
+            wait: retry.wait,
+            cause: retry.reason(),
+        });
+    }
+}
+
+/// The way of one blob.
+struct Of {
+    digest: Digest,
+    news: Arc<News>,
+}
+
+impl Watch for Of {
+    fn asked(&self, host: &str, attempt: u32) {
+        let asked = Asked {
+            host: host.to_owned(),
+            attempts: attempt,
+        };
+        self.news.layers().insert(self.digest.clone(), asked);
+        self.news.add(Event::Asked {
+            digest: self.digest.clone(),
+            host: host.to_owned(),
+            attempt,
+        });
+    }
+
+    fn came(&self, bytes: usize) {
+        self.news.came.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// A blob as it comes, and what there is to tell of it.
+struct Told<'a> {
+    incoming: Incoming,
+    news: Arc<News>,
+    progress: &'a dyn Progress,
+}
+
+impl Read for Told<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.incoming.read(buffer);
+        self.news.tell(self.progress);
+        read
+    }
+}
+
+impl Remote<'_> {
+    /// Waits for a request, as long as it is wanted.
+    pub(super) fn wait<T>(
+        &self,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Failure> {
+        self.runtime.block_on(async {
+            tokio::pin!(request);
+            loop {
+                match tokio::time::timeout(BEAT, &mut request).await {
+                    Ok(done) => return done.map_err(|err| self.failure(&err)),
+                    Err(_) if self.progress.given_up() => return Err(self.stopped()),
+                    Err(_) => self.news.tell(self.progress),
+                }
+            }
+        })
+    }
+
+    fn failure(&self, err: &Error) -> Failure {
+        err.failure(ATTEMPTED, &self.name, COMMAND)
+            .namespace(self.ns)
+    }
+
+    fn stopped(&self) -> Failure {
+        let failure = Failure::new(ErrorKind::Canceled, ATTEMPTED, "it was stopped");
+        failure.object("image", &self.name).namespace(self.ns)
+    }
+
+    fn again(&self) -> String {
+        format!("{COMMAND} {}", word(&self.name))
+    }
+
+    /// Makes everything in a tree known by its digest, so that it can be asked for.
+    pub(super) fn know(&mut self, tree: &Tree) {
+        let all = tree.everything().into_iter();
+        self.known
+            .extend(all.map(|one| (one.digest.clone(), one.clone())));
+    }
+
+    /// Whether an entry of an index is for none of the platforms that are wanted. What says no platform is
+    /// looked at; what is about another manifest goes with none of them.
+    fn is_unwanted(&self, descriptor: &Descriptor) -> bool {
+        let (Some(wanted), Some(platform)) = (&self.wanted, &descriptor.platform) else {
+            return false;
+        };
+        !wanted
+            .iter()
+            .any(|matcher| matcher.rank(platform).is_some())
+    }
+
+    fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
+        if matches!(
+            MediaKind::of(&descriptor.media_type),
+            MediaKind::Index | MediaKind::Manifest
+        ) {
+            let bytes = self.wait(self.client.manifest(descriptor))?;
+            self.news
+                .came
+                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            return Ok(bytes.to_vec());
+        }
+        let mut blob = self.client.blob(descriptor, 0);
+        let (bytes, host) = self.wait(async {
+            let mut bytes = Vec::new();
+            let mut host = None;
+            while let Some(piece) = blob.chunk().await? {
+                bytes.extend_from_slice(&piece);
+                host = blob.host().map(str::to_owned);
+            }
+            Ok((bytes, host))
+        })?;
+        self.news
+            .came
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let actual = Digest::of(descriptor.digest.algorithm(), &bytes);
+        if actual == descriptor.digest {
+            return Ok(bytes);
+        }
+        let reason = format!("configuration {} is damaged", descriptor.digest);
+        let mut failure = Failure::new(ErrorKind::DataLoss, ATTEMPTED, reason)
+            .object("image", &self.name)
+            .namespace(self.ns)
+            .cause(format!("its bytes hash to {actual}"))
+            .next(self.again());
+        failure.location = host;
+        Err(failure)
+    }
+}
+
+impl Blobs for Remote<'_> {
+    type Error = Failure;
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Failure> {
+        if self.is_unwanted(descriptor) {
+            return Ok(None);
+        }
+        self.pins.blob(self.ns, &descriptor.digest);
+        let content = self.node.content();
+        match content.read_all(self.ns, &descriptor.digest, DOCUMENT_BYTES_MAX) {
+            Ok(bytes) => Ok(Some(bytes)),
+            // Also what is damaged here.
+            Err(_) => self.fetch(descriptor).map(Some),
+        }
+    }
+
+    fn refuse(&self, descriptor: &Descriptor, reason: DocumentError) -> Failure {
+        let text = format!("document {} is refused", descriptor.digest);
+        Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, text)
+            .object("image", &self.name)
+            .namespace(self.ns)
+            .cause(reason.to_string())
+    }
+
+    fn too_many(&self, _descriptor: &Descriptor, reason: String) -> Failure {
+        Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, reason)
+            .object("image", &self.name)
+            .namespace(self.ns)
+    }
+}
+
+impl Origin for Remote<'_> {
+    fn attempted(&self) -> &'static str {
+        ATTEMPTED
+    }
+
+    fn of_image(&self) -> &'static str {
+        ATTEMPTED
+    }
+
+    fn object(&self) -> (&'static str, &str) {
+        ("image", &self.name)
+    }
+
+    fn place(&self) -> &'static str {
+        "the registry"
+    }
+
+    /// What is not there it says when it is asked for it.
+    fn has(&self, digest: &Digest) -> Result<bool, Failure> {
+        Ok(self.known.contains_key(digest))
+    }
+
+    fn has_stored(&self, digest: &Digest) -> bool {
+        self.pins.blob(self.ns, digest);
+        self.node.content().exists(self.ns, digest).unwrap_or(false)
+    }
+
+    fn open(&self, digest: &Digest, from: u64) -> Result<Box<dyn Read + Send + '_>, Failure> {
+        let Some(descriptor) = self.known.get(digest) else {
+            let reason = format!("blob {digest} is not part of it");
+            return Err(
+                Failure::new(ErrorKind::NotFound, ATTEMPTED, reason).object("image", &self.name)
+            );
+        };
+        let embedded = documents::embedded(descriptor);
+        if let Some(bytes) = embedded.map_err(|reason| self.refuse(descriptor, reason))? {
+            let mut bytes = io::Cursor::new(bytes);
+            bytes.set_position(from);
+            return Ok(Box::new(bytes));
+        }
+        let watch = Of {
+            digest: digest.clone(),
+            news: Arc::clone(&self.news),
+        };
+        let incoming = fetch::fetch(
+            &self.runtime,
+            self.client.clone(),
+            descriptor.clone(),
+            from,
+            self.limits.clone(),
+            Arc::new(watch),
+        );
+        Ok(Box::new(Told {
+            incoming,
+            news: Arc::clone(&self.news),
+            progress: self.progress,
+        }))
+    }
+
+    fn location(&self, digest: &Digest) -> Option<String> {
+        self.news.asked(digest).map(|asked| asked.host)
+    }
+
+    fn advice(&self) -> (String, String) {
+        (self.again(), self.again())
+    }
+
+    fn with_platform(&self, platform: &str) -> String {
+        format!("{COMMAND} --platform {platform} {}", word(&self.name))
+    }
+
+    fn packed(&self) -> String {
+        format!("{COMMAND} --no-unpack {}", word(&self.name))
+    }
+
+    fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    fn is_dear(&self) -> bool {
+        true
+    }
+
+    fn at_once(&self) -> Option<usize> {
+        Some(self.at_once)
+    }
+
+    fn explain(&self, err: &io::Error) -> Option<Failure> {
+        let err = err.get_ref()?.downcast_ref::<Error>()?;
+        Some(self.failure(err))
+    }
+
+    fn labels(&self) -> Labels {
+        let (key, value) = self.label.clone();
+        Labels::from([(key, value)])
+    }
+}

@@ -1,0 +1,394 @@
+//! What is missing of some stacks and blobs, who makes it, and making it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use cairn_layer::Options;
+use cairn_snapshot::StagedLayer;
+use cairn_sys::Dir;
+use cairn_types::{
+    Classified, Descriptor, DiffId, Digest, ErrorKind, Labels, LayerTiming, Namespace, SnapshotKey,
+    Usage,
+};
+
+use super::{
+    Ready, Stack, Work,
+    pool::{self, Job, Made, Tree as Unpacked},
+};
+use crate::{
+    Failure, Phase, Sharing,
+    claims::{Claim, Claimed},
+};
+
+/// A snapshot that is to exist.
+struct Planned {
+    key: SnapshotKey,
+    parent: Option<SnapshotKey>,
+    diff_id: DiffId,
+}
+
+/// Makes `stacks` and `blobs` exist: of the stacks the snapshots, of the blobs themselves. Nothing of
+/// the snapshots is visible before [`Ready::commit`]. On failure the blobs that were stored stay listed in
+/// `stored`.
+pub(crate) fn make(
+    work: &Work<'_>,
+    stacks: &[Stack],
+    blobs: &[Descriptor],
+    stored: &mut Vec<Digest>,
+) -> Result<Ready, Failure> {
+    loop {
+        let plan = Plan::new(work, stacks, blobs)?;
+        if let Some(ready) = plan.run(work, stored)? {
+            return Ok(ready);
+        }
+        // Who was at a part of it has failed. All of it is looked at anew.
+    }
+}
+
+/// What is to be done for some stacks and blobs.
+struct Plan {
+    jobs: Vec<Job>,
+    /// Those of whose blobs others are at.
+    later: Vec<Job>,
+    /// Parents before children.
+    snapshots: Vec<Planned>,
+    /// Blobs of the stacks for which there is nothing to do.
+    here: Vec<(Digest, u64)>,
+    claim: Claim,
+    /// What others are making.
+    awaited: Awaited,
+}
+
+/// What is waited for.
+#[derive(Default)]
+struct Awaited {
+    blobs: Vec<Descriptor>,
+    layers: Vec<SnapshotKey>,
+}
+
+impl Plan {
+    /// Finds out what is missing. A blob that a stack needs unpacked and that is in no `blobs` is read
+    /// from the store.
+    fn new(work: &Work<'_>, stacks: &[Stack], blobs: &[Descriptor]) -> Result<Plan, Failure> {
+        let mut planning = Planning::new(work, stacks, blobs);
+        for blob in blobs {
+            planning.blob(blob)?;
+        }
+        for stack in stacks {
+            planning.stack(stack)?;
+        }
+        Ok(planning.done())
+    }
+
+    /// Does it; `None` when somebody else did not do his part.
+    fn run(mut self, work: &Work<'_>, stored: &mut Vec<Digest>) -> Result<Option<Ready>, Failure> {
+        for (digest, size) in &self.here {
+            work.layer(digest, Phase::HereAlready, *size, *size);
+        }
+        for blob in &self.awaited.blobs {
+            work.layer(&blob.digest, Phase::Waiting, 0, blob.size);
+        }
+        let mut made = Made::default();
+        let mut done = pool::run(work, self.jobs, &mut made);
+        let mut whole = true;
+        if done.is_ok() {
+            whole = self.awaited.wait(work, &self.claim)?;
+            if whole {
+                done = pool::run(work, self.later, &mut made);
+            }
+        }
+        stored.append(&mut made.stored);
+        done?;
+        if !whole {
+            return Ok(None);
+        }
+        let mut trees: HashMap<SnapshotKey, Unpacked> = made
+            .trees
+            .into_iter()
+            .map(|tree| (tree.key.clone(), tree))
+            .collect();
+        let usages = adopt_all(work, &self.snapshots, &trees)?;
+        let mut layers = Vec::new();
+        for (planned, (usage, commit)) in self.snapshots.drain(..).zip(usages) {
+            let Some(tree) = trees.remove(&planned.key) else {
+                continue;
+            };
+            layers.push(StagedLayer {
+                staged: tree.staged,
+                key: planned.key,
+                parent: planned.parent,
+                usage,
+                diff_id: Some(planned.diff_id),
+                blob: Some(tree.blob),
+                timing: Some(LayerTiming {
+                    commit,
+                    ..tree.timing
+                }),
+                labels: Labels::new(),
+            });
+        }
+        Ok(Some(Ready {
+            layers,
+            _claim: self.claim,
+        }))
+    }
+}
+
+impl Awaited {
+    /// Waits for the others; whether they did what was expected of them.
+    fn wait(&self, work: &Work<'_>, claim: &Claim) -> Result<bool, Failure> {
+        if self.blobs.is_empty() && self.layers.is_empty() {
+            return Ok(true);
+        }
+        if !claim.wait(&|| work.progress.given_up()) {
+            let failure = Failure::new(ErrorKind::Canceled, work.attempted, "it was stopped");
+            return Err(work.failure(failure));
+        }
+        for blob in &self.blobs {
+            if !has_blob(work, blob)? {
+                return Ok(false);
+            }
+            work.layer(&blob.digest, Phase::HereAlready, blob.size, blob.size);
+        }
+        for key in &self.layers {
+            if !work.node.has_snapshot(work.ns, key)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A plan that is being made.
+struct Planning<'w, 'a> {
+    work: &'w Work<'a>,
+    claim: Claim,
+    needed: HashSet<Claimed>,
+    jobs: HashMap<Digest, Job>,
+    /// Blobs that others are at.
+    others: HashSet<Digest>,
+    snapshots: Vec<Planned>,
+    seen: HashSet<SnapshotKey>,
+    awaited: Awaited,
+}
+
+impl<'w, 'a> Planning<'w, 'a> {
+    /// Claims everything before anything is looked for: what is missing then is missing for good, or
+    /// somebody else is at it.
+    fn new(work: &'w Work<'a>, stacks: &[Stack], blobs: &[Descriptor]) -> Self {
+        let mut wanted = Vec::new();
+        if work.is_dear() {
+            wanted.extend(blobs.iter().map(|blob| claimed_blob(work, &blob.digest)));
+            let chains = stacks.iter().flat_map(Stack::chains);
+            wanted.extend(chains.map(|chain| claimed_layer(work, &SnapshotKey::from(&chain))));
+        }
+        Planning {
+            work,
+            claim: work.node.inner.claims.claim(wanted),
+            needed: HashSet::new(),
+            jobs: HashMap::new(),
+            others: HashSet::new(),
+            snapshots: Vec::new(),
+            seen: HashSet::new(),
+            awaited: Awaited::default(),
+        }
+    }
+
+    /// One that is to be in the store.
+    fn blob(&mut self, blob: &Descriptor) -> Result<(), Failure> {
+        let work = self.work;
+        if self.jobs.contains_key(&blob.digest) || self.others.contains(&blob.digest) {
+            return Ok(());
+        }
+        work.pins.blob(work.ns, &blob.digest);
+        let stored = has_blob(work, blob)?;
+        let claimed = claimed_blob(work, &blob.digest);
+        if !stored && self.claim.is_others(&claimed) {
+            self.others.insert(blob.digest.clone());
+            self.awaited.blobs.push(blob.clone());
+        } else if !stored {
+            self.needed.insert(claimed);
+        }
+        self.job(blob).store = !stored;
+        Ok(())
+    }
+
+    fn job(&mut self, blob: &Descriptor) -> &mut Job {
+        let job = self.jobs.entry(blob.digest.clone());
+        job.or_insert_with(|| Job {
+            digest: blob.digest.clone(),
+            size: blob.size,
+            store: false,
+            layer: None,
+            trees: Vec::new(),
+        })
+    }
+
+    /// One that is to be unpacked.
+    fn stack(&mut self, stack: &Stack) -> Result<(), Failure> {
+        let work = self.work;
+        let mut parent = None;
+        for ((layer, layer_type, diff_id), chain) in stack.layers.iter().zip(stack.chains()) {
+            let key = SnapshotKey::from(&chain);
+            if !self.jobs.contains_key(&layer.digest) {
+                work.pins.blob(work.ns, &layer.digest);
+                check_stored(work, layer)?;
+            }
+            let job = self.job(layer);
+            // One blob has one diff ID, or one of two chains would get the other's tree.
+            if job
+                .layer
+                .as_ref()
+                .is_some_and(|(known, _)| known != diff_id)
+            {
+                let reason = format!("layer {} is given two diff IDs", layer.digest);
+                let failure = Failure::new(ErrorKind::InvalidArgument, work.attempted, reason);
+                return Err(work.failure(failure));
+            }
+            job.layer = Some((diff_id.clone(), *layer_type));
+            work.pins.snapshot(work.ns, &key);
+            if self.seen.insert(key.clone()) && !work.node.has_snapshot(work.ns, &key)? {
+                self.missing(layer, key.clone(), parent, diff_id);
+            }
+            parent = Some(key);
+        }
+        Ok(())
+    }
+
+    fn missing(
+        &mut self,
+        layer: &Descriptor,
+        key: SnapshotKey,
+        parent: Option<SnapshotKey>,
+        diff_id: &DiffId,
+    ) {
+        let claimed = claimed_layer(self.work, &key);
+        if self.claim.is_others(&claimed) {
+            self.awaited.layers.push(key);
+            return;
+        }
+        self.needed.insert(claimed);
+        self.job(layer).trees.push(key.clone());
+        self.snapshots.push(Planned {
+            key,
+            parent,
+            diff_id: diff_id.clone(),
+        });
+    }
+
+    fn done(mut self) -> Plan {
+        self.claim.keep_only(&self.needed);
+        let (mut jobs, mut later, mut here) = (Vec::new(), Vec::new(), Vec::new());
+        for mut job in self.jobs.into_values() {
+            if self.others.contains(&job.digest) {
+                job.store = false;
+                if !job.trees.is_empty() {
+                    later.push(job);
+                }
+            } else if job.store || !job.trees.is_empty() {
+                jobs.push(job);
+            } else {
+                here.push((job.digest, job.size));
+            }
+        }
+        Plan {
+            jobs,
+            later,
+            snapshots: self.snapshots,
+            here,
+            claim: self.claim,
+            awaited: self.awaited,
+        }
+    }
+}
+
+/// Whose a thing is that two requests must not make at once: the namespace's, where these have nothing of
+/// one another.
+fn sharers(work: &Work<'_>) -> Option<Namespace> {
+    (work.node.sharing() == Sharing::Isolated).then(|| work.ns.clone())
+}
+
+fn claimed_blob(work: &Work<'_>, digest: &Digest) -> Claimed {
+    Claimed::Blob(sharers(work), digest.clone())
+}
+
+fn claimed_layer(work: &Work<'_>, key: &SnapshotKey) -> Claimed {
+    Claimed::Layer(sharers(work), key.clone())
+}
+
+/// Whether the namespace has a blob, or has it now, since another one shares what it has.
+fn has_blob(work: &Work<'_>, blob: &Descriptor) -> Result<bool, Failure> {
+    if check_stored(work, blob)? {
+        return Ok(true);
+    }
+    if !work.is_dear() || work.node.shared_size(work.pins, &blob.digest)? != Some(blob.size) {
+        return Ok(false);
+    }
+    let linked = work
+        .node
+        .content()
+        .link(work.ns, &blob.digest, Labels::new());
+    match linked {
+        Ok(()) => Ok(true),
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(true),
+        // Deleted since.
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(work.store_failure(&blob.digest, &err)),
+    }
+}
+
+/// Whether the store has a blob; one whose length is not what the manifest says is refused, as it is
+/// where the bytes pass by.
+fn check_stored(work: &Work<'_>, blob: &Descriptor) -> Result<bool, Failure> {
+    match work.node.content().info(work.ns, &blob.digest) {
+        Ok(info) if info.size == blob.size => Ok(true),
+        Ok(info) => {
+            let cause = format!("it has {} bytes instead of {}", info.size, blob.size);
+            Err(work.damaged(&blob.digest).cause(cause))
+        }
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(work.store_failure(&blob.digest, &err)),
+    }
+}
+
+/// Completes every new layer from those below it, lowest first; what each takes, and how long that was.
+fn adopt_all(
+    work: &Work<'_>,
+    planned: &[Planned],
+    trees: &HashMap<SnapshotKey, Unpacked>,
+) -> Result<Vec<(Usage, Duration)>, Failure> {
+    let parents_of: HashMap<&SnapshotKey, Option<&SnapshotKey>> = planned
+        .iter()
+        .map(|p| (&p.key, p.parent.as_ref()))
+        .collect();
+    let mut usages = Vec::with_capacity(planned.len());
+    for planned in planned {
+        let Some(tree) = trees.get(&planned.key) else {
+            usages.push(Default::default());
+            continue;
+        };
+        let began = Instant::now();
+        let mut below: Vec<Dir> = Vec::new();
+        let mut parent = planned.parent.as_ref();
+        while let Some(key) = parent {
+            match trees.get(key) {
+                Some(tree) => {
+                    below.push(tree.staged.dir().clone());
+                    parent = parents_of.get(key).copied().flatten();
+                }
+                None => {
+                    let lowers = work.node.snapshots().lowers(work.ns, key);
+                    below.extend(lowers.map_err(|err| work.store_failure(&tree.blob, &err))?);
+                    break;
+                }
+            }
+        }
+        let applied = &tree.unpacked.applied;
+        let usage = cairn_layer::adopt(tree.staged.dir(), &below, applied, &Options::default())
+            .map_err(|err| work.layer_failure(&tree.blob, &err))?;
+        usages.push((usage, began.elapsed()));
+    }
+    Ok(usages)
+}
