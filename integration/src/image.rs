@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -50,6 +50,13 @@ pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Media type of an OCI configuration.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
+/// Media type of a docker manifest.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Media type of a docker manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Media type of a docker configuration.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
 /// This machine's architecture as images name it.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -81,6 +88,20 @@ impl Stored {
         Stored::of(packing.media_type(), packing.pack(tar), tar)
     }
 
+    /// The tar of one that was made by [`Stored::packed`].
+    pub fn unpacked(&self) -> Vec<u8> {
+        match self.media_type.rsplit('+').next() {
+            Some("gzip") => {
+                let mut tar = Vec::new();
+                let mut decoder = flate2::read::MultiGzDecoder::new(&self.bytes[..]);
+                decoder.read_to_end(&mut tar).expect("gzip");
+                tar
+            }
+            Some("zstd") => zstd::decode_all(&self.bytes[..]).expect("zstd"),
+            _ => self.bytes.clone(),
+        }
+    }
+
     /// Bytes that should unpack to `tar`.
     pub fn of(media_type: &str, bytes: Vec<u8>, tar: &[u8]) -> Stored {
         let media_type = media_type.to_owned();
@@ -91,6 +112,19 @@ impl Stored {
             diff_id,
         }
     }
+}
+
+/// Bytes that nothing packs smaller, the same for the same seed (Knuth's MMIX generator).
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut bytes = Vec::with_capacity(len + 4);
+    while bytes.len() < len {
+        state = state.wrapping_mul(6_364_136_223_846_793_005);
+        state = state.wrapping_add(1_442_695_040_888_963_407);
+        bytes.extend_from_slice(&state.to_be_bytes()[..4]);
+    }
+    bytes.truncate(len);
+    bytes
 }
 
 /// `sha256:` and the digits.
@@ -167,24 +201,8 @@ impl Layout {
 
     /// Adds the blobs of an image; returns its manifest's descriptor, which nothing lists yet.
     pub fn manifest(&self, architecture: &str, layers: &[Stored], config: &Value) -> Value {
-        let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
-        let document = json!({
-            "architecture": architecture,
-            "os": "linux",
-            "config": config,
-            "rootfs": { "type": "layers", "diff_ids": diff_ids },
-        });
-        let layers: Vec<Value> = layers
-            .iter()
-            .map(|layer| self.blob(&layer.media_type, &layer.bytes))
-            .collect();
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": self.json(OCI_CONFIG, &document),
-            "layers": layers,
-        });
-        self.json(OCI_MANIFEST, &manifest)
+        let add = |media_type: &str, bytes: &[u8]| self.blob(media_type, bytes);
+        self.json(OCI_MANIFEST, &document(&add, architecture, layers, config))
     }
 
     /// Adds a JSON document as a blob.
@@ -214,6 +232,32 @@ impl Layout {
         let index = json!({ "schemaVersion": 2, "manifests": self.manifests });
         fs::write(self.path.join("index.json"), index.to_string()).expect("index");
     }
+}
+
+/// The manifest of an image for Linux whose configuration and layers `add` stores and describes.
+pub fn document(
+    add: &dyn Fn(&str, &[u8]) -> Value,
+    architecture: &str,
+    layers: &[Stored],
+    config: &Value,
+) -> Value {
+    let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+    let document = json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": config,
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+    });
+    let layers = layers
+        .iter()
+        .map(|layer| add(&layer.media_type, &layer.bytes));
+    let layers: Vec<Value> = layers.collect();
+    json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": add(OCI_CONFIG, document.to_string().as_bytes()),
+        "layers": layers,
+    })
 }
 
 /// A layer under construction: GNU or PAX headers by the `tar` crate, written as told.

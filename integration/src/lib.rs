@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod fault;
 pub mod fixture;
 pub mod go;
+pub mod http;
 pub mod image;
 pub mod machine;
 pub mod peers;

@@ -1,19 +1,41 @@
-//! Debian's registry of images, on a port of its own.
+//! Debian's registry of images, on a port of its own: for everybody, by TLS, for a user, or for who has a
+//! token of [`TokenServer`].
+
+pub mod certs;
+mod jwt;
+mod put;
+mod tokens;
 
 use std::{
     fs,
+    io::Write,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-/// An empty registry that speaks plain HTTP on the loopback address.
+pub use jwt::KeyHint;
+pub use tokens::{Given, Rules, TokenServer};
+
+use crate::peers;
+use certs::Certs;
+
+/// A registry with storage of its own, which ends with it.
 pub struct Registry {
     address: SocketAddr,
     process: Child,
-    _work: TempDir,
+    work: TempDir,
+    access: Access,
+}
+
+/// What its clients need.
+#[derive(Clone, Debug, Default)]
+struct Access {
+    secure: bool,
+    user: Option<(String, String)>,
 }
 
 impl Default for Registry {
@@ -23,14 +45,71 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Starts it and waits until it answers.
+    /// By plain HTTP, for everybody.
     pub fn start() -> Registry {
-        let work = TempDir::new().expect("temporary directory");
+        Registry::of(work(), "", "", Access::default())
+    }
+
+    /// By TLS, with a certificate for the loopback address and `localhost` that [`Registry::ca`] signed.
+    pub fn secure() -> Registry {
+        let work = work();
+        let certs = Certs::at(work.path());
+        certs.authority("ca", "/O=Example/CN=Example Internal CA");
+        certs.signed("server", "ca");
+        // Tools that are given a directory want a key to each certificate beside it, or neither.
+        let trusted = work.path().join(TRUSTED);
+        fs::create_dir(&trusted).expect("directory");
+        fs::copy(certs.path("ca.crt"), trusted.join("ca.crt")).expect("certificate");
+        let (certificate, key) = (certs.path("server.crt"), certs.path("server.key"));
+        let tls = format!("  tls:\n    certificate: {certificate:?}\n    key: {key:?}\n");
+        let access = Access {
+            secure: true,
+            user: None,
+        };
+        Registry::of(work, &tls, "", access)
+    }
+
+    /// By plain HTTP, for one user with a password.
+    pub fn for_user(user: &str, password: &str) -> Registry {
+        let work = work();
+        let file = work.path().join("htpasswd");
+        fs::write(&file, format!("{user}:{}\n", bcrypt(password))).expect("users");
+        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {file:?}\n");
+        let access = Access {
+            secure: false,
+            user: Some((user.to_owned(), password.to_owned())),
+        };
+        Registry::of(work, "", &auth, access)
+    }
+
+    /// By plain HTTP, for bearers of tokens of `server`.
+    pub fn for_tokens(server: &TokenServer) -> Registry {
+        let auth = format!(
+            "auth:\n  token:\n    realm: {:?}\n    service: {:?}\n    issuer: {:?}\n    \
+             rootcertbundle: {:?}\n",
+            server.url(),
+            tokens::SERVICE,
+            tokens::ISSUER,
+            server.certificate(),
+        );
+        let access = Access {
+            secure: false,
+            user: server.user(),
+        };
+        Registry::of(work(), "", &auth, access)
+    }
+
+    /// `http` stands below that key of the configuration, `more` at its top.
+    fn of(work: TempDir, http: &str, more: &str, access: Access) -> Registry {
         let address = free();
         let config = work.path().join("config.yml");
+        // Manifests of before 2016, and layers that lie elsewhere, are refused unless it says otherwise.
         let text = format!(
             "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {:?}}}}}\nhttp: {{addr: \"{address}\"}}\n",
+             storage:\n  delete: {{enabled: true}}\n  filesystem: {{rootdirectory: {:?}}}\n\
+             validation: {{manifests: {{urls: {{allow: ['^http://127\\.0\\.0\\.1:']}}}}}}\n\
+             compatibility: {{schema1: {{enabled: true}}}}\n\
+             {more}http:\n  addr: \"{address}\"\n  secret: test\n{http}",
             work.path().join("root")
         );
         fs::write(&config, text).expect("configuration");
@@ -42,23 +121,60 @@ impl Registry {
             .stderr(log)
             .spawn()
             .expect("start docker-registry");
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(address).is_err() {
-            let log = fs::read_to_string(work.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "no registry:\n{log}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Registry {
+        let registry = Registry {
             address,
             process,
-            _work: work,
+            work,
+            access,
+        };
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "no registry:\n{}",
+                registry.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
         }
+        registry
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Host and port, as they stand before a repository's name.
     pub fn host(&self) -> String {
         self.address.to_string()
     }
+
+    /// The certificate to trust, of one by TLS.
+    pub fn ca(&self) -> PathBuf {
+        self.work.path().join(TRUSTED).join("ca.crt")
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.work.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where it keeps a blob, by its own layout of files.
+    pub fn blob(&self, digest: &str) -> PathBuf {
+        let (algorithm, hex) = digest.split_once(':').expect("digest");
+        let blobs = self.work.path().join("root/docker/registry/v2/blobs");
+        blobs.join(algorithm).join(&hex[..2]).join(hex).join("data")
+    }
+}
+
+/// Where the certificate is that others need.
+const TRUSTED: &str = "trusted";
+
+/// It may have keys to make first.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn work() -> TempDir {
+    TempDir::new().expect("temporary directory")
 }
 
 /// A port that was free a moment ago.
@@ -67,9 +183,20 @@ fn free() -> SocketAddr {
     listener.local_addr().expect("address")
 }
 
+/// As `htpasswd -B` makes it, the only form that the registry takes: by crypt(3), which Perl has.
+fn bcrypt(password: &str) -> String {
+    let program = "print crypt($ARGV[0], q($2y$05$) . q(CairnCairnCairnCairnC) . q(u))";
+    let hash = peers::run("perl", &["-e", program, password]);
+    assert!(hash.starts_with("$2y$05$"), "crypt: {hash:?}");
+    hash
+}
+
 impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "the registry logged:\n{}", self.log());
+        }
     }
 }
