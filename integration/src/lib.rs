@@ -11,6 +11,7 @@ pub mod both;
 pub mod cairn;
 pub mod daemon;
 pub mod fault;
+pub mod fault_proxy;
 pub mod fixture;
 pub mod go;
 pub mod http;
