@@ -20,6 +20,7 @@ pub mod machine;
 pub mod peers;
 pub mod raw;
 pub mod registry;
+pub mod registry_images;
 pub mod script;
 pub mod soak;
 pub mod tree;
