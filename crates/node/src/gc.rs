@@ -53,6 +53,7 @@ pub use self::pins::Pins;
 use self::{collection::Collection, sweep::Sweep};
 pub(crate) use self::{
     item::{Item, Place},
+    labels::EXPIRE,
     pins::Registry,
     turns::Turns,
 };

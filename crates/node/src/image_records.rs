@@ -9,10 +9,8 @@ use crate::{
     Caller, Failure, Node, Resource,
     caller::no_lease,
     events::{Event, What},
+    gc::EXPIRE,
 };
-
-/// An image with this label is no root once its time has come, so that a lease may hold it.
-const EXPIRE: &str = "containerd.io/gc.expire";
 
 /// What an API call wants to do to a record that is there.
 pub type ImageChange = Box<dyn FnOnce(&mut ImageRecord) + Send>;

@@ -8,14 +8,12 @@ use cairn_types::{
     SnapshotKey, SnapshotKind,
 };
 
-use crate::{Failure, Node, Progress};
+use crate::{Failure, Node, Progress, gc::EXPIRE};
 
 const MOUNT: &str = "mount image";
 const UNMOUNT: &str = "unmount";
 /// Keeps the snapshot of a mount from the garbage collector (containerd `pkg/gc`).
 const ROOT: &str = "containerd.io/gc.root";
-/// Ends a lease (containerd `pkg/gc`).
-const EXPIRE: &str = "containerd.io/gc.expire";
 /// What a lease calls snapshots.
 const SNAPSHOTS: &str = "snapshots/overlayfs";
 

@@ -1,11 +1,13 @@
 //! Fetching an image of a registry.
 //!
 //! - `remote` is the registry as a place that images come from, and hands it all to `intake`;
-//! - `fetch` brings the bytes of a blob, by one connection or several, within the `limits`.
+//! - `fetch` brings the bytes of a blob, by one connection or several, within the `limits`;
+//! - `held` keeps what came of a pull that broke off.
 //!
 //! What is to be unpacked passes through `unpack/pool.rs`, as everywhere.
 
 mod fetch;
+mod held;
 pub(crate) mod limits;
 mod remote;
 
@@ -25,7 +27,7 @@ use self::{
     remote::{News, SOURCE},
 };
 use crate::{
-    Caller, Event, Failure, Imported, Node, Progress, Resource,
+    Caller, Event, Failure, Imported, Node, Progress,
     failure::size,
     intake::{self, Chosen, Wanted},
     registries::{Remote, RemoteName},
@@ -114,7 +116,7 @@ const COMMAND: &str = "cairn images pull";
 
 impl Node {
     /// Fetches an image. Either it is there whole afterwards under all its names, or under none; blobs
-    /// that came are kept for another try, until a collection.
+    /// that came are kept for another try, for a day.
     ///
     /// # Errors
     /// What the registry's hosts said, or what is wrong with what they sent.
@@ -140,7 +142,7 @@ impl Node {
         let wanted = Wanted::new(&request.platforms, request.all_platforms);
         let chosen = intake::choose_one(&remote, tree, names, &wanted)?;
         let (first, total) = (chosen.clone(), content_size(&chosen));
-        self.hold(&request.caller, &Resource::Content(target.digest.clone()))?;
+        let lease = self.hold_pull(&request.caller, &request.name, &chosen.kept)?;
         let options = intake::Options {
             unpack: request.unpack,
             discard: false,
@@ -160,6 +162,9 @@ impl Node {
         let (images, needed) =
             written.map_err(|failure| self.kept_for_next(failure, ns, &stored))?;
         self.tell_source(ns, &needed, &remote.label)?;
+        if let Some(lease) = lease {
+            self.release_pull(ns, &lease);
+        }
         let new: u64 = first
             .tree
             .everything()

@@ -60,14 +60,15 @@ fn pull(store: &Store, name: ImageName) -> Result<Pulled, Failure> {
 /// Bytes that nothing makes smaller.
 fn noise(length: usize) -> String {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut text = String::with_capacity(length);
-    while text.len() < length {
+    let mut bytes = Vec::with_capacity(length + 16);
+    while bytes.len() < length {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        text.push_str(&format!("{state:016x}"));
+        // Printable, and different from its neighbours.
+        bytes.extend(state.to_le_bytes().map(|byte| b'0' + byte % 64));
     }
-    text
+    String::from_utf8(bytes).expect("printable")
 }
 
 /// A layout with one image of one layer of some megabytes.
@@ -288,6 +289,42 @@ fn a_pull_goes_on_where_it_was_stopped() {
             .len(),
         0
     );
+}
+
+/// Also when garbage is collected in between, as it is when a daemon starts.
+#[test]
+fn what_came_of_a_pull_that_broke_off_is_kept() {
+    let registry = Registry::start();
+    let small = tar(&[("small", &noise(1 << 20))]);
+    let big = tar(&[("noise", &noise(24 << 20))]);
+    let mut layout = Layout::new();
+    let layers = [
+        (OCI_LAYER, small.clone(), small),
+        (OCI_LAYER, big.clone(), big),
+    ];
+    let manifest = layout.manifest(&host(), &layers);
+    layout.name(manifest, "two");
+    layout.finish();
+    push(layout.path(), "two", &registry, "two:1");
+    let store = Store::new();
+    let name = name(&registry, "two:1");
+    let mut slow = request(&store.ns, name.clone());
+    slow.remote.limit_rate = 16 << 20;
+    let stopped = store.node.pull(slow, &Impatient::new(12 << 20));
+    assert_eq!(stopped.expect_err("stopped").kind, ErrorKind::Canceled);
+    store.node.gc(false).expect("collect");
+    assert_eq!(
+        store.node.content().list(&store.ns).expect("blobs").len(),
+        1
+    );
+    assert_eq!(store.node.leases(&store.ns).expect("leases").len(), 1);
+    let pulled = pull(&store, name).expect("pull");
+    assert!(pulled.fetched_bytes < 13 << 20, "{pulled:?}");
+    assert!(pulled.reused_bytes > 1 << 20, "{pulled:?}");
+    assert_eq!(store.node.leases(&store.ns).expect("leases"), []);
+    store.node.gc(false).expect("collect");
+    let info = store.node.images(&store.ns).expect("images");
+    assert!(info[0].complete && info[0].unpacked_size.is_some());
 }
 
 /// What was left of an upload may be anything after a power cut.

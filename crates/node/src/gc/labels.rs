@@ -6,7 +6,8 @@ use cairn_types::{Digest, ImageName, Labels, SnapshotKey};
 use super::item::Item;
 
 const ROOT: &str = "containerd.io/gc.root";
-const EXPIRE: &str = "containerd.io/gc.expire";
+/// Ends a lease, or an image as a root.
+pub(crate) const EXPIRE: &str = "containerd.io/gc.expire";
 const FLAT: &str = "containerd.io/gc.flat";
 const FORWARD: &str = "containerd.io/gc.ref.";
 const BACK: &str = "containerd.io/gc.bref.";
