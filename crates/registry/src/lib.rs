@@ -33,6 +33,7 @@ pub use answer::{Answer, Complaint};
 pub use blob::Blob;
 pub use client::Client;
 pub use error::{Cause, Details, Error, Failed, Shown, What};
+pub use listing::referrers_tag;
 pub use observer::{Exchange, Observer, Retry};
 pub use options::{DOCUMENT_BYTES_MAX, Options};
 pub use push::{Mounted, Pushed, Stored};

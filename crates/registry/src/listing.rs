@@ -155,7 +155,7 @@ impl Client {
         patience: Patience,
         digest: &Digest,
     ) -> Result<Vec<Descriptor>, Cause> {
-        let Some(tag) = fallback_tag(digest) else {
+        let Some(tag) = referrers_tag(digest) else {
             return Ok(Vec::new());
         };
         let what = What::Resolve(Reference::Tag(tag.clone()));
@@ -255,8 +255,10 @@ fn of_type(descriptors: Vec<Descriptor>, wanted: Option<&str>) -> Vec<Descriptor
     descriptors.into_iter().filter(fits).collect()
 }
 
-/// `sha256-` and the hex digits, of which no more than 64 are taken.
-fn fallback_tag(digest: &Digest) -> Option<Tag> {
+/// The tag under which those are listed that refer to a manifest, where a registry has no list of
+/// its own (distribution-spec, "Referrers Tag Schema"): `sha256-` and the hex digits, of which no more than 64 are
+/// taken.
+pub fn referrers_tag(digest: &Digest) -> Option<Tag> {
     let hex = digest.hex();
     let hex = hex.get(..64).unwrap_or(hex);
     Tag::parse(&format!("{}-{hex}", digest.algorithm().name()))
@@ -287,7 +289,7 @@ mod tests {
     #[test]
     fn fallback_tags_are_short() {
         let long = Digest::of(cairn_types::Algorithm::Sha512, b"");
-        let tag = fallback_tag(&long).expect("tag");
+        let tag = referrers_tag(&long).expect("tag");
         // `sha512sum /dev/null`
         assert_eq!(
             tag.as_str(),
