@@ -24,7 +24,7 @@ use cairn_types::{
 use self::{
     fetch::Limits,
     limits::{Pace, Places},
-    remote::{News, SOURCE},
+    remote::News,
 };
 use crate::{
     Caller, Event, Failure, Imported, Node, Progress,
@@ -200,11 +200,6 @@ impl Node {
             (false, []) => Some(vec![PlatformMatcher::only(&Platform::host())]),
             (false, _) => Some(matchers.collect()),
         };
-        let RemoteName {
-            registry,
-            repository,
-            ..
-        } = &reach.name;
         Ok(remote::Remote {
             node: self,
             ns: &request.caller.ns,
@@ -220,7 +215,7 @@ impl Node {
             },
             at_once: own,
             wanted,
-            label: (format!("{SOURCE}{registry}"), repository.clone()),
+            label: (reach.name.source_label(), reach.name.repository.clone()),
             pins: self.pins(),
             progress,
             news,

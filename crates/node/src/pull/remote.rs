@@ -26,10 +26,6 @@ use crate::{
     walk::{Blobs, Tree},
 };
 
-/// By this label with a registry's name at its end a blob tells in which repositories of it it is known
-/// (containerd `pkg/labels/labels.go`); a push takes it over from there.
-pub(crate) const SOURCE: &str = "containerd.io/distribution.source.";
-
 /// How long a request for a document does not look whether it is still wanted.
 const BEAT: Duration = Duration::from_millis(100);
 

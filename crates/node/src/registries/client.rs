@@ -22,6 +22,9 @@ const THREADS: usize = 2;
 
 const ATTEMPTED: &str = "reach registry";
 
+/// With a host at its end, the label by which a blob tells in which repositories it is known there.
+const SOURCE: &str = "containerd.io/distribution.source.";
+
 /// The threads in which clients of registries wait, made when the first one is.
 #[derive(Default)]
 pub(crate) struct Threads(Mutex<Option<Runtime>>);
@@ -102,6 +105,13 @@ impl RemoteName {
         })
     }
 
+    /// The label by which a blob tells in which repositories of this registry it is known, commas between; a
+    /// push takes it over from one of them. As containerd writes it (`core/remotes/docker/handler.go`), the
+    /// host is without its port; a neighbour at another port then costs a request that leads nowhere.
+    pub fn source_label(&self) -> String {
+        format!("{SOURCE}{}", hostname(&self.registry))
+    }
+
     /// What to ask for: the digest where there is one, else the tag, else `latest`.
     pub fn reference(&self) -> Option<Reference> {
         match (&self.digest, &self.tag) {
@@ -110,6 +120,14 @@ impl RemoteName {
             (None, None) => Tag::parse("latest").map(Reference::Tag),
         }
     }
+}
+
+/// A registry's name without its port, and an address of IPv6 without its brackets.
+fn hostname(registry: &str) -> &str {
+    if let Some((address, _)) = registry.strip_prefix('[').and_then(|r| r.split_once(']')) {
+        return address;
+    }
+    registry.split(':').next().unwrap_or(registry)
 }
 
 /// All that a client is made of, for those who want it a little otherwise.
@@ -291,6 +309,19 @@ mod tests {
             "r.io/a@sha256:1",
         ] {
             assert_eq!(parse(bad).expect_err(bad).kind, ErrorKind::InvalidArgument);
+        }
+    }
+
+    /// Go's `url.Hostname` of the same.
+    #[test]
+    fn hosts_have_no_port() {
+        for (registry, host) in [
+            ("docker.io", "docker.io"),
+            ("127.0.0.1:5000", "127.0.0.1"),
+            ("[::1]:5000", "::1"),
+            ("localhost", "localhost"),
+        ] {
+            assert_eq!(hostname(registry), host);
         }
     }
 
