@@ -142,7 +142,7 @@ impl Node {
                     continue;
                 }
                 if !here {
-                    return Err(self.not_here(ns, name, manifest, child)?);
+                    return Err(self.not_here(ns, (name, ATTEMPTED), manifest, child)?);
                 }
                 parts.add(child);
             }
@@ -174,16 +174,16 @@ impl Node {
 
     /// A blob that is not here: that of a layer which nobody kept once it was unpacked, or one that
     /// somebody took away.
-    fn not_here(
+    pub(crate) fn not_here(
         &self,
         ns: &Namespace,
-        name: &ImageName,
+        (name, attempted): (&ImageName, &str),
         manifest: &Tree,
         blob: &Descriptor,
     ) -> Result<Failure, Failure> {
         let failure = |what: &str| {
             let reason = format!("{what} {} is missing", blob.digest);
-            let failure = Failure::new(ErrorKind::NotFound, ATTEMPTED, reason);
+            let failure = Failure::new(ErrorKind::NotFound, attempted, reason);
             failure.object("image", name).namespace(ns)
         };
         if !self.is_unpacked(ns, manifest, &blob.digest)? {
@@ -284,7 +284,7 @@ impl Node {
 }
 
 /// A manifest that says no platform is for any.
-fn is_for(manifest: &Tree, platform: &Platform) -> bool {
+pub(crate) fn is_for(manifest: &Tree, platform: &Platform) -> bool {
     let matcher = PlatformMatcher::only(platform);
     let own = manifest.platform();
     own.is_none_or(|own| matcher.rank(&own).is_some())

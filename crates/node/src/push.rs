@@ -1,8 +1,59 @@
 //! Sending an image to a registry.
+//!
+//! What goes, and what the name means there afterwards:
+//!
+//! | asked for | the name means | sent |
+//! |---|---|---|
+//! | nothing in particular | what it means here | all that is here of it |
+//! | one platform | that manifest alone | that |
+//! | several platforms | the index as it is | those, with their attestations |
+//! | a manifest | that | as above, of it |
+//!
+//! An index is never rewritten: its digest is what others have signed, and what they pull it by. So what it
+//! lists and what is not sent has to be at the registry already, which is asked before anything goes. Where it
+//! is neither here nor there the push fails, and says which platforms can be pushed by themselves. With one
+//! platform that is what `ctr images push --platform` does; with several that one sends the index and lets the
+//! registry refuse it.
+//!
+//! Blobs go first, the largest before the others and some of them at once, then documents after what they
+//! refer to, the name last: nothing has a name there that is not whole. A blob is looked for before it is
+//! sent, and asked for at the registry's other repositories that labels name; so layers whose
+//! packed bytes were not kept can be pushed to where they came from, or beside it. Layers that are not to be
+//! passed on stay here, unless they are asked for and here. What refers to another manifest (`subject`) is
+//! listed for it.
 
+mod lacking;
+mod origin;
+mod plan;
+mod referrers;
+mod send;
+mod source;
+
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+
+use cairn_registry::{Pushed as How, Reference, hosts::Capabilities};
 use cairn_types::{Descriptor, Digest, ErrorKind, ImageName, Namespace, Platform};
+use tokio::sync::mpsc;
 
-use crate::{Failure, Node, Progress, pull::TransferredLayer, registries::Remote};
+use self::{
+    origin::Origins,
+    plan::{Kind, Piece, Place, Plan},
+    send::{Arrival, Retries, Sender, Tracks},
+    source::Pace,
+};
+use crate::{
+    Event, Failure, Node, Phase, Progress,
+    pull::TransferredLayer,
+    registries::{Reach, Remote, RemoteName},
+};
+
+const ATTEMPTED: &str = "push image";
+
+/// Blobs at once where a request names no number.
+const LANES: usize = 4;
+
+/// How often it is looked whether anybody waits still, and how far the layers are.
+const TICK: Duration = Duration::from_millis(200);
 
 /// What to send, and where.
 pub struct PushRequest {
@@ -22,6 +73,21 @@ pub struct PushRequest {
     pub allow_non_distributable: bool,
 }
 
+impl PushRequest {
+    /// Sends all that is here of an image, to nobody's account.
+    pub fn new(ns: Namespace, name: ImageName, remote_name: ImageName) -> PushRequest {
+        PushRequest {
+            ns,
+            name,
+            manifest: None,
+            remote_name,
+            remote: Remote::default(),
+            platforms: Vec::new(),
+            allow_non_distributable: false,
+        }
+    }
+}
+
 /// What a push sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pushed {
@@ -36,13 +102,180 @@ pub struct Pushed {
 }
 
 impl Node {
-    /// Sends an image: what is missing there, the manifests last.
+    /// Sends an image: what is missing there, the manifests last. Blocks, and is not to be called where
+    /// others are waited for in a runtime.
     ///
     /// # Errors
-    /// What the registry said, or which blob is not here.
+    /// What the registry said, and of which blob or manifest; what is neither here nor there; which blob
+    /// here is damaged. [`ErrorKind::Canceled`] soon after nobody waits for it any more.
     pub fn push(&self, request: PushRequest, progress: &dyn Progress) -> Result<Pushed, Failure> {
-        let _ = progress;
-        let failure = Failure::new(ErrorKind::Unimplemented, "push image", "not yet");
-        Err(failure.object("image", &request.name))
+        let pins = self.pins();
+        let mut plan = self.plan_push(&request, &pins)?;
+        let (events, heard) = mpsc::unbounded_channel();
+        let retries = Arc::new(Retries(events.clone()));
+        let mut reach = self.reach(&request.remote_name, &request.remote, Some(retries))?;
+        let host = store_only(&mut reach);
+        let reference = reference(&request, &reach.name, &plan.target)?;
+        let lanes = match request.remote.max_concurrent {
+            0 => LANES,
+            some => some,
+        };
+        let rate = request.remote.limit_rate;
+        if rate > 0 {
+            // Who is held back here is not slow there.
+            let share = rate / (2 * lanes as u64);
+            reach.options.min_rate = reach.options.min_rate.min(share);
+        }
+        let sender = Sender {
+            node: self,
+            request: &request,
+            client: reach.client()?,
+            host: host.as_str().into(),
+            reference,
+            pace: Arc::new(Pace::new(rate)),
+            lanes,
+            events,
+            tracks: Tracks::default(),
+        };
+        let runtime = self.registry_runtime()?;
+        let arrived = runtime.block_on(attend(&sender, &mut plan, heard, progress))?;
+        self.remember(&request, &plan)?;
+        progress.event(Event::Done);
+        Ok(summary(&plan, &arrived, &host))
+    }
+
+    /// Writes down where the blobs are now.
+    fn remember(&self, request: &PushRequest, plan: &Plan) -> Result<(), Failure> {
+        let documents = plan.parts.iter();
+        let documents = documents.filter(|part| matches!(part.kind, Kind::Sent(_)));
+        let mut digests: Vec<Digest> = documents
+            .map(|part| part.descriptor.digest.clone())
+            .collect();
+        let stored = plan.pieces().into_iter();
+        let stored = stored.filter(|piece| matches!(piece.bytes, Place::Stored));
+        digests.extend(stored.map(|piece| piece.descriptor.digest.clone()));
+        Origins::new(request)?.record(self, &digests);
+        Ok(())
+    }
+}
+
+/// Leaves the one endpoint at which to store, also for what has to be read there: a mirror knows nothing yet
+/// of what was stored a moment ago. Its name, as people know it.
+fn store_only(reach: &mut Reach) -> String {
+    let first = reach.endpoints.iter().position(|one| one.capabilities.push);
+    let Some(first) = first else {
+        // The client says that nobody may be asked.
+        return reach.name.registry.clone();
+    };
+    let mut endpoint = reach.endpoints.swap_remove(first);
+    endpoint.capabilities = Capabilities::ALL;
+    let host = match endpoint.is_origin {
+        true => reach.name.registry.clone(),
+        false => endpoint.authority.clone(),
+    };
+    reach.endpoints = vec![endpoint];
+    host
+}
+
+/// What the target is to be known by.
+fn reference(
+    request: &PushRequest,
+    name: &RemoteName,
+    target: &Descriptor,
+) -> Result<Reference, Failure> {
+    if let Some(digest) = name
+        .digest
+        .as_ref()
+        .filter(|digest| **digest != target.digest)
+    {
+        let reason = format!("the name says {digest}, and the image is {}", target.digest);
+        return Err(Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, reason)
+            .object("image", &request.remote_name)
+            .next("give it a tag instead of a digest"));
+    }
+    let reference = match &name.tag {
+        Some(tag) => Some(Reference::Tag(tag.clone())),
+        None => name.reference(),
+    };
+    Ok(reference.unwrap_or_else(|| Reference::Digest(target.digest.clone())))
+}
+
+/// Has the work done, tells what it says of itself, and drops it when nobody waits for it any more.
+async fn attend(
+    sender: &Sender<'_>,
+    plan: &mut Plan,
+    mut heard: mpsc::UnboundedReceiver<Event>,
+    progress: &dyn Progress,
+) -> Result<HashMap<Digest, Arrival>, Failure> {
+    let tell = |event: Event| {
+        let tracks = sender.tracks.all();
+        let known = |digest: &Digest| tracks.iter().any(|track| track.is_of(digest));
+        // Of what is no layer nobody has been told.
+        if !matches!(&event, Event::Retry { digest, .. } if !known(digest)) {
+            progress.event(event);
+        }
+    };
+    let mut work = pin!(sender.run(plan));
+    let mut ticks = tokio::time::interval(TICK);
+    let mut told: HashMap<usize, u64> = HashMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(event) = heard.recv() => tell(event),
+            ended = &mut work => {
+                while let Ok(event) = heard.try_recv() {
+                    tell(event);
+                }
+                return ended;
+            }
+            _ = ticks.tick() => {
+                if progress.given_up() {
+                    let reason = "nobody waits for it any more";
+                    return Err(Failure::new(ErrorKind::Canceled, ATTEMPTED, reason)
+                        .object("image", &sender.request.remote_name));
+                }
+                for (i, track) in sender.tracks.all().iter().enumerate() {
+                    if let Some(done) = track.moving().filter(|done| told.get(&i) != Some(done)) {
+                        told.insert(i, done);
+                        progress.event(track.step(Phase::Push, done));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn summary(plan: &Plan, arrived: &HashMap<Digest, Arrival>, host: &str) -> Pushed {
+    let (mut sent, mut reused) = (0, 0);
+    for piece in plan.pieces() {
+        match arrived
+            .get(&piece.descriptor.digest)
+            .map(|arrival| &arrival.how)
+        {
+            Some(How::Sent) => sent += piece.descriptor.size,
+            Some(How::Present | How::Mounted(_)) => reused += piece.descriptor.size,
+            None => {}
+        }
+    }
+    let target = &plan.target;
+    let layer = |piece: &Piece| {
+        let facts = piece.layer.clone().unwrap_or_default();
+        let arrival = arrived.get(&piece.descriptor.digest);
+        let moved = arrival.filter(|arrival| arrival.how != How::Present);
+        TransferredLayer {
+            descriptor: piece.descriptor.clone(),
+            diff_id: facts.diff_id,
+            unpacked_size: facts.unpacked.as_ref().map(|(_, bytes)| *bytes),
+            chain_id: facts.unpacked.map(|(chain, _)| chain),
+            host: moved.map(|_| host.to_owned()),
+            attempts: moved.map_or(0, |arrival| arrival.attempts.max(1)),
+            timing: None,
+        }
+    };
+    Pushed {
+        target: Descriptor::new(&target.media_type, target.digest.clone(), target.size),
+        sent_bytes: sent,
+        reused_bytes: reused,
+        layers: plan.layers().into_iter().map(layer).collect(),
     }
 }

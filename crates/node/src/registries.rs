@@ -21,7 +21,7 @@ use cairn_registry::{
 use crate::Node;
 
 pub use client::RemoteName;
-pub(crate) use client::Threads;
+pub(crate) use client::{Reach, Threads};
 
 /// The table `[registry]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,117 @@
+//! Where else a registry may have a blob, as labels tell: `containerd.io/distribution.source.HOST` with
+//! repositories between commas ([`RemoteName::source_label`]).
+
+use cairn_types::{Digest, ImageName, Labels, Namespace, validate_label};
+
+use super::PushRequest;
+use crate::{Failure, Node, registries::RemoteName};
+
+/// Repositories that are asked for a blob before it is sent.
+const TRIES: usize = 2;
+
+/// Reads and writes the labels for one repository.
+pub(super) struct Origins {
+    ns: Namespace,
+    repository: String,
+    key: String,
+}
+
+impl Origins {
+    pub(super) fn new(request: &PushRequest) -> Result<Origins, Failure> {
+        Origins::at(&request.ns, &request.remote_name)
+    }
+
+    fn at(ns: &Namespace, name: &ImageName) -> Result<Origins, Failure> {
+        let name = RemoteName::parse(name)?;
+        Ok(Origins {
+            ns: ns.clone(),
+            key: name.source_label(),
+            repository: name.repository,
+        })
+    }
+
+    /// The repositories that may have a blob, the nearest to the target's first: those that its own label
+    /// names, then those of `above`, since who has a manifest has what it refers to.
+    pub(super) fn of(&self, node: &Node, digest: &Digest, above: &[String]) -> Vec<String> {
+        let label = self.label(node, digest).unwrap_or_default();
+        let mut all: Vec<String> = Vec::new();
+        for repository in label.split(',').chain(above.iter().map(String::as_str)) {
+            if !repository.is_empty() && repository != self.repository {
+                all.push(repository.to_owned());
+            }
+        }
+        // Stable, so that its own come before inherited ones.
+        all.sort_by_key(|repository| usize::MAX - common(&self.repository, repository));
+        let mut seen = std::collections::HashSet::new();
+        all.retain(|repository| seen.insert(repository.clone()));
+        all.truncate(TRIES);
+        all
+    }
+
+    fn label(&self, node: &Node, digest: &Digest) -> Option<String> {
+        let info = node.content().info(&self.ns, digest).ok()?;
+        info.labels.get(&self.key).cloned()
+    }
+
+    /// Writes down that the repository has these blobs now. What cannot be written is no loss: the next
+    /// push sends what it could have taken over.
+    pub(super) fn record(&self, node: &Node, digests: &[Digest]) {
+        for digest in digests {
+            let known = self.label(node, digest).unwrap_or_default();
+            let Some(value) = with(&known, &self.repository) else {
+                continue;
+            };
+            if let Err(err) = validate_label(&self.key, &value) {
+                tracing::debug!(%digest, "say where it was pushed to: {err}");
+                continue;
+            }
+            let labels = Labels::from([(self.key.clone(), value)]);
+            if let Err(err) = node.add_labels(&self.ns, digest, labels) {
+                tracing::warn!(%digest, "say where it was pushed to: {err}");
+            }
+        }
+    }
+}
+
+/// The parts that two repositories have in common, from the front.
+fn common(a: &str, b: &str) -> usize {
+    a.split('/')
+        .zip(b.split('/'))
+        .take_while(|(a, b)| a == b)
+        .count()
+}
+
+/// A list with a repository put into its place; `None` when it is there.
+fn with(list: &str, repository: &str) -> Option<String> {
+    let mut all: Vec<&str> = list.split(',').filter(|one| !one.is_empty()).collect();
+    if all.contains(&repository) {
+        return None;
+    }
+    all.push(repository);
+    all.sort_unstable();
+    all.dedup();
+    Some(all.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lists of containerd's own tests (`core/remotes/docker/handler_test.go`).
+    #[test]
+    fn lists_are_sorted_and_have_each_once() {
+        assert_eq!(with("", "library/redis"), Some("library/redis".to_owned()));
+        assert_eq!(
+            with("library/redis", "library/alpine"),
+            Some("library/alpine,library/redis".to_owned())
+        );
+        assert_eq!(with("library/alpine,library/redis", "library/redis"), None);
+    }
+
+    #[test]
+    fn neighbours_are_nearer() {
+        assert_eq!(common("a/b/c", "a/b/d"), 2);
+        assert_eq!(common("a/b/c", "a/bc/d"), 1);
+        assert_eq!(common("a", "b/a"), 0);
+    }
+}
