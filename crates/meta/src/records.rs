@@ -92,7 +92,7 @@ pub struct IngestRecord {
 /// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotRecord {
-    /// Names its directory.
+    /// Names its directory, which records under the same key in other namespaces may stand on, too.
     pub id: u64,
     /// View, active or committed.
     pub kind: SnapshotKind,

@@ -7,7 +7,8 @@
 //! blob-bytes       DIGEST                         the bytes, until a small one's file is on the disk
 //! blob-links       NAMESPACE DIGEST               labels, times         who may see it
 //! ingests          NAMESPACE REF                  id of its file, expected, total, times
-//! snapshots        NAMESPACE KEY                  id of its directory, kind, parent, usage, …
+//! snapshots        NAMESPACE KEY                  id of its directory, kind, parent, usage, …; the same
+//!                                                 KEY elsewhere may have the same directory
 //! children         NAMESPACE PARENT CHILD         -
 //! leases           NAMESPACE ID                   labels, time
 //! lease-resources  NAMESPACE ID TYPE NAME         -

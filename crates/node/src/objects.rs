@@ -246,6 +246,7 @@ mod tests {
         let key_of = |text: &str| SnapshotKey::parse(text).expect("key");
         SnapshotInfo {
             key: key_of(key),
+            id: 0,
             kind: SnapshotKind::Committed,
             parent: parent.map(key_of),
             labels: Labels::new(),

@@ -16,6 +16,9 @@
 //! Directories to be mounted are not on the disk yet when their record is: they are empty, and a recovery
 //! makes them again. A committed layer that can be unpacked again is recorded before its files have reached the disk,
 //! and marked so together with the boot: after a power cut exactly those are dropped.
+//!
+//! Records of several namespaces may stand on one directory ([`Snapshots::share`]). It goes with the last
+//! of them.
 
 mod disk;
 mod error;
@@ -23,6 +26,7 @@ mod lifecycle;
 mod mounts;
 mod recover;
 mod remover;
+mod share;
 mod stage;
 mod writable;
 
@@ -44,6 +48,7 @@ pub use self::{
     error::{Error, Result},
     lifecycle::Erased,
     recover::Recovered,
+    share::Shared,
     stage::{Staged, StagedLayer},
     writable::{Shown, Writable},
 };
@@ -53,6 +58,8 @@ pub use self::{
 pub struct SnapshotInfo {
     /// Its key, or its name when committed.
     pub key: SnapshotKey,
+    /// The number of its directory, which is the same wherever several namespaces share one.
+    pub id: u64,
     /// View, active or committed.
     pub kind: SnapshotKind,
     /// What it stands on.
@@ -122,11 +129,29 @@ struct Inner {
     boot_id: String,
     ids: Mutex<Vec<u64>>,
     sync: disk::Sync,
-    /// Committed, and not known to be on the disk; with the time of the commit.
-    pending: Mutex<HashMap<(Namespace, SnapshotKey), Timestamp>>,
+    /// Committed, and not known to be on the disk.
+    pending: Mutex<HashMap<(Namespace, SnapshotKey), Waiting>>,
     /// What every overlay mount gets.
     options: Vec<String>,
     upperdir_label: bool,
+}
+
+/// A tree that is to be put on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Waiting {
+    /// Its directory's number: the name alone may come to mean another tree.
+    tree: u64,
+    /// When its record was made.
+    since: Timestamp,
+}
+
+impl Waiting {
+    fn of(record: &SnapshotRecord) -> Waiting {
+        Waiting {
+            tree: record.id,
+            since: record.created_at,
+        }
+    }
 }
 
 type Chain = Vec<(SnapshotKey, SnapshotRecord)>;
@@ -269,6 +294,7 @@ impl Snapshots {
         }
         SnapshotInfo {
             key,
+            id: record.id,
             kind: record.kind,
             parent: record.parent,
             labels,

@@ -4,7 +4,10 @@ use cairn_meta::{NamespaceRecord, SnapshotRecord, Timestamp, Tx, View, schema};
 use cairn_sys::mount::OVERLAY_LOWER_COUNT_MAX;
 use cairn_types::{Labels, Mount, Namespace, SnapshotKey, SnapshotKind, Usage};
 
-use crate::{Chain, Error, Result, Snapshots, chain, check_labels, disk::lock, mounts};
+use crate::{
+    Chain, Error, Result, Snapshots, Waiting, chain, check_labels, disk::lock, mounts,
+    share::is_shared,
+};
 
 impl Snapshots {
     /// Makes a writable snapshot on `parent`, and returns how to mount it.
@@ -236,10 +239,13 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Removes the files of a snapshot whose record is gone, mostly after this has returned.
+    /// Removes the files of a snapshot whose record is gone, unless others have them, mostly after this
+    /// has returned.
     pub fn let_go(&self, erased: &Erased) {
         self.settled(erased);
-        self.inner.remover.add(erased.record.id);
+        if erased.last {
+            self.inner.remover.add(erased.record.id);
+        }
     }
 
     /// Whether files of removed snapshots are still there.
@@ -265,48 +271,79 @@ impl Snapshots {
     /// # Errors
     /// [`Error::NotFound`], [`Error::HasChildren`]; then nothing was changed.
     pub fn erase(tx: &mut Tx<'_>, id: (Namespace, SnapshotKey)) -> Result<Erased> {
-        let Some(record) = tx.get(&schema::SNAPSHOTS, &id)? else {
-            return Err(Error::NotFound { key: id.1 });
-        };
-        let children = tx.scan(&schema::CHILDREN, &id)?;
-        if !children.is_empty() {
-            let children = children.into_iter().map(|((_, _, child), ())| child);
-            return Err(Error::HasChildren {
-                key: id.1,
-                children: children.collect(),
-            });
-        }
-        erase(tx, &id.0, &id.1, &record)?;
-        Ok(Erased { id, record })
+        erase_checked(tx, id, None)
     }
 
-    /// Removes the files of a snapshot whose record is gone, and returns when they are.
+    /// The same for who knows which namespaces have a snapshot of this key: then only those are asked
+    /// whether they share it.
+    ///
+    /// # Errors
+    /// As [`Snapshots::erase`].
+    pub fn erase_among(
+        tx: &mut Tx<'_>,
+        id: (Namespace, SnapshotKey),
+        namespaces: &[Namespace],
+    ) -> Result<Erased> {
+        erase_checked(tx, id, Some(namespaces))
+    }
+
+    /// Removes the files of a snapshot whose record is gone, unless others have them, and returns when
+    /// they are.
     pub fn remove_erased(&self, erased: &Erased) {
         self.settled(erased);
-        self.discard(erased.record.id);
+        if erased.last {
+            self.discard(erased.record.id);
+        }
     }
 
     /// Nobody has to sync it any more.
-    fn settled(&self, Erased { id, record }: &Erased) {
+    fn settled(&self, Erased { id, record, .. }: &Erased) {
         let mut pending = lock(&self.inner.pending);
-        // By its time as well: the name may already belong to another that has to be synced.
-        if pending.get(id) == Some(&record.created_at) {
+        // The name may already belong to another that has to be synced.
+        if pending.get(id) == Some(&Waiting::of(record)) {
             pending.remove(id);
         }
     }
 }
 
-/// A snapshot whose record is gone and whose files are still there.
+fn erase_checked(
+    tx: &mut Tx<'_>,
+    id: (Namespace, SnapshotKey),
+    among: Option<&[Namespace]>,
+) -> Result<Erased> {
+    let Some(record) = tx.get(&schema::SNAPSHOTS, &id)? else {
+        return Err(Error::NotFound { key: id.1 });
+    };
+    let children = tx.scan(&schema::CHILDREN, &id)?;
+    if !children.is_empty() {
+        let children = children.into_iter().map(|((_, _, child), ())| child);
+        return Err(Error::HasChildren {
+            key: id.1,
+            children: children.collect(),
+        });
+    }
+    // Decided here, where nobody can come to share it meanwhile.
+    let last = !is_shared(tx, &id, &record, among)?;
+    erase(tx, &id.0, &id.1, &record)?;
+    Ok(Erased { id, record, last })
+}
+
+/// A snapshot whose record is gone and whose files may still be there.
 #[derive(Debug)]
 pub struct Erased {
     id: (Namespace, SnapshotKey),
     record: SnapshotRecord,
+    /// No other namespace has its directory.
+    last: bool,
 }
 
 impl Erased {
-    /// What its own layer takes, as of its commit.
-    pub fn usage(&self) -> Usage {
-        self.record.usage
+    /// Bytes that its files take, as of its commit, and none where others have them still.
+    pub fn freed(&self) -> u64 {
+        match self.last {
+            true => self.record.usage.bytes,
+            false => 0,
+        }
     }
 }
 

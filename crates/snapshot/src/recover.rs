@@ -7,7 +7,7 @@ use cairn_sys::Dir;
 use cairn_types::{Classified, ErrorKind, Namespace, SnapshotKey, SnapshotKind};
 
 use crate::{
-    Error, Result, Snapshots,
+    Error, Result, Snapshots, Waiting,
     disk::{TRASH, lock},
     error::sys,
     lifecycle::erase,
@@ -74,7 +74,7 @@ impl Snapshots {
             }
             alive.insert(record.id.to_string());
             if !record.durable {
-                lock(&self.inner.pending).insert(id, record.created_at);
+                lock(&self.inner.pending).insert(id, Waiting::of(&record));
             }
         }
         if !lost.is_empty() || !moved.is_empty() {

@@ -7,9 +7,10 @@ use cairn_types::{
 };
 
 use crate::{
-    Chain, Error, Result, Snapshots, check_labels,
+    Chain, Error, Result, Snapshots, Waiting, check_labels,
     disk::lock,
     lifecycle::{committed, insert},
+    share::mark_durable,
 };
 
 /// An empty tree for a layer, which no record knows yet. Dropped, it is removed with what was
@@ -148,11 +149,12 @@ impl Snapshots {
             }
         };
         let mut pending = lock(&self.inner.pending);
-        for (tree, key) in trees.into_iter().zip(taken) {
+        for (staged, key) in trees.into_iter().zip(taken) {
             let Some(key) = key else { continue };
-            tree.keep();
+            let (tree, since) = (staged.id, now);
+            staged.keep();
             if !durable {
-                pending.insert((ns.clone(), key), now);
+                pending.insert((ns.clone(), key), Waiting { tree, since });
             }
         }
         Ok(())
@@ -161,7 +163,8 @@ impl Snapshots {
     /// When the oldest of the committed snapshots was committed whose files are not known to be on
     /// the disk; `None` when there are none.
     pub fn pending_since(&self) -> Option<Timestamp> {
-        lock(&self.inner.pending).values().min().copied()
+        let pending = lock(&self.inner.pending);
+        pending.values().map(|waiting| waiting.since).min()
     }
 
     /// Puts the files of all committed snapshots on the disk, if any are not, and says so in their
@@ -176,7 +179,8 @@ impl Snapshots {
     /// Puts those of a stack on the disk that are not known to be.
     pub(crate) fn flush_below(&self, ns: &Namespace, below: &Chain) -> Result<()> {
         let young = below.iter().filter(|(_, record)| !record.durable);
-        let young: Vec<_> = young.map(|(key, _)| (ns.clone(), key.clone())).collect();
+        let young = young.map(|(key, record)| ((ns.clone(), key.clone()), record.id));
+        let young: Vec<_> = young.collect();
         if young.is_empty() {
             return Ok(());
         }
@@ -184,35 +188,30 @@ impl Snapshots {
     }
 
     /// Puts everything on the disk that was written before this call, and says so in the records: of
-    /// those that wait for it, and of `young`, which may be recorded and not have begun to wait.
-    pub(crate) fn sync(&self, attempted: &str, young: &[(Namespace, SnapshotKey)]) -> Result<()> {
+    /// those that wait for it, of `young`, which may be recorded and not have begun to wait, and of all
+    /// who share a tree with one of them.
+    pub(crate) fn sync(
+        &self,
+        attempted: &str,
+        young: &[((Namespace, SnapshotKey), u64)],
+    ) -> Result<()> {
         // Taken before the sync begins: whatever is recorded later may have been written later.
-        let mut pending: Vec<_> = lock(&self.inner.pending).keys().cloned().collect();
-        pending.extend_from_slice(young);
+        let mut trees: Vec<_> = lock(&self.inner.pending)
+            .iter()
+            .map(|(id, waiting)| (id.clone(), waiting.tree))
+            .collect();
+        trees.extend_from_slice(young);
         self.inner.sync.run(&self.inner.root, attempted)?;
-        if pending.is_empty() {
+        if trees.is_empty() {
             return Ok(());
         }
-        let keys = pending.clone();
-        let boot_id = self.inner.boot_id.clone();
-        self.inner.meta.write(move |tx| {
-            for key in &keys {
-                let found = tx.get(&schema::SNAPSHOTS, key)?;
-                // One that was removed meanwhile is no concern; its name cannot have come back as
-                // not durable under another boot.
-                if let Some(mut record) = found
-                    && !record.durable
-                    && record.boot_id == boot_id
-                {
-                    record.durable = true;
-                    tx.put(&schema::SNAPSHOTS, key, &record)?;
-                }
-            }
-            Ok::<_, Error>(())
-        })?;
+        let synced = trees.clone();
+        self.inner.meta.write(move |tx| mark_durable(tx, &synced))?;
         let mut left = lock(&self.inner.pending);
-        for key in &pending {
-            left.remove(key);
+        for (id, tree) in trees {
+            if left.get(&id).is_some_and(|waiting| waiting.tree == tree) {
+                left.remove(&id);
+            }
         }
         Ok(())
     }

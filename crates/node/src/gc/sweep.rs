@@ -128,7 +128,7 @@ impl<'n> Sweep<'n> {
                     .get(&ns)
                     .map_or(0, |space| space.graph.size(id));
                 let holders = match &item {
-                    Item::Blob(_) => collection.holders(&item),
+                    Item::Blob(_) | Item::Snapshot(_) => collection.holders(&item),
                     _ => Vec::new(),
                 };
                 removed.extend(remove(tx, ns, item, size, &holders)?);
@@ -166,7 +166,7 @@ impl<'n> Sweep<'n> {
             }
             Removed::Snapshot(ns, key, erased) => {
                 report.snapshots.removed += 1;
-                report.snapshots.freed += erased.usage().bytes;
+                report.snapshots.freed += erased.freed();
                 node.snapshots().remove_erased(&erased);
                 node.happened(Event::of(&ns, What::SnapshotRemoved { key }));
             }
@@ -222,7 +222,8 @@ fn remove(
             tx.delete(&schema::IMAGES, &key)?;
             Ok(Some(Removed::Image(key.0, key.1)))
         }
-        Item::Snapshot(key) => match Snapshots::erase(tx, (ns.clone(), key.clone())) {
+        Item::Snapshot(key) => match Snapshots::erase_among(tx, (ns.clone(), key.clone()), holders)
+        {
             Ok(erased) => Ok(Some(Removed::Snapshot(ns, key, Box::new(erased)))),
             Err(cairn_snapshot::Error::Meta(err)) => Err(err),
             // It has children that no record of theirs speaks of, say. The others can still go.

@@ -1,6 +1,8 @@
 //! A store of snapshots, and what is done with them.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod spaces;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -21,7 +23,15 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Fixture {
-        Fixture::at(tempfile::tempdir().expect("tempdir"), "boot-1").0
+        Fixture::of(EngineKind::default())
+    }
+
+    pub(crate) fn of(engine: EngineKind) -> Fixture {
+        let root = tempfile::tempdir().expect("tempdir");
+        let dir = Dir::open(root.path()).expect("root");
+        let records = dir.create_dir_all_open("meta", 0o700).expect("meta dir");
+        drop(Store::open(&records, engine).expect("records"));
+        Fixture::at(root, "boot-1").0
     }
 
     pub(crate) fn at(root: tempfile::TempDir, boot: &str) -> (Fixture, Recovered) {
@@ -35,7 +45,8 @@ impl Fixture {
     ) -> (Fixture, Recovered) {
         let dir = Dir::open(root.path()).expect("root");
         let records = dir.create_dir_all_open("meta", 0o700).expect("meta dir");
-        let meta = Store::open(&records, EngineKind::Redb).expect("records");
+        let engine = Store::kept(&records).expect("an engine");
+        let meta = Store::open(&records, engine.unwrap_or_default()).expect("records");
         let place = dir.create_dir_all_open("snapshots", 0o700).expect("dir");
         let opened = Snapshots::open(&place, meta.clone(), boot.to_owned(), options);
         let snapshots = opened.expect("open");
