@@ -43,11 +43,12 @@ pub struct ImageUsage {
     pub unique_size: u64,
 }
 
-/// Something of an image's on the disk. A blob is there once for all namespaces.
+/// Something of an image's on the disk. A blob is there once for all namespaces, and so may a layer be,
+/// which is told by its directory's number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Part {
     Blob(Digest),
-    Layer(Namespace, SnapshotKey),
+    Layer(u64),
 }
 
 /// An image's parts with their bytes.
@@ -83,7 +84,7 @@ impl Node {
             content_size: sum(image, &|part| matches!(part, Part::Blob(_))),
             unpacked_size: image
                 .unpacked
-                .then(|| sum(image, &|part| matches!(part, Part::Layer(..)))),
+                .then(|| sum(image, &|part| matches!(part, Part::Layer(_)))),
             unique_size: sum(image, &|part| holders.get(part) == Some(&1)),
         };
         let mut usages: Vec<ImageUsage> = all.iter().map(usage).collect();
@@ -107,12 +108,8 @@ impl Node {
             let mut whole = true;
             for chain in ChainId::stack(&config.rootfs.diff_ids) {
                 let key = SnapshotKey::from(&chain);
-                let part = Part::Layer(ns.clone(), key.clone());
-                if of.contains_key(&part) {
-                    continue;
-                }
                 match self.snapshots().stat(ns, &key) {
-                    Ok(info) => drop(of.insert(part, info.usage.bytes)),
+                    Ok(info) => drop(of.insert(Part::Layer(info.id), info.usage.bytes)),
                     Err(err) if err.kind() == ErrorKind::NotFound => whole = false,
                     Err(err) => {
                         return Err(Failure::of(ATTEMPTED, &err).object("snapshot", key));

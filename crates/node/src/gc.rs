@@ -43,6 +43,7 @@ mod turns;
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -68,6 +69,13 @@ pub struct GcCount {
     pub removed: u64,
     /// Bytes on disk.
     pub freed: u64,
+}
+
+impl GcCount {
+    fn add(&mut self, bytes: u64) {
+        self.removed += 1;
+        self.freed += bytes;
+    }
 }
 
 /// What a collection removed, or would remove.
@@ -209,29 +217,55 @@ impl Node {
         let collection = self.marked(None, &mut |_| ())?;
         let mut usage = Usage::default();
         usage.garbage.leases.removed = collection.expired().len() as u64;
-        // A blob is there once, and garbage when no namespace needs it.
-        let mut blobs: HashMap<&Digest, (u64, bool)> = HashMap::new();
+        let mut blobs: Shared<&Digest> = Shared::default();
+        let mut trees: Shared<u64> = Shared::default();
         for (ns, space) in &collection.spaces {
             let graph = &space.graph;
             for id in graph.all() {
-                usage.add(self, ns, graph.item(id), graph.size(id), graph.is_dead(id));
-                if let Item::Blob(digest) = graph.item(id) {
-                    let blob = blobs
-                        .entry(digest)
-                        .or_insert_with(|| (graph.size(id), false));
-                    blob.1 |= !graph.is_dead(id);
+                let (size, dead) = (graph.size(id), graph.is_dead(id));
+                usage.add(self, ns, graph.item(id), dead);
+                match graph.item(id) {
+                    Item::Blob(digest) => blobs.add(digest, size, dead),
+                    Item::Snapshot(_) => trees.add(graph.tree(id), size, dead),
+                    _ => {}
                 }
             }
         }
-        for (size, alive) in blobs.into_values() {
-            usage.blobs.removed += 1;
-            usage.blobs.freed += size;
+        let dead;
+        (usage.blobs, dead) = blobs.counts();
+        usage.dead_blobs = dead.removed;
+        usage.garbage.content.freed = dead.freed;
+        let (all, dead) = trees.counts();
+        usage.snapshots.freed = all.freed;
+        usage.garbage.snapshots.freed = dead.freed;
+        Ok(usage)
+    }
+}
+
+/// What several namespaces may have and is there once: its bytes, and whether any of them needs it.
+struct Shared<K>(HashMap<K, (u64, bool)>);
+
+impl<K> Default for Shared<K> {
+    fn default() -> Shared<K> {
+        Shared(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Shared<K> {
+    fn add(&mut self, key: K, size: u64, dead: bool) {
+        self.0.entry(key).or_insert((size, false)).1 |= !dead;
+    }
+
+    /// All, and those that nobody needs.
+    fn counts(self) -> (GcCount, GcCount) {
+        let (mut all, mut dead) = (GcCount::default(), GcCount::default());
+        for (size, alive) in self.0.into_values() {
+            all.add(size);
             if !alive {
-                usage.dead_blobs += 1;
-                usage.garbage.content.freed += size;
+                dead.add(size);
             }
         }
-        Ok(usage)
+        (all, dead)
     }
 }
 
@@ -243,34 +277,29 @@ pub(crate) struct Usage {
     pub(crate) blobs: GcCount,
     /// Of those, the ones that no namespace needs.
     pub(crate) dead_blobs: u64,
+    /// Of each namespace; the bytes of what several share once.
     pub(crate) snapshots: GcCount,
     /// What a collection would remove.
     pub(crate) garbage: GcReport,
 }
 
 impl Usage {
-    fn add(&mut self, node: &Node, ns: &Namespace, item: &Item, size: u64, dead: bool) {
-        let count = |count: &mut GcCount, bytes| {
-            count.removed += 1;
-            count.freed += bytes;
-        };
+    /// Bytes of what several namespaces may have are counted elsewhere.
+    fn add(&mut self, node: &Node, ns: &Namespace, item: &Item, dead: bool) {
         let garbage = &mut self.garbage;
         match item {
             Item::Image(_) => {
                 self.images += 1;
                 garbage.images.removed += u64::from(dead);
             }
-            // Bytes of blobs are counted once for all namespaces.
             Item::Blob(_) => garbage.content.removed += u64::from(dead),
             Item::Snapshot(_) => {
-                count(&mut self.snapshots, size);
-                if dead {
-                    count(&mut garbage.snapshots, size);
-                }
+                self.snapshots.removed += 1;
+                garbage.snapshots.removed += u64::from(dead);
             }
             Item::Ingest(reference) if dead => {
                 let status = node.content().status(ns, reference);
-                count(&mut garbage.ingests, status.map_or(0, |info| info.offset));
+                garbage.ingests.add(status.map_or(0, |info| info.offset));
             }
             Item::Ingest(_) | Item::Container(_) => {}
         }

@@ -1,12 +1,15 @@
 //! What namespaces let one another have without its bytes.
 //!
 //! A blob is stored once, whoever has it. Whether naming its digest is enough to get it is a question of
-//! trust: who knows a digest need not have had the bytes.
+//! trust: who knows a digest need not have had the bytes. So it is with what was unpacked of blobs.
 
 use cairn_meta::{View, schema};
-use cairn_types::Digest;
+use cairn_types::{ChainId, Digest, Namespace, SnapshotKey};
 
-use crate::{Failure, Node, Pins};
+use crate::{
+    Failure, Node, Pins,
+    events::{Event, What},
+};
 
 /// By this label a namespace lets others have its blobs, when its value is `true` (containerd
 /// `pkg/labels/labels.go`).
@@ -18,7 +21,7 @@ pub enum Sharing {
     /// Everybody.
     #[default]
     Shared,
-    /// Nobody, but for what a namespace shares that says so. Others bring all the bytes.
+    /// Nobody, but for the blobs of a namespace that says so. Others bring all the bytes, and unpack them.
     Isolated,
 }
 
@@ -67,5 +70,44 @@ impl Node {
             }
         }
         content.size_of_any(digest).map_err(|err| failed(&err))
+    }
+
+    /// Gives `ns` snapshots of what others have unpacked of a stack, lowest first, as far as it lacks them
+    /// and may have them; they show the same files. How many of the stack it has then, from the lowest.
+    /// They stay until `pins` go.
+    ///
+    /// Nothing else is shared: a layer whose blob `ns` does not have could not be unpacked again there.
+    pub(crate) fn share_chain(
+        &self,
+        ns: &Namespace,
+        chain: &[ChainId],
+        pins: &Pins,
+    ) -> Result<usize, Failure> {
+        let keys: Vec<SnapshotKey> = chain.iter().map(SnapshotKey::from).collect();
+        // Only its own: what others have is looked for and recorded in one transaction.
+        for key in &keys {
+            pins.snapshot(ns, key);
+        }
+        if self.sharing() == Sharing::Isolated {
+            for (below, key) in keys.iter().enumerate() {
+                if !self.has_snapshot(ns, key)? {
+                    return Ok(below);
+                }
+            }
+            return Ok(keys.len());
+        }
+        let shared = self.snapshots().share(ns, &keys).map_err(|err| {
+            let failure = Failure::of("share unpacked layers", &err).namespace(ns);
+            match chain.last() {
+                Some(top) => failure.object("snapshot", top),
+                None => failure,
+            }
+        })?;
+        for name in shared.taken {
+            let key = name.clone();
+            let what = What::SnapshotCommitted { key, name };
+            self.happened(Event::of(ns, what));
+        }
+        Ok(shared.here)
     }
 }

@@ -171,13 +171,19 @@ impl Node {
             missing: Arc::default(),
         };
         let stack = Stack::of(&work, picked, body)?;
-        let chain = stack.chains().pop();
+        let chains = stack.chains();
+        let chain = chains.last().cloned();
         let Some(top) = &chain else {
             return Ok(None);
         };
         // A snapshot's parents cannot go before it, so the top stands for all; nothing to tell then.
         pins.snapshot(ns, &SnapshotKey::from(top));
         if self.has_snapshot(ns, &SnapshotKey::from(top))? {
+            self.hold_chain(ns, &body.manifest.config.digest, top)?;
+            return Ok(chain);
+        }
+        if self.share_chain(ns, &chains, pins)? == chains.len() {
+            self.sync_without_blobs(ns, &stack)?;
             self.hold_chain(ns, &body.manifest.config.digest, top)?;
             return Ok(chain);
         }
@@ -190,10 +196,24 @@ impl Node {
             platform: picked.platform().map(|p| p.to_string()).unwrap_or_default(),
             layers: layers.collect(),
         });
-        make(&work, &[stack], &[], &mut Vec::new())?.commit(&work)?;
+        let stacks = std::slice::from_ref(&stack);
+        make(&work, stacks, &[], &mut Vec::new())?.commit(&work)?;
+        self.sync_without_blobs(ns, &stack)?;
         self.hold_chain(ns, &body.manifest.config.digest, top)?;
         progress.event(Event::Done);
         Ok(chain)
+    }
+
+    /// Puts a stack on the disk if it has a layer that another namespace unpacked and whose blob is not in
+    /// this one: a power cut could not be made good here.
+    fn sync_without_blobs(&self, ns: &Namespace, stack: &Stack) -> Result<(), Failure> {
+        for (layer, _, _) in &stack.layers {
+            if !self.has_blob(ns, &layer.digest)? {
+                let flushed = self.snapshots().flush();
+                return flushed.map_err(|err| Failure::of("put unpacked layers on the disk", &err));
+            }
+        }
+        Ok(())
     }
 
     /// The manifest of `tree` for a platform, or a failure that says which there are.

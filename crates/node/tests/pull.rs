@@ -353,7 +353,7 @@ fn a_damaged_rest_is_fetched_again() {
 }
 
 #[test]
-fn ten_at_once_fetch_each_layer_once() {
+fn ten_at_once_fetch_and_unpack_each_layer_once() {
     let registry = Registry::start();
     let layout = large(8);
     push(layout.path(), "large", &registry, "large:1");
@@ -379,6 +379,10 @@ fn ten_at_once_fetch_each_layer_once() {
         let info = store.node.image(&ns, &name).expect("image");
         assert!(info.complete && info.unpacked_size.is_some(), "{info:?}");
     }
+    // Directories are numbered: nobody began a second one for the one layer.
+    let next = store.node.snapshots().stage().expect("stage");
+    let path = next.dir().path().to_owned();
+    assert!(path.ends_with("2/fs"), "{}", path.display());
 }
 
 #[test]

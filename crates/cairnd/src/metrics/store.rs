@@ -1,5 +1,7 @@
 //! What is stored, counted over all namespaces, by store.
 
+use std::collections::HashSet;
+
 use cairn_meta::{View, schema};
 use cairn_node::Node;
 use cairn_types::SnapshotKind;
@@ -44,6 +46,8 @@ pub(super) struct Found {
 /// Counts; for a thread that may wait.
 pub(super) fn count(node: &Node) -> Result<Found, cairn_meta::Error> {
     let mut found = Found::default();
+    // Several namespaces may share one.
+    let mut trees = HashSet::new();
     node.meta().read(|records| {
         for (_, blob) in records.scan(&schema::BLOBS, &())? {
             found.blobs += 1;
@@ -55,8 +59,10 @@ pub(super) fn count(node: &Node) -> Result<Found, cairn_meta::Error> {
                 SnapshotKind::View => found.views += 1,
                 SnapshotKind::Committed => {
                     found.committed += 1;
-                    found.snapshot_bytes += snapshot.usage.bytes;
-                    found.not_durable += u64::from(!snapshot.durable);
+                    if trees.insert(snapshot.id) {
+                        found.snapshot_bytes += snapshot.usage.bytes;
+                        found.not_durable += u64::from(!snapshot.durable);
+                    }
                 }
             }
         }

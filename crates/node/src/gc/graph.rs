@@ -32,6 +32,7 @@ struct Node {
     root: bool,
     reach: Reach,
     size: u64,
+    tree: u64,
     stands_on: Option<Id>,
     refs: Vec<Id>,
     rare: Option<Box<Rare>>,
@@ -81,6 +82,7 @@ impl Graph {
             root: false,
             reach: Reach::Not,
             size: 0,
+            tree: 0,
             stands_on: None,
             refs: Vec::new(),
             rare: None,
@@ -103,6 +105,11 @@ impl Graph {
     /// As its record said last.
     pub(super) fn size(&self, id: Id) -> u64 {
         self.node(id).size
+    }
+
+    /// A snapshot's directory, as its record said last.
+    pub(super) fn tree(&self, id: Id) -> u64 {
+        self.node(id).tree
     }
 
     /// Whether the item's record is there.
@@ -152,6 +159,7 @@ impl Graph {
         node.there = true;
         node.root = facts.root;
         node.size = facts.size;
+        node.tree = facts.tree;
         node.stands_on = stands_on;
         node.refs = refs;
         if self.marking {

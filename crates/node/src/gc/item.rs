@@ -48,6 +48,8 @@ impl Item {
 pub(super) struct Facts {
     /// Bytes on disk, as far as the record tells.
     pub(super) size: u64,
+    /// Of a snapshot: its directory's number, which others may have, too.
+    pub(super) tree: u64,
     /// Alive by itself.
     pub(super) root: bool,
     /// What it cannot be without, even where what it refers to may go: a snapshot's parent, an image's
@@ -84,6 +86,7 @@ impl Facts {
     pub(super) fn of_snapshot(record: &SnapshotRecord) -> Facts {
         Facts {
             size: record.usage.bytes,
+            tree: record.id,
             root: labels::is_root(&record.labels),
             stands_on: record.parent.clone().map(Item::Snapshot),
             used_at: labels::used_at(&record.labels),

@@ -9,8 +9,8 @@ use cairn_layer::Options;
 use cairn_snapshot::StagedLayer;
 use cairn_sys::Dir;
 use cairn_types::{
-    Classified, Descriptor, DiffId, Digest, ErrorKind, Labels, LayerTiming, Namespace, SnapshotKey,
-    Usage,
+    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, Labels, LayerTiming, Namespace,
+    SnapshotKey, Usage,
 };
 
 use super::{
@@ -66,6 +66,8 @@ struct Plan {
 struct Awaited {
     blobs: Vec<Descriptor>,
     layers: Vec<SnapshotKey>,
+    /// In which those layers are.
+    stacks: Vec<Vec<ChainId>>,
 }
 
 impl Plan {
@@ -152,6 +154,10 @@ impl Awaited {
             }
             work.layer(&blob.digest, Phase::HereAlready, blob.size, blob.size);
         }
+        // They may have made it for another namespace.
+        for chain in &self.stacks {
+            work.node.share_chain(work.ns, chain, work.pins)?;
+        }
         for key in &self.layers {
             if !work.node.has_snapshot(work.ns, key)? {
                 return Ok(false);
@@ -229,9 +235,11 @@ impl<'w, 'a> Planning<'w, 'a> {
     /// One that is to be unpacked.
     fn stack(&mut self, stack: &Stack) -> Result<(), Failure> {
         let work = self.work;
+        let chains = stack.chains();
+        work.node.share_chain(work.ns, &chains, work.pins)?;
         let mut parent = None;
-        for ((layer, layer_type, diff_id), chain) in stack.layers.iter().zip(stack.chains()) {
-            let key = SnapshotKey::from(&chain);
+        for ((layer, layer_type, diff_id), chain) in stack.layers.iter().zip(&chains) {
+            let key = SnapshotKey::from(chain);
             if !self.jobs.contains_key(&layer.digest) {
                 work.pins.blob(work.ns, &layer.digest);
                 check_stored(work, layer)?;
@@ -253,6 +261,9 @@ impl<'w, 'a> Planning<'w, 'a> {
                 self.missing(layer, key.clone(), parent, diff_id);
             }
             parent = Some(key);
+        }
+        if !self.awaited.layers.is_empty() {
+            self.awaited.stacks.push(chains);
         }
         Ok(())
     }

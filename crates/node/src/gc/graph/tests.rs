@@ -82,6 +82,7 @@ fn key(n: usize) -> SnapshotKey {
 fn copy(facts: &Facts) -> Facts {
     Facts {
         size: facts.size,
+        tree: facts.tree,
         root: facts.root,
         stands_on: facts.stands_on.clone(),
         refs: facts.refs.clone(),
