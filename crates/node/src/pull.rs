@@ -13,7 +13,7 @@ mod remote;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use cairn_types::{
@@ -220,6 +220,7 @@ impl Node {
             progress,
             news,
             known: HashMap::new(),
+            documents: AtomicU64::new(0),
         })
     }
 

@@ -519,6 +519,45 @@ fn what_cannot_be_unpacked_is_kept_packed() {
     assert!(store.node.image(&store.ns, &name).expect("image").complete);
 }
 
+/// Each is small enough by itself.
+#[test]
+fn documents_of_one_image_have_a_limit_together() {
+    let registry = Registry::start();
+    let mut layout = Layout::new();
+    let padding = "x".repeat(7 << 19);
+    let manifests: Vec<_> = (0..19)
+        .map(|number: usize| {
+            let config = serde_json::json!({
+                "architecture": "amd64", "os": "linux", "author": number.to_string(),
+                "rootfs": {"type": "layers", "diff_ids": []},
+            });
+            let config = layout.json(OCI_CONFIG, &config);
+            layout.json(
+                OCI_MANIFEST,
+                &serde_json::json!({
+                    "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config,
+                    "layers": [], "annotations": {"padding": padding},
+                }),
+            )
+        })
+        .collect();
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests,
+    });
+    let index = layout.json(OCI_INDEX, &index);
+    layout.name(index, "many");
+    layout.finish();
+    push(layout.path(), "many", &registry, "many:1");
+    let store = Store::new();
+    let failure = pull(&store, name(&registry, "many:1")).expect_err("too many");
+    assert_eq!(failure.kind, ErrorKind::InvalidArgument, "{failure:?}");
+    assert_eq!(
+        failure.reason,
+        "its documents have more than 64.0 MiB together"
+    );
+    store.assert_empty();
+}
+
 #[test]
 fn nothing_is_there_of_what_is_not() {
     let registry = Registry::start();

@@ -21,10 +21,14 @@ use super::{
 use crate::{
     Event, Failure, Node, Pins, Progress,
     documents::{self, DOCUMENT_BYTES_MAX, DocumentError},
+    failure::size,
     intake::Origin,
     objects::word,
     walk::{Blobs, Tree},
 };
+
+/// Most bytes of all documents of one image, which are in memory together.
+const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
 
 /// How long a request for a document does not look whether it is still wanted.
 const BEAT: Duration = Duration::from_millis(100);
@@ -48,6 +52,8 @@ pub(super) struct Remote<'a> {
     pub(super) news: Arc<News>,
     /// What can be asked for.
     pub(super) known: HashMap<Digest, Descriptor>,
+    /// Bytes of documents that were read.
+    pub(super) documents: AtomicU64,
 }
 
 /// What happened on the way, for whoever reads the bytes to tell: requests are made in other threads, which
@@ -249,6 +255,12 @@ impl Blobs for Remote<'_> {
     fn document(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Failure> {
         if self.is_unwanted(descriptor) {
             return Ok(None);
+        }
+        let before = self.documents.fetch_add(descriptor.size, Ordering::Relaxed);
+        if before.saturating_add(descriptor.size) > DOCUMENTS_BYTES_MAX {
+            let most = size(DOCUMENTS_BYTES_MAX);
+            let reason = format!("its documents have more than {most} together");
+            return Err(self.too_many(descriptor, reason));
         }
         self.pins.blob(self.ns, &descriptor.digest);
         let content = self.node.content();
