@@ -165,6 +165,9 @@ pub struct Options {
     /// `--tlscacert`, `--tlscert` with `--tlskey`, `--skip-verify`: for every endpoint, besides what a
     /// file says. A file's own `skip_verify` is stronger.
     pub tls: Tls,
+    /// For every endpoint, besides those of a file, which are stronger. They should be marked as
+    /// sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// The directories of a list such as `/etc/cairn/certs.d:/etc/containerd/certs.d`. A setting that is

@@ -59,10 +59,17 @@ impl Settings {
         };
         let ambiguous = server.scheme == "http" && port(&server.authority) != Some("80");
         let flags = &options.tls;
+        let mut headers = self.headers;
+        let said: Vec<HeaderName> = headers.iter().map(|(name, _)| name.clone()).collect();
+        let more = options
+            .headers
+            .iter()
+            .filter(|(name, _)| !said.contains(name));
+        headers.extend(more.cloned());
         Endpoint {
             https_first: ambiguous && (tls_said || loopback),
             capabilities: capabilities.unwrap_or(Capabilities::ALL),
-            headers: self.headers,
+            headers,
             tls: Tls {
                 ca: [&*flags.ca, &*self.ca].concat(),
                 client: [&*flags.client, &*self.client].concat(),

@@ -418,3 +418,24 @@ fn mirrors_keep_the_order_of_the_file_however_they_are_written() {
         ["https://z/v2", "https://a/v2", "https://h/v2"]
     );
 }
+
+#[test]
+fn headers_of_a_call_are_for_every_endpoint_that_has_none_of_that_name() {
+    let tree = Tree::new(&[(
+        "h/hosts.toml",
+        "[host.\"https://a\".header]\nx-own = \"file\"\n",
+    )]);
+    let mut options = tree.options();
+    let header = |name, value| {
+        let value = http::HeaderValue::from_static(value);
+        (http::HeaderName::from_static(name), value)
+    };
+    options.headers = vec![header("x-own", "call"), header("x-more", "call")];
+    let endpoints = endpoints("h", &options).expect("endpoints");
+    let headers: Vec<_> = endpoints.iter().map(|e| e.headers.clone()).collect();
+    let expected = [
+        vec![header("x-own", "file"), header("x-more", "call")],
+        options.headers,
+    ];
+    assert_eq!(headers, expected);
+}

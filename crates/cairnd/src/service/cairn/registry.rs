@@ -60,6 +60,7 @@ fn hosts_said(said: v1::Remote, attempted: &str) -> Result<hosts::Options, Statu
             client,
             skip_verify: said.skip_verify,
         },
+        headers: Vec::new(),
     })
 }
 
