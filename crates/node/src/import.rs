@@ -31,6 +31,7 @@ use cairn_types::{Digest, ErrorKind, Labels, Namespace, Platform};
 use tokio::io::AsyncRead;
 
 pub(crate) use self::names::{IMAGE_NAME, REF_NAME};
+pub use self::names::{Reference, References};
 use self::{
     archive::{Archive, not_an_archive},
     choose::Choice,
@@ -103,6 +104,8 @@ pub struct ImportRequest {
     pub index_name: Option<String>,
     /// Also names every manifest `<base>@<digest>`.
     pub digests: bool,
+    /// Names as a transfer asks for them, instead of all that is said above.
+    pub references: Option<References>,
     /// Which platforms of an index to take; none means the host's.
     pub platforms: Vec<Platform>,
     /// Takes every platform that is in the archive.
@@ -126,6 +129,7 @@ impl ImportRequest {
             base_name: None,
             index_name: None,
             digests: false,
+            references: None,
             platforms: Vec::new(),
             all_platforms: false,
             unpack: true,
@@ -204,8 +208,11 @@ impl Node {
         let contents = contents::read(&mut archive)?;
         let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
         let choice = Choice {
-            naming: Naming::new(request.base_name, request.digests, &today),
-            index_name: request.index_name,
+            naming: Naming {
+                index: request.index_name,
+                references: request.references,
+                ..Naming::new(request.base_name, request.digests, &today)
+            },
             wanted: Wanted::new(&request.platforms, request.all_platforms),
         };
         let origin = Archived {

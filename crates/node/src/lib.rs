@@ -50,7 +50,7 @@ pub use export::ExportRequest;
 pub use failure::{Failure, Report};
 pub use gc::{GcCount, GcReport, GcStep, Pins};
 pub use images::{ImageInfo, Removed, Tagged};
-pub use import::{ImportRequest, Source};
+pub use import::{ImportRequest, Reference, References, Source};
 pub use inspect::{Inspect, InspectNode, Role};
 pub use intake::Imported;
 pub use leases::LeaseInfo;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use cairn_types::{Digest, ErrorKind, ImageName};
+use cairn_types::{Digest, ErrorKind, ImageName, NameError};
 
 use super::{
     ATTEMPTED,
@@ -19,7 +19,6 @@ use crate::{
 /// How images are told apart and named.
 pub(super) struct Choice {
     pub(super) naming: Naming,
-    pub(super) index_name: Option<String>,
     pub(super) wanted: Wanted,
 }
 
@@ -34,12 +33,12 @@ pub(super) fn choose(
     let mut others = Vec::new();
     let archive = origin.archive;
     let blobs = ArchiveBlobs { archive };
+    let unnamed = |err: NameError| Failure::of(ATTEMPTED, &err).object("archive", &archive.name);
+    let of_index = options.naming.of_index(&contents.index.digest);
+    let of_index = of_index.map_err(unnamed)?;
     for entry in &contents.entries {
-        let names = options
-            .naming
-            .names(entry)
-            .map_err(|err| Failure::of(ATTEMPTED, &err).object("archive", &archive.name))?;
-        if names.is_empty() && options.index_name.is_none() {
+        let names = options.naming.names(entry).map_err(unnamed)?;
+        if names.is_empty() && of_index.is_empty() {
             continue;
         }
         if !options.wanted.suits(entry) {
@@ -69,8 +68,8 @@ pub(super) fn choose(
         };
         return Err(failure.object("archive", &archive.name));
     }
-    if let Some(name) = &options.index_name {
-        chosen.push(whole(origin, contents, name, &chosen)?);
+    if !of_index.is_empty() {
+        chosen.push(whole(origin, contents, of_index, &chosen)?);
     }
     Ok(chosen)
 }
@@ -79,17 +78,15 @@ pub(super) fn choose(
 fn whole(
     origin: &Archived<'_>,
     contents: &Contents,
-    name: &str,
+    names: Vec<ImageName>,
     chosen: &[Chosen],
 ) -> Result<Chosen, Failure> {
     let archive = origin.archive;
     let tree = Tree::read(&ArchiveBlobs { archive }, &contents.index)?;
-    let name = ImageName::normalize(name)
-        .map_err(|err| Failure::of(ATTEMPTED, &err).object("archive", &archive.name))?;
     let mut kept: HashSet<Digest> = chosen.iter().flat_map(|c| c.kept.iter().cloned()).collect();
     kept.insert(contents.index.digest.clone());
     Ok(Chosen {
-        names: vec![name],
+        names,
         tree,
         kept,
         images: Vec::new(),

@@ -1,6 +1,10 @@
 //! What imported images are called.
 
+mod references;
+
 use cairn_types::{Descriptor, Digest, ImageName, NameError};
+
+pub use self::references::{Reference, References};
 
 /// Annotation with an image's full name (containerd and BuildKit write it).
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -11,9 +15,13 @@ pub(crate) const SUBJECT: &str = "io.containerd.manifest.subject";
 
 /// How names are made of what the archive says.
 pub(super) struct Naming {
-    base: Option<String>,
-    prefix: String,
-    digests: bool,
+    pub(super) base: Option<String>,
+    pub(super) prefix: String,
+    pub(super) digests: bool,
+    /// Names the archive's own index.
+    pub(super) index: Option<String>,
+    /// What is said here is all that counts.
+    pub(super) references: Option<References>,
 }
 
 impl Naming {
@@ -23,12 +31,26 @@ impl Naming {
             prefix: base.clone().unwrap_or_else(|| format!("import-{today}")),
             base,
             digests,
+            index: None,
+            references: None,
+        }
+    }
+
+    /// The names of the archive's own index, which is an image if it has any.
+    pub(super) fn of_index(&self, digest: &Digest) -> Result<Vec<ImageName>, NameError> {
+        match (&self.references, &self.index) {
+            (Some(references), _) => references.whole(digest),
+            (None, Some(name)) => Ok(vec![ImageName::normalize(name)?]),
+            (None, None) => Ok(Vec::new()),
         }
     }
 
     /// The names of one entry of `index.json`, in order. An entry that the archive does not name
     /// is kept under its digest, rather than lost.
     pub(super) fn names(&self, entry: &Descriptor) -> Result<Vec<ImageName>, NameError> {
+        if let Some(references) = &self.references {
+            return references.listed(entry);
+        }
         if entry.annotations.contains_key(SUBJECT) {
             return Ok(Vec::new());
         }
@@ -53,7 +75,7 @@ impl Naming {
     /// A reference with `/`, `:` or `@` is whole and only filtered; a bare tag is put behind the
     /// prefix (containerd `core/images/archive/reference.go`).
     fn translate(&self, reference: &str) -> Option<String> {
-        if !reference.contains(['/', ':', '@']) {
+        if is_tag(reference) {
             return Some(format!("{}:{reference}", self.prefix));
         }
         // A whole name is found again by what people type only in its completed form.
@@ -64,6 +86,11 @@ impl Naming {
             _ => Some(whole),
         }
     }
+}
+
+/// Whether a reference is no more than a tag.
+fn is_tag(reference: &str) -> bool {
+    !reference.contains(['/', ':', '@'])
 }
 
 /// Whether `prefix` ends where a component of `name` does.
