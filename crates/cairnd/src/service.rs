@@ -10,6 +10,7 @@ mod introspection;
 mod leases;
 mod linking;
 mod namespaces;
+mod news;
 mod snapshots;
 mod streaming;
 mod transfer;
