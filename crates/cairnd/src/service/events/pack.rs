@@ -7,49 +7,43 @@ use cairn_proto::containerd::{
     services::{containers::v1::Container, images::v1 as images},
 };
 use cairn_types::Namespace;
-use prost::Message;
+use prost::{Message, Name};
 use prost_types::Any;
 
 use super::super::snapshots;
+use crate::streams;
 
-/// A message that is sent as an event.
-trait Told: Message {
+/// A message that is sent as an event, under its bare name, since receivers compare it to the letter.
+trait Told: Message + Name {
     const TOPIC: &'static str;
-    /// Its type URL: a bare name, since receivers compare it to the letter.
-    const NAME: &'static str;
 }
 
 macro_rules! told {
-    ($($topic:literal $name:literal $message:ty;)*) => {
+    ($($topic:literal $message:ty;)*) => {
         $(impl Told for $message {
             const TOPIC: &'static str = $topic;
-            const NAME: &'static str = $name;
         })*
     };
 }
 told! {
-    "/namespaces/create" "containerd.events.NamespaceCreate" wire::NamespaceCreate;
-    "/namespaces/update" "containerd.events.NamespaceUpdate" wire::NamespaceUpdate;
-    "/namespaces/delete" "containerd.events.NamespaceDelete" wire::NamespaceDelete;
-    "/content/create" "containerd.events.ContentCreate" wire::ContentCreate;
-    "/content/delete" "containerd.events.ContentDelete" wire::ContentDelete;
-    "/images/create" "containerd.services.images.v1.ImageCreate" images::ImageCreate;
-    "/images/update" "containerd.services.images.v1.ImageUpdate" images::ImageUpdate;
-    "/images/delete" "containerd.services.images.v1.ImageDelete" images::ImageDelete;
-    "/snapshot/prepare" "containerd.events.SnapshotPrepare" wire::SnapshotPrepare;
-    "/snapshot/commit" "containerd.events.SnapshotCommit" wire::SnapshotCommit;
-    "/snapshot/remove" "containerd.events.SnapshotRemove" wire::SnapshotRemove;
-    "/containers/create" "containerd.events.ContainerCreate" wire::ContainerCreate;
-    "/containers/update" "containerd.events.ContainerUpdate" wire::ContainerUpdate;
-    "/containers/delete" "containerd.events.ContainerDelete" wire::ContainerDelete;
+    "/namespaces/create" wire::NamespaceCreate;
+    "/namespaces/update" wire::NamespaceUpdate;
+    "/namespaces/delete" wire::NamespaceDelete;
+    "/content/create" wire::ContentCreate;
+    "/content/delete" wire::ContentDelete;
+    "/images/create" images::ImageCreate;
+    "/images/update" images::ImageUpdate;
+    "/images/delete" images::ImageDelete;
+    "/snapshot/prepare" wire::SnapshotPrepare;
+    "/snapshot/commit" wire::SnapshotCommit;
+    "/snapshot/remove" wire::SnapshotRemove;
+    "/containers/create" wire::ContainerCreate;
+    "/containers/update" wire::ContainerUpdate;
+    "/containers/delete" wire::ContainerDelete;
 }
 
 fn told<M: Told>(message: &M) -> (String, Any) {
-    let event = Any {
-        type_url: M::NAME.to_owned(),
-        value: message.encode_to_vec(),
-    };
-    (M::TOPIC.to_owned(), event)
+    (M::TOPIC.to_owned(), streams::pack(message))
 }
 
 /// What its document says of a container's runtime. It was written by this program just now.
