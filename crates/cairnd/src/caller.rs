@@ -17,13 +17,7 @@ pub fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
 
 /// As [`of`], from the headers alone.
 pub fn from(headers: &MetadataMap) -> Result<Caller, Status> {
-    // Of several the first counts. Clients send what they were given, be it ASCII or not: a header that
-    // is no text must not pass for one that is missing, or things would be made under no lease.
-    let header = |name| {
-        let value = headers.get(name)?;
-        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
-    };
-    let ns = header(NAMESPACE).unwrap_or_default();
+    let ns = any(headers);
     if ns.is_empty() {
         return Err(Status::failed_precondition(
             "namespace is required: failed precondition",
@@ -33,12 +27,23 @@ pub fn from(headers: &MetadataMap) -> Result<Caller, Status> {
         .map_err(|err| Status::invalid_argument(format!("{err}: invalid argument")))?;
     Ok(Caller {
         ns,
-        lease: header(LEASE),
+        lease: lease(headers),
     })
+}
+
+/// Of several the first counts. Clients send what they were given, be it ASCII or not: a header that is
+/// no text must not pass for one that is missing, or things would be made under no lease.
+fn header(headers: &MetadataMap, name: &str) -> Option<String> {
+    let value = headers.get(name)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// The lease of a call.
+pub(crate) fn lease(headers: &MetadataMap) -> Option<String> {
+    header(headers, LEASE)
 }
 
 /// The namespace of a call that needs none; empty without one.
 pub(crate) fn any(headers: &MetadataMap) -> String {
-    let value = headers.get(NAMESPACE).map(|value| value.as_bytes());
-    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+    header(headers, NAMESPACE).unwrap_or_default()
 }

@@ -239,9 +239,11 @@ impl Calls {
         // One answer for all that is broken, with the sentence that says what to do; the rooms refuse
         // only what their own part of the store cannot do any more.
         let broken = || self.0.node.as_ref()?.read_only();
-        match method.effect != Effect::None {
-            true => broken().map_or(Ok(()), |failure| Err(of_failure(failure))),
-            false => Ok(()),
+        match method.effect {
+            Effect::Change | Effect::Removal => {
+                broken().map_or(Ok(()), |failure| Err(of_failure(failure)))
+            }
+            Effect::None | Effect::Asked => Ok(()),
         }
     }
 
@@ -307,7 +309,7 @@ impl Call {
         // What was begun goes on without its client, or leaves what it had made by then.
         let happened = matches!(code, Code::Ok | Code::Cancelled | Code::DeadlineExceeded);
         if happened && effect != Effect::None {
-            self.shared.activity.changed(effect == Effect::Removal);
+            self.shared.activity.changed(effect != Effect::Change);
         }
     }
 }

@@ -37,6 +37,8 @@ pub enum Effect {
     Change,
     /// It may leave something that nothing refers to.
     Removal,
+    /// As [`Effect::Removal`] or nothing, by what is asked for: the service itself refuses what it must.
+    Asked,
 }
 
 /// A method of a service.
@@ -146,6 +148,7 @@ fn effect(service: &str, name: &str) -> Effect {
         | ("images.v1.Images" | "content.v1.Content" | "snapshots.v1.Snapshots", "Update") => {
             Effect::Removal
         }
+        ("transfer.v1.Transfer", "Transfer") => Effect::Asked,
         (
             _,
             "Create" | "Update" | "Write" | "Prepare" | "View" | "Commit" | "Apply" | "Diff"
@@ -179,6 +182,16 @@ mod tests {
         assert_eq!(
             (import.kind, import.effect),
             (Kind::BidiStream, Effect::Removal)
+        );
+        let transfer = method("/containerd.services.transfer.v1.Transfer/Transfer");
+        assert_eq!(
+            (transfer.kind, transfer.effect),
+            (Kind::Unary, Effect::Asked)
+        );
+        let stream = method("/containerd.services.streaming.v1.Streaming/Stream");
+        assert_eq!(
+            (stream.kind, stream.effect),
+            (Kind::BidiStream, Effect::None)
         );
         let list = method("/containerd.services.snapshots.v1.Snapshots/List");
         assert_eq!((list.kind, list.effect), (Kind::ServerStream, Effect::None));

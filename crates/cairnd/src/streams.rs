@@ -4,6 +4,7 @@
 //! (containerd `plugins/streaming`, `core/transfer/streaming`). Of a stream of bytes whoever receives
 //! grants the other how much he may send, so that neither side keeps more than that.
 
+mod awaited;
 mod bytes;
 
 use std::{
@@ -20,7 +21,10 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-pub use self::bytes::{Received, Sent};
+pub use self::{
+    awaited::Awaited,
+    bytes::{Received, Sent},
+};
 use crate::status::with;
 
 /// Type of the message that a stream begins with.
@@ -45,6 +49,8 @@ struct Open {
 struct Known {
     /// Of all that were opened.
     number: u64,
+    /// Of whoever opened it.
+    lease: Option<String>,
     /// Until a call takes them.
     ends: Option<Ends>,
 }
@@ -79,8 +85,21 @@ impl Outgoing {
     }
 
     /// As [`Outgoing::send`], for a thread that may wait.
+    ///
+    /// # Errors
+    /// When the client is gone.
     pub fn blocking_send(&self, message: Any) -> Result<(), Gone> {
         self.sender.blocking_send(Ok(message)).map_err(|_| Gone)
+    }
+
+    /// Waits until the client is gone.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Whether it is.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 }
 
@@ -116,11 +135,17 @@ impl Drop for Id {
 }
 
 impl Streams {
-    /// Makes a stream known. Its first message is that it is.
+    /// Makes a stream known, for as long as its `lease` lasts if it has one. Its first message is that
+    /// it is.
     ///
     /// # Errors
     /// `AlreadyExists` while another has the id.
-    pub fn open(&self, key: Key, incoming: Streaming<Any>) -> Result<Messages, Status> {
+    pub fn open(
+        &self,
+        key: Key,
+        lease: Option<String>,
+        incoming: Streaming<Any>,
+    ) -> Result<Messages, Status> {
         let (outgoing, receiver) = mpsc::channel(AHEAD);
         let ready = Any {
             type_url: READY.to_owned(),
@@ -138,7 +163,11 @@ impl Streams {
             }
             Entry::Vacant(vacant) => {
                 let ends = Some(Ends { incoming, outgoing });
-                vacant.insert(Known { number, ends });
+                vacant.insert(Known {
+                    number,
+                    lease,
+                    ends,
+                });
                 let streams = self.clone();
                 let _id = Id {
                     streams,
@@ -176,6 +205,18 @@ impl Streams {
             _id,
         };
         Ok(Pipe { incoming, outgoing })
+    }
+
+    /// Closes what was opened under a lease that is no more. A stream that a call has taken is closed
+    /// with the call: what is under way comes to its end.
+    pub fn let_go(&self, ns: &str, lease: &str) {
+        let mut open = self.lock();
+        let left = open.streams.extract_if(|(of, _), known| {
+            of == ns && known.lease.as_deref() == Some(lease) && known.ends.is_some()
+        });
+        let left: Vec<_> = left.collect();
+        drop(open);
+        drop(left);
     }
 
     fn forget(&self, key: &Key, number: u64) {

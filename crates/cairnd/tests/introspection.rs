@@ -58,6 +58,9 @@ async fn clients_find_the_snapshotter_they_ask_for() {
     for (filters, expected) in [
         (&["id==overlayfs"][..], Ok(1)),
         (&["type~=snapshotter", "id==walking"], Ok(2)),
+        (&["type==io.containerd.transfer.v1, id==local"], Ok(1)),
+        (&["type==io.containerd.streaming.v1, id==manager"], Ok(1)),
+        (&["id==transfer", "id==streaming"], Ok(2)),
         (&["capabilities~=rebase"], Ok(0)),
         (&["id="], Err(Code::InvalidArgument)),
     ] {

@@ -59,6 +59,8 @@ fn plugins(root: &Path, sharing: Sharing, gc: Option<&Gc>) -> Vec<Plugin> {
         ("io.containerd.gc.v1", "scheduler", &[], false),
         ("io.containerd.lease.v1", "manager", &[], false),
         ("io.containerd.event.v1", "exchange", &[], false),
+        ("io.containerd.streaming.v1", "manager", &[], false),
+        ("io.containerd.transfer.v1", "local", &[], false),
         ("io.containerd.grpc.v1", "containers", &[], false),
         ("io.containerd.grpc.v1", "content", &[], false),
         ("io.containerd.grpc.v1", "diff", &[], false),
@@ -69,6 +71,8 @@ fn plugins(root: &Path, sharing: Sharing, gc: Option<&Gc>) -> Vec<Plugin> {
         ("io.containerd.grpc.v1", "leases", &[], false),
         ("io.containerd.grpc.v1", "namespaces", &[], false),
         ("io.containerd.grpc.v1", "snapshots", &[], false),
+        ("io.containerd.grpc.v1", "streaming", &[], false),
+        ("io.containerd.grpc.v1", "transfer", &[], false),
         ("io.containerd.grpc.v1", "version", &[], false),
     ];
     let plugin = |(kind, id, capabilities, on_platform): &(&str, &str, &[&str], bool)| Plugin {

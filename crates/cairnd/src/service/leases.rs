@@ -65,8 +65,10 @@ impl Leases for Service {
         let (node, ns) = (self.node.clone(), caller::of(&request)?.ns);
         let request = request.into_inner();
         let id = convert::name(LeaseId::parse(&request.id))?;
+        let streams = self.streams.clone();
         blocking(move || {
             node.lease_delete(&ns, &id).map_err(of_failure)?;
+            streams.let_go(ns.as_str(), id.as_str());
             if request.sync {
                 node.gc(false).map_err(of_failure)?;
             }

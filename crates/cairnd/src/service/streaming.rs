@@ -20,7 +20,10 @@ impl Streaming for Service {
         &self,
         request: Request<tonic::Streaming<Any>>,
     ) -> Result<Response<Messages>, Status> {
-        let ns = caller::any(request.metadata());
+        let (ns, lease) = (
+            caller::any(request.metadata()),
+            caller::lease(request.metadata()),
+        );
         let mut incoming = request.into_inner();
         let begun = |what: &str| with(ErrorKind::InvalidArgument, what);
         let Some(first) = incoming.message().await? else {
@@ -30,7 +33,7 @@ impl Streaming for Service {
             let message = format!("a stream begins with its id, not with {}", first.type_url);
             return Err(begun(&message));
         };
-        let messages = self.streams.open((ns, init?.id), incoming)?;
+        let messages = self.streams.open((ns, init?.id), lease, incoming)?;
         Ok(Response::new(messages))
     }
 }

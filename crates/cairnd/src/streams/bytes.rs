@@ -15,9 +15,9 @@ use tokio::{
     sync::mpsc,
     task::JoinHandle,
 };
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
-use super::{Outgoing, Pipe, pack, unpack};
+use super::{Awaited, Outgoing, Pipe, pack, unpack};
 
 /// What a client may send ahead of us: sixteen of the windows that containerd grants, since each costs
 /// a message and a turn of the client.
@@ -34,10 +34,10 @@ pub struct Received {
 }
 
 impl Received {
-    /// Reads a stream. The client is granted more as the reader goes on.
-    pub fn new(pipe: Pipe) -> Received {
+    /// Reads a stream for a call. The client is granted more as the reader goes on.
+    pub fn new(pipe: Pipe, call: Awaited) -> Received {
         let (send, chunks) = mpsc::channel(1);
-        tokio::spawn(receive(pipe, send));
+        tokio::spawn(receive(send, call, pipe));
         Received {
             chunks,
             rest: Bytes::new(),
@@ -45,7 +45,9 @@ impl Received {
     }
 }
 
-async fn receive(mut pipe: Pipe, chunks: mpsc::Sender<io::Result<Bytes>>) {
+/// The stream goes before the chunks do, so that its id is free when their end is read.
+async fn receive(chunks: mpsc::Sender<io::Result<Bytes>>, mut call: Awaited, mut pipe: Pipe) {
+    let broken = |reason: &str| io::Error::new(io::ErrorKind::ConnectionAborted, reason.to_owned());
     let mut granted: i64 = 0;
     loop {
         if granted < i64::from(WINDOW) / 2 {
@@ -57,18 +59,18 @@ async fn receive(mut pipe: Pipe, chunks: mpsc::Sender<io::Result<Bytes>>) {
         }
         let next = tokio::select! {
             next = pipe.incoming.message() => next,
+            () = call.given_up() => Err(Status::cancelled("the call was given up")),
             () = chunks.closed() => return,
         };
         let chunk = match next {
+            // A stream that is given up looks like one whose client has sent all.
+            Ok(None) if pipe.outgoing.is_closed() => Err(broken("the stream was given up")),
             Ok(None) => return,
             Ok(Some(any)) => match data(&any) {
                 Some(chunk) => chunk,
                 None => continue,
             },
-            Err(status) => {
-                let reason = status.message().to_owned();
-                Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason))
-            }
+            Err(status) => Err(broken(status.message())),
         };
         if let Ok(bytes) = &chunk {
             granted -= i64::try_from(bytes.len()).unwrap_or(i64::MAX);
@@ -159,11 +161,11 @@ impl Window {
 }
 
 impl Sent {
-    /// Writes to a stream.
-    pub fn new(pipe: Pipe) -> Sent {
+    /// Writes to a stream, for a call.
+    pub fn new(pipe: Pipe, call: Awaited) -> Sent {
         let Pipe { incoming, outgoing } = pipe;
         let window = Arc::<Window>::default();
-        let granting = tokio::spawn(grant(incoming, window.clone()));
+        let granting = tokio::spawn(grant(incoming, call, window.clone()));
         Sent {
             outgoing,
             window,
@@ -202,8 +204,13 @@ impl io::Write for Sent {
 }
 
 /// Adds what the client grants, until it is gone or wants no more.
-async fn grant(mut incoming: Streaming<Any>, window: Arc<Window>) {
-    while let Ok(Some(any)) = incoming.message().await {
+async fn grant(mut incoming: Streaming<Any>, mut call: Awaited, window: Arc<Window>) {
+    loop {
+        let next = tokio::select! {
+            next = incoming.message() => next,
+            () = call.given_up() => break,
+        };
+        let Ok(Some(any)) = next else { break };
         if let Some(Ok(WindowUpdate { update })) = unpack(&any) {
             let more = u64::try_from(update).unwrap_or(0);
             window.change(|granted| granted.bytes = granted.bytes.saturating_add(more));

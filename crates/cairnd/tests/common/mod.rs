@@ -13,6 +13,7 @@ pub mod events;
 pub mod layer;
 pub mod own;
 pub mod snapshots;
+pub mod transfer;
 
 use std::{
     collections::BTreeMap,
@@ -36,6 +37,8 @@ use cairn_proto::{
             leases::v1::{CreateRequest, leases_client::LeasesClient},
             namespaces::v1::namespaces_client::NamespacesClient,
             snapshots::v1::snapshots_client::SnapshotsClient,
+            streaming::v1::streaming_client::StreamingClient,
+            transfer::v1::transfer_client::TransferClient,
             version::v1::version_client::VersionClient,
         },
         types::Descriptor,
@@ -209,7 +212,7 @@ clients! {
     cairn_images: CairnImagesClient, cairn_store: StoreClient,
     containers: ContainersClient, content: ContentClient, diff: DiffClient, events: EventsClient, images: ImagesClient,
     introspection: IntrospectionClient, leases: LeasesClient, namespaces: NamespacesClient,
-    snapshots: SnapshotsClient, version: VersionClient,
+    snapshots: SnapshotsClient, streaming: StreamingClient, transfers: TransferClient, version: VersionClient,
 }
 
 impl Client {

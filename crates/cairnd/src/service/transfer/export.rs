@@ -1,18 +1,17 @@
 //! From the store into an archive.
 
-use std::io::Write;
+use std::{io::Write, sync::Arc};
 
-use cairn_node::{Caller, ExportRequest, Silent};
-use cairn_proto::containerd::types::{
-    self,
-    transfer::{ImageExportStream, ImageStore},
-};
-use cairn_types::{ErrorKind, ImageName, Platform};
+use cairn_node::ExportRequest;
+use cairn_proto::containerd::types::transfer::{ImageExportStream, ImageStore};
+use cairn_types::{ErrorKind, ImageName};
 use tonic::Status;
+use tracing::info;
 
+use super::{Work, platforms::platform};
 use crate::{
+    calls::about,
     convert,
-    service::Service,
     status::{blocking, of_failure, with},
     streams::Sent,
 };
@@ -22,33 +21,24 @@ const GATHERED: usize = 32 << 10;
 
 /// Writes the images that `from` names to the stream of `to`.
 pub(super) async fn export(
-    service: &Service,
-    caller: Caller,
+    work: Arc<Work>,
     from: ImageStore,
     to: ImageExportStream,
 ) -> Result<(), Status> {
-    if let Some(prefix) = from.extra_references.iter().find(|other| other.is_prefix) {
-        let message = format!("export by prefix {:?}", prefix.name);
-        return Err(with(ErrorKind::Unimplemented, message));
+    // It is found before the images are, as with containerd; and it is closed if they are not.
+    let sent = work.sent(&to.stream)?;
+    let names = names(&from)?;
+    if let [one] = &*names {
+        about("image", one);
     }
-    let own = Some(&from.name).filter(|name| !name.is_empty());
-    let others = from.extra_references.iter().map(|other| &other.name);
-    let names = own.into_iter().chain(others);
-    let names = names
-        .map(|name| convert::known(ImageName::parse(name)))
-        .collect::<Result<Vec<_>, _>>()?;
-    let platforms = to
-        .platforms
-        .iter()
-        .map(platform)
-        .collect::<Result<Vec<_>, _>>()?;
-    let pipe = service.streams.take(caller.ns.as_str(), &to.stream)?;
-    let node = service.node.clone();
-    let sent = Sent::new(pipe);
+    let platforms = to.platforms.iter().map(platform);
+    let platforms = platforms.collect::<Result<_, _>>()?;
     blocking(move || {
+        work.teller.say("Exporting");
+        let images = names.len();
         let mut out = std::io::BufWriter::with_capacity(GATHERED, sent);
         let request = ExportRequest {
-            ns: caller.ns,
+            ns: work.caller.ns.clone(),
             out: &mut out,
             names,
             platforms,
@@ -57,18 +47,34 @@ pub(super) async fn export(
             skip_non_distributable: to.skip_non_distributable,
             only_attestations: false,
         };
-        node.export(request, &Silent).map_err(of_failure)?;
-        out.flush()
-            .map_err(|err| with(ErrorKind::Canceled, err.to_string()))
+        // Of the blobs of an archive the client hears by its bytes.
+        let listener = cairn_node::Silent;
+        let bytes = work.node.export(request, &listener).map_err(of_failure)?;
+        end(out)?;
+        work.teller.say("Completed export");
+        info!(images, bytes, ms = work.ms(), "exported");
+        Ok(())
     })
     .await
 }
 
-fn platform(wire: &types::Platform) -> Result<Platform, Status> {
-    let mut text = format!("{}/{}", wire.os, wire.architecture);
-    if !wire.variant.is_empty() {
-        text.push('/');
-        text.push_str(&wire.variant);
+/// Sends what is gathered, and closes the stream.
+fn end(mut out: std::io::BufWriter<Sent>) -> Result<(), Status> {
+    let flushed = out.flush();
+    flushed.map_err(|err| with(ErrorKind::Canceled, err.to_string()))
+}
+
+/// The images that a store names.
+fn names(store: &ImageStore) -> Result<Vec<ImageName>, Status> {
+    let mut more = store.extra_references.iter();
+    if let Some(prefix) = more.clone().find(|other| other.is_prefix) {
+        let message = format!("export by prefix {:?}", prefix.name);
+        return Err(with(ErrorKind::Unimplemented, message));
     }
-    convert::name(text.parse())
+    let own = Some(&store.name).filter(|name| !name.is_empty());
+    let names = own
+        .into_iter()
+        .chain(more.by_ref().map(|other| &other.name));
+    let names = names.map(|name| convert::known(ImageName::parse(name)));
+    names.collect()
 }

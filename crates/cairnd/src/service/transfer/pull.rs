@@ -1,0 +1,68 @@
+//! From a registry into the store.
+
+use std::sync::Arc;
+
+use cairn_node::{Failure, PullRequest};
+use cairn_proto::containerd::types::transfer::{ImageStore, OciRegistry};
+use cairn_types::Digest;
+use tonic::Status;
+
+use super::{
+    Work,
+    platforms::{self, Taken},
+    progress::Way,
+    registry::Distant,
+    store::Naming,
+};
+use crate::{
+    status::{blocking, of_failure},
+    transfers,
+};
+
+/// For messages.
+const ATTEMPTED: &str = "pull image";
+
+/// Fetches an image, and stores it as `to` says.
+pub(super) async fn pull(work: Arc<Work>, from: OciRegistry, to: ImageStore) -> Result<(), Status> {
+    let Distant {
+        name,
+        remote,
+        title,
+    } = Distant::of(&work, from)?;
+    let unpack = platforms::unpacks(&to)?;
+    let Taken { platforms, all } = platforms::taken(&to)?;
+    let naming = Naming::of(&to);
+    // Before anything is fetched; whether there are any does not depend on the digest.
+    naming.whole(&Digest::sha256(b""))?;
+    let references = naming.references.clone();
+    let names = move |digest: &Digest| {
+        let names = references.whole(digest);
+        names.map_err(|err| Failure::of(ATTEMPTED, &err))
+    };
+    let request = PullRequest {
+        names: Some(Box::new(names)),
+        remote,
+        platforms,
+        all_platforms: all,
+        unpack,
+        labels: to.labels,
+        ..PullRequest::new(work.caller.clone(), name)
+    };
+    blocking(move || {
+        let Work {
+            node,
+            caller,
+            teller,
+            ..
+        } = &*work;
+        teller.say(format!("Resolving from {title}"));
+        let pulled = transfers::pull(node, request, &teller.listen(Way::Down));
+        let pulled = pulled.map_err(of_failure)?;
+        let images = pulled.images.iter();
+        let images = images.map(|image| (&image.name, &image.target));
+        naming.saved(node, caller, images, teller)?;
+        teller.say(format!("Completed pull from {title}"));
+        Ok(())
+    })
+    .await
+}

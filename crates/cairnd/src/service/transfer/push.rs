@@ -1,0 +1,53 @@
+//! From the store to a registry.
+
+use std::sync::Arc;
+
+use cairn_node::PushRequest;
+use cairn_proto::containerd::types::transfer::{ImageStore, OciRegistry};
+use cairn_types::ImageName;
+use tonic::Status;
+
+use super::{Work, platforms::platform, progress::Way, registry::Distant};
+use crate::{
+    convert,
+    status::{blocking, of_failure},
+    transfers,
+};
+
+/// Sends the image that `from` names.
+pub(super) async fn push(work: Arc<Work>, from: ImageStore, to: OciRegistry) -> Result<(), Status> {
+    let Distant {
+        name: remote_name,
+        remote,
+        title,
+    } = Distant::of(&work, to)?;
+    let name = convert::known(ImageName::parse(&from.name))?;
+    let platforms = from.platforms.iter().map(platform);
+    let platforms = platforms.collect::<Result<_, _>>()?;
+    blocking(move || {
+        let Work {
+            node,
+            caller,
+            teller,
+            ..
+        } = &*work;
+        let known = node.image_get(&caller.ns, &name).map_err(of_failure)?;
+        teller.say(format!("Pushing to {title}"));
+        teller.image("pushing content", name.as_str(), &known.target);
+        let request = PushRequest {
+            ns: caller.ns.clone(),
+            name: name.clone(),
+            manifest: None,
+            remote_name,
+            remote,
+            platforms,
+            allow_non_distributable: false,
+        };
+        let pushed = transfers::push(node, request, &teller.listen(Way::Up));
+        let pushed = pushed.map_err(of_failure)?;
+        teller.image("pushed content", name.as_str(), &pushed.target);
+        teller.say(format!("Completed push to {title}"));
+        Ok(())
+    })
+    .await
+}

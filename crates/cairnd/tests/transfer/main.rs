@@ -1,0 +1,15 @@
+//! Streams, and transfers that use them.
+
+#![allow(missing_docs)]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[allow(dead_code, reason = "each test uses a part")]
+#[path = "../../../registry/tests/wire/common/registry.rs"]
+mod registry;
+
+mod archives;
+mod names;
+mod progress;
+mod registries;
+mod streams;

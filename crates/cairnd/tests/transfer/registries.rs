@@ -1,0 +1,246 @@
+//! Images that go to Debian's registry and come from there.
+
+use std::fs;
+
+use cairn_proto::containerd::types::transfer::{
+    AuthRequest, AuthResponse, AuthType, ImageReference, ImageStore, OciRegistry, Progress,
+    RegistryResolver, UnpackConfiguration,
+};
+use tempfile::TempDir;
+use tonic::{Code, Status};
+
+use crate::{
+    archives::images,
+    common::{Client, Server, archive::Archive, code, layer::Layer, map, transfer::Stream},
+    registry::Registry,
+};
+
+const NAME: &str = "registry.test/shop/web:1";
+
+/// `secret`, as `htpasswd -B` has it.
+const SECRET: &str = "$2y$05$CairnCairnCairnCairnCug65evB7uZfZslpMpmT120t6bhLJKhBi";
+
+fn archive() -> Archive {
+    let layers = ["one", "two"].map(|text| Layer::new().file(text, text).bytes());
+    Archive::new(NAME, &layers)
+}
+
+fn store(name: &str) -> ImageStore {
+    ImageStore {
+        name: name.to_owned(),
+        ..ImageStore::default()
+    }
+}
+
+/// An image of a registry, with credentials from the stream of this id.
+fn distant(registry: &Registry, rest: &str, auth: &str) -> OciRegistry {
+    OciRegistry {
+        reference: format!("{}/{rest}", registry.host()),
+        resolver: Some(RegistryResolver {
+            auth_stream: auth.to_owned(),
+            default_scheme: "http".to_owned(),
+            ..RegistryResolver::default()
+        }),
+    }
+}
+
+/// The words that were said without a name, and the last for each name.
+fn told(all: &[Progress]) -> (Vec<&str>, Vec<(&str, &str)>) {
+    let (mut said, mut last) = (Vec::new(), Vec::<(&str, &str)>::new());
+    for Progress { event, name, .. } in all {
+        match last.iter_mut().find(|(known, _)| known == name) {
+            _ if name.is_empty() => said.push(&**event),
+            Some((_, known)) => *known = event,
+            None => last.push((name, event)),
+        }
+    }
+    (said, last)
+}
+
+async fn push(client: &Client, to: &OciRegistry) -> Result<Vec<Progress>, Status> {
+    let stream = client.stream("push").await.expect("a stream");
+    let from = store(NAME);
+    let (done, told) = tokio::join!(client.transfer(&from, to, "push"), stream.told());
+    done.map(|()| told)
+}
+
+async fn pull(
+    client: &Client,
+    from: &OciRegistry,
+    to: &ImageStore,
+) -> Result<Vec<Progress>, Status> {
+    let stream = client.stream("pull").await.expect("a stream");
+    let (done, told) = tokio::join!(client.transfer(from, to, "pull"), stream.told());
+    done.map(|()| told)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_goes_out_and_comes_back() {
+    let registry = Registry::start();
+    let server = Server::start().await;
+    let client = server.client("n");
+    let archive = archive();
+    client.import(&archive).await;
+    let distant = distant(&registry, "shop/web:1", "");
+    let title = format!("OCI Registry ({})", distant.reference);
+    let sent = push(&client, &distant).await.expect("push");
+    let (said, last) = told(&sent);
+    let expected = [
+        format!("Pushing to {title}"),
+        format!("Completed push to {title}"),
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(last[0], (NAME, "pushed content"));
+    for digest in &archive.layers {
+        let layer = format!("layer-{digest}");
+        assert!(last.contains(&(&*layer, "complete")), "{last:?}");
+    }
+    // To a store that has nothing of it.
+    let server = Server::start().await;
+    let client = server.client("n");
+    let mut to = store("pulled");
+    to.labels = map(&[("k", "v")]);
+    to.unpacks = vec![UnpackConfiguration::default()];
+    to.extra_references = vec![ImageReference {
+        name: "digested".to_owned(),
+        is_prefix: true,
+        add_digest: true,
+        ..ImageReference::default()
+    }];
+    let came = pull(&client, &distant, &to).await.expect("pull");
+    let (said, last) = told(&came);
+    let expected = [
+        format!("Resolving from {title}"),
+        format!("Completed pull from {title}"),
+    ];
+    assert_eq!(said, expected);
+    let by_digest = format!("digested@{}", archive.manifest);
+    for name in ["pulled", &by_digest] {
+        assert!(last.contains(&(name, "saved")), "{last:?}");
+    }
+    for digest in &archive.layers {
+        let layer = format!("layer-{digest}");
+        assert!(last.contains(&(&*layer, "extracted")), "{last:?}");
+        assert!(client.has(digest).await);
+    }
+    let all = images(&client).await;
+    let names: Vec<&str> = all.iter().map(|image| &*image.name).collect();
+    assert_eq!(names, [&*by_digest, "pulled"]);
+    for image in &all {
+        assert_eq!(
+            image.target.as_ref().expect("target").digest,
+            archive.manifest
+        );
+        assert_eq!(image.labels["k"], "v");
+    }
+    assert_eq!(all[0].labels["containerd.io/gc.bref.image"], "pulled");
+    assert_eq!(all[1].labels.len(), 1);
+    assert_eq!(client.measured().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_go_or_come_is_refused() {
+    let registry = Registry::start();
+    let server = Server::start().await;
+    let client = server.client("n");
+    let absent = distant(&registry, "shop/absent:1", "");
+    assert_eq!(
+        code(pull(&client, &absent, &store("a")).await),
+        Code::NotFound
+    );
+    assert_eq!(code(push(&client, &absent).await), Code::NotFound);
+    let nameless = pull(&client, &absent, &store(""))
+        .await
+        .expect_err("a refusal");
+    assert!(nameless.message().contains("no image name found"));
+    let unasked = distant(&registry, "shop/absent:1", "no stream");
+    assert_eq!(
+        code(pull(&client, &unasked, &store("a")).await),
+        Code::NotFound
+    );
+    let odd = OciRegistry {
+        reference: "Not A Reference".to_owned(),
+        resolver: None,
+    };
+    assert_eq!(
+        code(pull(&client, &odd, &store("a")).await),
+        Code::InvalidArgument
+    );
+    assert_eq!(images(&client).await, []);
+}
+
+/// A registry for `u` with the password `secret`; its user's file goes with what is returned first.
+fn guarded() -> (TempDir, Registry) {
+    let work = TempDir::new().expect("temporary directory");
+    let file = work.path().join("htpasswd");
+    fs::write(&file, format!("u:{SECRET}\n")).expect("users");
+    let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {file:?}\n");
+    (work, Registry::configured(&auth))
+}
+
+/// Answers every question so, until the stream is closed; what was asked.
+async fn answered(mut stream: Stream, answer: AuthResponse) -> Vec<AuthRequest> {
+    let mut asked = Vec::new();
+    while let Some(question) = stream.next().await {
+        asked.push(question);
+        stream.send(&answer).await;
+    }
+    asked
+}
+
+fn answer(kind: AuthType, username: &str, secret: &str) -> AuthResponse {
+    AuthResponse {
+        auth_type: kind.into(),
+        username: username.to_owned(),
+        secret: secret.to_owned(),
+        expire_at: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_asked_for_credentials() {
+    let (_users, registry) = guarded();
+    let server = Server::start().await;
+    let client = server.client("n");
+    client.import(&archive()).await;
+    let to = distant(&registry, "shop/web:1", "auth");
+    let stream = client.stream("auth").await.expect("a stream");
+    let right = answer(AuthType::Credentials, "u", "secret");
+    let (pushed, asked) = tokio::join!(push(&client, &to), answered(stream, right));
+    pushed.expect("push");
+    let question = AuthRequest {
+        host: registry.host(),
+        reference: to.reference.clone(),
+        wwwauthenticate: Vec::new(),
+    };
+    assert_eq!(asked, [question]);
+    // What `ctr` answers when it was given none, and what is wrong.
+    for answer in [
+        answer(AuthType::Refresh, "", ""),
+        answer(AuthType::Credentials, "u", "wrong"),
+        answer(AuthType::Header, "", "Basic dTpzZWNyZXQ="),
+    ] {
+        let stream = client.stream("auth").await.expect("a stream");
+        let wanted = store("a");
+        let (pulled, asked) = tokio::join!(
+            pull(&client, &to, &wanted),
+            answered(stream, answer.clone())
+        );
+        assert!(pulled.is_err(), "{answer:?}");
+        assert_eq!(asked.len(), 1, "{answer:?}");
+    }
+    // A client that wants to be asked nothing, and one that goes instead of answering.
+    let mut stream = client.stream("auth").await.expect("a stream");
+    stream.send = None;
+    assert!(pull(&client, &to, &store("a")).await.is_err());
+    stream.closed().await;
+    let stream = client.stream("auth").await.expect("a stream");
+    let going = async {
+        let mut stream = stream;
+        let asked: Option<AuthRequest> = stream.next().await;
+        assert!(asked.is_some());
+    };
+    let wanted = store("a");
+    let (pulled, ()) = tokio::join!(pull(&client, &to, &wanted), going);
+    assert!(pulled.is_err());
+}
