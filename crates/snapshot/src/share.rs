@@ -42,6 +42,10 @@ impl Snapshots {
     ///
     /// Shared is what was unpacked by this store from a blob ([`Snapshots::commit_stack`]), and stands on
     /// the same trees in both namespaces.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] after a failed sync, if there is something to share; those of the records.
+    /// Nothing is shared then.
     pub fn share(&self, ns: &Namespace, stack: &[SnapshotKey]) -> Result<Shared> {
         let mut lost = HashSet::new();
         loop {
