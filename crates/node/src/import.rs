@@ -207,6 +207,8 @@ impl Node {
         let mut archive = self.open_source(&ns, source, stored, pins)?;
         let contents = contents::read(&mut archive)?;
         let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        // Programs keep things in images that no runtime is meant to run.
+        let unchecked = request.references.is_some();
         let choice = Choice {
             naming: Naming {
                 index: request.index_name,
@@ -222,6 +224,7 @@ impl Node {
         let chosen = choose::choose(&origin, &contents, &choice)?;
         let options = intake::Options {
             unpack: request.unpack,
+            unchecked,
             discard: request.discard || self.inner.discard_layers,
             labels: request.labels,
         };

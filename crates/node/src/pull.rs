@@ -145,6 +145,7 @@ impl Node {
         let lease = self.hold_pull(&request.caller, &request.name, &chosen.kept)?;
         let options = intake::Options {
             unpack: request.unpack,
+            unchecked: false,
             discard: false,
             labels: request.labels.clone(),
         };

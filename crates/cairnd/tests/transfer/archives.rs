@@ -435,3 +435,51 @@ async fn what_cannot_go_out_is_refused() {
     let prefix = export(&client, &prefix, ImageExportStream::default()).await;
     assert_eq!(code(prefix), Code::Unimplemented);
 }
+
+/// The images of containerd's own test of it (`TestTransferImport`): their configurations speak of no
+/// layer, and what are said to be layers are random bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_unpacked_need_not_be_unpackable() {
+    let server = Server::start().await;
+    let layer = b"no layer at all".to_vec();
+    let host = host();
+    let config = json!({
+        "architecture": host.architecture, "os": host.os, "author": "registry.test/all-refs:1",
+        "config": {}, "rootfs": {"type": "", "diff_ids": null},
+    });
+    let config = config.to_string().into_bytes();
+    let part = |kind: &str, bytes: &[u8]| json!({"mediaType": format!("{OCI}.{kind}"), "digest": sha256(bytes), "size": bytes.len()});
+    let manifest = json!({
+        "schemaVersion": 2, "config": part("config.v1+json", &config),
+        "layers": [part("layer.v1.tar+gzip", &layer)],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let mut entry = part("manifest.v1+json", &manifest);
+    entry["annotations"] = json!({"io.containerd.image.name": NAME});
+    let index = json!({"schemaVersion": 2, "manifests": [entry]});
+    let mut tar = tar::Builder::new(Vec::new());
+    let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
+    let files = [
+        (path(&sha256(&layer)), layer),
+        (path(&sha256(&config)), config),
+        (path(&sha256(&manifest)), manifest.clone()),
+        ("oci-layout".to_owned(), layout.to_vec()),
+        ("index.json".to_owned(), index.to_string().into_bytes()),
+    ];
+    for (name, bytes) in &files {
+        tar.append(&header(name, bytes.len()), &**bytes)
+            .expect("entry");
+    }
+    let bytes = tar.into_inner().expect("end");
+    let client = server.client("n");
+    import(&client, &bytes, &named()).await.expect("import");
+    let all = images(&client).await;
+    assert_eq!(
+        all[0].target.as_ref().expect("target").digest,
+        sha256(&manifest)
+    );
+    let other = server.client("unpacked");
+    let refused = import(&other, &bytes, &unpacked(host, "")).await;
+    assert_eq!(code(refused), Code::InvalidArgument);
+    assert_eq!(images(&other).await, []);
+}

@@ -24,6 +24,8 @@ use crate::{
 pub(crate) struct Options {
     /// Makes the snapshots, too.
     pub(crate) unpack: bool,
+    /// Takes what is not unpacked also if it never can be.
+    pub(crate) unchecked: bool,
     /// Keeps no packed layer of what is unpacked.
     pub(crate) discard: bool,
     /// For the image records.
@@ -74,7 +76,7 @@ pub(crate) fn write(
         true => layers(&chosen),
         false => HashSet::new(),
     };
-    let parts = gather(&work, origin, &chosen, options.unpack, &discarded)?;
+    let parts = gather(&work, origin, &chosen, options, &discarded)?;
     announce(&work, &chosen);
     let ready = unpack::make(&work, &parts.stacks, &parts.blobs, stored)?;
     let mut needed: HashSet<Digest> = HashSet::new();
@@ -144,10 +146,11 @@ fn gather<'a>(
     work: &Work<'_>,
     origin: &dyn Origin,
     chosen: &'a [Chosen],
-    unpack: bool,
+    options: &Options,
     discarded: &HashSet<Digest>,
 ) -> Result<Parts<'a>, Failure> {
     let mut parts = Parts::default();
+    let unpack = options.unpack;
     for image in chosen {
         papers(origin, &image.tree, (&image.kept, discarded), &mut parts)?;
         for (tree, body) in picked(image).filter(|(_, body)| body.is_image()) {
@@ -155,7 +158,7 @@ fn gather<'a>(
             // now, while somebody can still fetch it again.
             let stack = match Stack::of(work, tree, body) {
                 Ok(stack) => stack,
-                Err(_) if !unpack && body.layer_types().is_err() => continue,
+                Err(_) if !unpack && (options.unchecked || body.layer_types().is_err()) => continue,
                 Err(failure) => return Err(failure),
             };
             if !unpack {
