@@ -379,10 +379,46 @@ fn ten_at_once_fetch_and_unpack_each_layer_once() {
         let info = store.node.image(&ns, &name).expect("image");
         assert!(info.complete && info.unpacked_size.is_some(), "{info:?}");
     }
-    // Directories are numbered: nobody began a second one for the one layer.
+    assert_eq!(begun(&store), 1);
+}
+
+/// How many unpackings were begun: directories are numbered.
+fn begun(store: &Store) -> u64 {
     let next = store.node.snapshots().stage().expect("stage");
-    let path = next.dir().path().to_owned();
-    assert!(path.ends_with("2/fs"), "{}", path.display());
+    let path = next.dir().path();
+    let path = text(&path).strip_suffix("/fs").expect("a tree");
+    let number = path.rsplit('/').next().and_then(|name| name.parse().ok());
+    number.map(|next: u64| next - 1).expect("a number")
+}
+
+/// Whoever waits for another namespace's part of a stack has made its own meanwhile, and keeps it.
+#[test]
+fn what_images_have_in_common_is_unpacked_once() {
+    let registry = Registry::start();
+    let base = tar(&[("noise", &noise(8 << 20))]);
+    let mut layout = Layout::new();
+    for tag in ["one", "two"] {
+        let layers = [base.clone(), tar(&[(tag, tag)])];
+        let layers = layers.map(|plain| (OCI_LAYER, plain.clone(), plain));
+        let manifest = layout.manifest(&host(), &layers);
+        layout.name(manifest, tag);
+    }
+    layout.finish();
+    let store = Store::new();
+    for tag in ["one", "two"] {
+        push(layout.path(), tag, &registry, &format!("both:{tag}"));
+    }
+    thread::scope(|scope| {
+        for (space, tag) in [("a", "one"), ("b", "two")] {
+            let (store, name) = (&store, name(&registry, &format!("both:{tag}")));
+            scope.spawn(move || {
+                let ns = Namespace::parse(space).expect("namespace");
+                let pulled = store.node.pull(request(&ns, name), &Silent).expect("pull");
+                assert_eq!(pulled.layers.len(), 2);
+            });
+        }
+    });
+    assert_eq!(begun(&store), 3);
 }
 
 #[test]
