@@ -12,7 +12,7 @@ mod settings;
 mod tests;
 mod value;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
@@ -175,6 +175,25 @@ pub struct Options {
 pub fn dirs(list: &str) -> Vec<PathBuf> {
     let parts = list.split(':').filter(|part| !part.is_empty());
     parts.map(PathBuf::from).collect()
+}
+
+/// All hosts that directories and their files speak of: registries, and mirrors by host and port, as
+/// observers are told of them ([`crate::Exchange::host`]). Others are known by what users ask for alone, and
+/// are as many as those think of. A file with a mistake speaks of its own host only.
+pub fn named(dirs: &[PathBuf]) -> BTreeSet<String> {
+    let options = Options {
+        dirs: dirs.to_vec(),
+        ..Options::default()
+    };
+    let mut named = dir::hosts(dirs);
+    let registries: Vec<String> = named.iter().cloned().collect();
+    named.remove(dir::DEFAULT);
+    for registry in registries {
+        let endpoints = endpoints(&registry, &options).unwrap_or_default();
+        let mirrors = endpoints.into_iter().filter(|one| !one.is_origin);
+        named.extend(mirrors.map(|mirror| mirror.authority));
+    }
+    named
 }
 
 /// Where to ask for what `host` has (`docker.io`, `registry.example.com:5000`), best first. The last is

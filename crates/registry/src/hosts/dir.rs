@@ -1,6 +1,7 @@
 //! Which directory speaks of a host, and Docker's way to put certificates there.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -8,7 +9,7 @@ use std::{
 use super::{HostsError, Origin, file, settings::Settings};
 
 /// Speaks of every host that has no directory of its own.
-const DEFAULT: &str = "_default";
+pub(super) const DEFAULT: &str = "_default";
 
 /// What is known of a host: of those before it, in order, and of its own endpoint.
 #[derive(Default)]
@@ -43,6 +44,33 @@ fn names(host: &str) -> Vec<String> {
     let plain = port.map(|(name, port)| format!("{name}_{port}_"));
     let rest = [host.to_owned(), DEFAULT.to_owned()];
     plain.into_iter().chain(rest).collect()
+}
+
+/// The hosts that have a directory of their own. What cannot be read has none: it is told of by whoever asks
+/// for one of its hosts.
+pub(super) fn hosts(dirs: &[PathBuf]) -> BTreeSet<String> {
+    let entries = dirs
+        .iter()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .filter_map(|dir| fs::read_dir(dir).ok())
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_dir());
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.map(|name| host(&name)).collect()
+}
+
+/// The host that a directory is named after.
+fn host(name: &str) -> String {
+    let port = name
+        .strip_suffix('_')
+        .and_then(|rest| rest.rsplit_once('_'));
+    match port {
+        Some((host, port)) if !host.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+            format!("{host}:{port}")
+        }
+        _ => name.to_owned(),
+    }
 }
 
 /// What a directory says: its `hosts.toml`, or where that is missing or empty, certificates.

@@ -439,3 +439,33 @@ fn headers_of_a_call_are_for_every_endpoint_that_has_none_of_that_name() {
     ];
     assert_eq!(headers, expected);
 }
+
+#[test]
+fn hosts_that_are_spoken_of_are_listed() {
+    let tree = Tree::new(&[
+        (
+            "docker.io/hosts.toml",
+            "[host.\"https://mirror.example.com:444\"]\n[host.\"http://10.0.0.1\"]\n",
+        ),
+        ("registry.example.com_5000_/ca.crt", ""),
+        ("localhost:5000/hosts.toml", "this is no TOML"),
+        (
+            "_default/hosts.toml",
+            "[host.\"https://all.example.com\"]\n",
+        ),
+        ("a.file", ""),
+    ]);
+    let named = named(&[tree.path(""), tree.path("none"), PathBuf::new()]);
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    assert_eq!(
+        named,
+        [
+            "10.0.0.1",
+            "all.example.com",
+            "docker.io",
+            "localhost:5000",
+            "mirror.example.com:444",
+            "registry.example.com:5000",
+        ]
+    );
+}
