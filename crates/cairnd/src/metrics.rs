@@ -4,6 +4,7 @@
 //! server keeps its own.
 
 mod process;
+mod registries;
 mod store;
 mod transfers;
 
@@ -61,6 +62,7 @@ pub struct Metrics {
     handle: PrometheusHandle,
     options: config::Metrics,
     counted: Mutex<Option<Instant>>,
+    requests: Arc<registries::Requests>,
 }
 
 /// The figures of one method.
@@ -130,6 +132,7 @@ impl Metrics {
         let recorder = Arc::new(builder.build_recorder());
         let handle = recorder.handle();
         let new = Metrics {
+            requests: Arc::new(registries::Requests::new(Arc::clone(&recorder))),
             recorder,
             handle,
             options: options.clone(),
@@ -177,6 +180,7 @@ impl Metrics {
         }
         store::describe();
         transfers::describe();
+        registries::describe();
     }
 
     /// Those of a method's calls.
@@ -205,8 +209,8 @@ impl Metrics {
         })
     }
 
-    /// Counts every commit of a store's records, every layer unpacked there, every pull and every push, from
-    /// now on.
+    /// Counts every commit of a store's records, every layer unpacked there, every pull, every push and every
+    /// request to a registry, from now on.
     pub fn watch(&self, node: &Node, socket: Socket) {
         let store = ("store", socket.label());
         let (seconds, sizes) = with_local_recorder(&*self.recorder, || {
@@ -234,6 +238,8 @@ impl Metrics {
         });
         if socket == Socket::Public {
             transfers::watch(node, self.recorder.clone());
+            self.requests.learn(node);
+            node.observe_registries(Arc::clone(&self.requests) as _);
         }
     }
 
@@ -270,8 +276,15 @@ impl Metrics {
         let mut counted = self.counted.lock().await;
         if counted.is_none_or(|at| at.elapsed() > COUNT_EVERY) {
             for (socket, node) in stores {
-                let node = node.clone();
-                let found = tokio::task::spawn_blocking(move || store::count(&node)).await;
+                let (node, requests) = (node.clone(), Arc::clone(&self.requests));
+                let learns = *socket == Socket::Public;
+                let count = move || {
+                    if learns {
+                        requests.learn(&node);
+                    }
+                    store::count(&node)
+                };
+                let found = tokio::task::spawn_blocking(count).await;
                 match found {
                     Ok(Ok(found)) => with_local_recorder(&*self.recorder, || found.set(*socket)),
                     Ok(Err(reason)) => error!("cannot count what is stored: {reason}"),

@@ -11,5 +11,6 @@ mod figures;
 mod logs;
 mod manager;
 mod records;
+mod registries;
 mod stopping;
 mod unasked;

@@ -2,6 +2,7 @@
 //! in.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -231,6 +232,11 @@ impl Node {
             options,
             credentials: Arc::clone(&remote.credentials),
         })
+    }
+
+    /// All hosts that the configuration speaks of ([`hosts::named`]). Reads files.
+    pub fn registry_hosts(&self) -> BTreeSet<String> {
+        hosts::named(&self.registry_options().hosts_dirs)
     }
 
     /// Tells `observer` of every request to a registry from now on. Only the first observer is told.
