@@ -34,6 +34,7 @@ use crate::{
     metrics::{CallFigures, Metrics, Socket},
     routes::Routes,
     status::of_failure,
+    streams::Idle,
     traces, turns,
 };
 
@@ -282,7 +283,8 @@ impl Call {
             self.end(status.code(), status.message());
             return answer;
         }
-        answer.map(|body| Body::new(Answer::new(body, self)))
+        let idle = answer.extensions().get::<Idle>().cloned();
+        answer.map(|body| Body::new(Answer::new(body, self, idle)))
     }
 
     fn end(&mut self, code: Code, message: &str) {

@@ -110,7 +110,40 @@ pub struct Gone;
 /// What a client is sent, until its stream is closed. Dropped with its call, it frees the id as well.
 pub struct Messages {
     receiver: mpsc::Receiver<Result<Any, Status>>,
-    _id: Id,
+    id: Id,
+}
+
+impl Messages {
+    /// For whoever has to end a stream that is of no use any more.
+    pub fn idle(&self) -> Idle {
+        let Id {
+            streams,
+            key,
+            number,
+        } = &self.id;
+        Idle {
+            streams: streams.clone(),
+            key: key.clone(),
+            number: *number,
+        }
+    }
+}
+
+/// Tells whether a stream still waits for a call to take it.
+#[derive(Clone)]
+pub struct Idle {
+    streams: Streams,
+    key: Key,
+    number: u64,
+}
+
+impl Idle {
+    /// Whether it does.
+    pub fn is_idle(&self) -> bool {
+        let open = self.streams.lock();
+        let known = open.streams.get(&self.key);
+        known.is_some_and(|known| known.number == self.number && known.ends.is_some())
+    }
 }
 
 impl Stream for Messages {
@@ -169,12 +202,12 @@ impl Streams {
                     ends,
                 });
                 let streams = self.clone();
-                let _id = Id {
+                let id = Id {
                     streams,
                     key,
                     number,
                 };
-                Ok(Messages { receiver, _id })
+                Ok(Messages { receiver, id })
             }
         }
     }

@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
 use super::{Call, frames::Frames};
-use crate::status::with;
+use crate::{status::with, streams::Idle};
 
 /// The body of an answer, which knows how the call ends.
 pub(super) struct Answer {
@@ -23,12 +23,15 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, call: Call) -> Answer {
-        let draining = call.known.method.endless.then(|| {
+    /// With word of whether it is a stream that nobody uses, if it is a stream.
+    pub(super) fn new(body: Body, call: Call, idle: Option<Idle>) -> Answer {
+        let draining = (call.known.method.endless || idle.is_some()).then(|| {
             let mut draining = call.shared.draining.clone();
             let told: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
                 // A server that cannot be told to drain never drains.
-                if draining.wait_for(|draining| *draining).await.is_err() {
+                let drains = draining.wait_for(|draining| *draining).await.is_ok();
+                // What is used then comes to its end with whoever uses it.
+                if !drains || idle.is_some_and(|idle| !idle.is_idle()) {
                     std::future::pending().await
                 }
             });

@@ -34,6 +34,10 @@ impl Streaming for Service {
             return Err(begun(&message));
         };
         let messages = self.streams.open((ns, init?.id), lease, incoming)?;
-        Ok(Response::new(messages))
+        let idle = messages.idle();
+        let mut response = Response::new(messages);
+        // A daemon that stops lets what is under way come to its end. This is not, before it is taken.
+        response.extensions_mut().insert(idle);
+        Ok(response)
     }
 }

@@ -17,9 +17,12 @@ use cairn_proto::{
             ListStatusesRequest, WriteAction, WriteContentRequest, content_client::ContentClient,
         },
         events::v1::{SubscribeRequest, events_client::EventsClient},
+        streaming::v1::{StreamInit, streaming_client::StreamingClient},
     },
 };
 use cairn_types::Namespace;
+use prost::{Message, Name};
+use prost_types::Any;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -66,6 +69,32 @@ async fn endless_answers_end_and_nothing_stays() {
     let left: Vec<_> = fs::read_dir(place.path("run")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(mounts(), before);
+}
+
+/// Nobody can come any more to use it.
+#[tokio::test]
+async fn a_stream_that_nobody_uses_ends() {
+    let place = Place::new();
+    let mut daemon = place.start();
+    let (sender, receiver) = mpsc::channel(1);
+    let init = StreamInit {
+        id: "idle".to_owned(),
+    };
+    let init = Any {
+        type_url: StreamInit::full_name(),
+        value: init.encode_to_vec(),
+    };
+    sender.send(init).await.unwrap();
+    let mut client = StreamingClient::new(place.channel().await);
+    let messages = client.stream(request(ReceiverStream::new(receiver))).await;
+    let mut messages = messages.unwrap().into_inner();
+    assert!(messages.message().await.unwrap().is_some());
+    daemon.signal(Signal::TERM);
+    let end = messages.message().await.unwrap_err();
+    assert_eq!(end.code(), Code::Unavailable, "{end}");
+    drop((sender, messages, client));
+    assert!(daemon.ended().success());
+    assert!(!daemon.log().contains("cut off"), "{}", daemon.log());
 }
 
 /// A write that has sent its first part and waits.
