@@ -106,6 +106,8 @@ pub enum Cause {
         object: String,
         /// Of which repository.
         repository: String,
+        /// It was asked by plain HTTP.
+        by_http: bool,
         /// Its words.
         answer: Answer,
     },

@@ -265,6 +265,7 @@ impl Host {
             return Cause::NotFound {
                 object: object.to_string(),
                 repository: repository.to_owned(),
+                by_http: response.url().scheme() == "http",
                 answer: refusal(response, &self.options).await,
             };
         }

@@ -40,9 +40,15 @@ impl Error {
                 format!("{pull} -u USER {image}"),
             ],
             Cause::NotFound {
-                repository, answer, ..
+                repository,
+                by_http,
+                answer,
+                ..
             } if matches!(self.details().what, What::Resolve(_)) && !answer.has("NAME_UNKNOWN") => {
-                vec![format!("curl -s https://{host}/v2/{repository}/tags/list")]
+                let scheme = if *by_http { "http" } else { "https" };
+                vec![format!(
+                    "curl -s {scheme}://{host}/v2/{repository}/tags/list"
+                )]
             }
             Cause::PlainHttp => vec![
                 format!("{pull} --plain-http {image}"),
@@ -173,8 +179,21 @@ mod tests {
         let missing = |answer| Cause::NotFound {
             object: "tag 2.1".to_owned(),
             repository: "shop/web".to_owned(),
+            by_http: false,
             answer,
         };
+        let by_http = Cause::NotFound {
+            object: "tag 2.1".to_owned(),
+            repository: "shop/web".to_owned(),
+            by_http: true,
+            answer: Answer::default(),
+        };
+        check(
+            &[(HOST, by_http)],
+            "registry.example.com has no tag 2.1 in shop/web",
+            &[],
+            &["curl -s http://registry.example.com/v2/shop/web/tags/list"],
+        );
         check(
             &[(HOST, missing(said("MANIFEST_UNKNOWN", "manifest unknown")))],
             "registry.example.com has no tag 2.1 in shop/web",
