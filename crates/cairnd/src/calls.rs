@@ -27,6 +27,7 @@ use tracing::{Instrument, Span, debug, error, field::Empty, warn};
 use self::body::{Answer, Question};
 pub(crate) use self::subject::{about, keep};
 use crate::{
+    details,
     incoming::Peer,
     limits::Limits,
     maintain::Activity,
@@ -37,6 +38,9 @@ use crate::{
     streams::Idle,
     traces, turns,
 };
+
+/// Services of ours, whose clients take a failure with all its parts.
+const OWN: &str = "cairn.v1.";
 
 /// Surrounds the calls of a server.
 #[derive(Clone)]
@@ -240,12 +244,14 @@ impl Calls {
         // One answer for all that is broken, with the sentence that says what to do; the rooms refuse
         // only what their own part of the store cannot do any more.
         let broken = || self.0.node.as_ref()?.read_only();
-        match method.effect {
-            Effect::Change | Effect::Removal => {
-                broken().map_or(Ok(()), |failure| Err(of_failure(failure)))
-            }
-            Effect::None | Effect::Asked => Ok(()),
-        }
+        let changes = matches!(method.effect, Effect::Change | Effect::Removal);
+        let Some(failure) = changes.then(broken).flatten() else {
+            return Ok(());
+        };
+        Err(match method.service.starts_with(OWN) {
+            true => details::of(failure),
+            false => of_failure(failure),
+        })
     }
 
     /// The socket's permissions say who may open it; this says whom it is for, should they be wider.
