@@ -170,6 +170,7 @@ impl Machine {
             "cairn man --dir /usr/share/man/man1",
             "cairnd man cairnd >/usr/share/man/man8/cairnd.8",
             "cairnd man cairn-config.toml >/usr/share/man/man5/cairn-config.toml.5",
+            "cairnd man cairn-hosts.toml >/usr/share/man/man5/cairn-hosts.toml.5",
             "cairn completion bash >/usr/share/bash-completion/completions/cairn",
             "cairn completion zsh >/usr/share/zsh/vendor-completions/_cairn",
             "systemctl daemon-reload",

@@ -1,5 +1,7 @@
 //! Manual pages and completions, made from what the program accepts.
 
+mod hosts;
+
 use clap::CommandFactory;
 use clap_mangen::{
     Man,
@@ -127,7 +129,10 @@ const SECTIONS: &[(&str, &str)] = &[
          \tsystemctl daemon-reload\n\
          \tgroupdel cairn",
     ),
-    ("SEE ALSO", "cairn(1), cairn-config.toml(5)"),
+    (
+        "SEE ALSO",
+        "cairn(1), cairn-config.toml(5), cairn-hosts.toml(5)",
+    ),
 ];
 
 /// A page by its name.
@@ -136,9 +141,10 @@ pub fn page(name: &str) -> Result<String, String> {
     let written = match name {
         "cairnd" => daemon(&mut out),
         "cairn-config.toml" => configuration().to_writer(&mut out),
+        "cairn-hosts.toml" => hosts::page().to_writer(&mut out),
         other => {
             return Err(format!(
-                "no manual page {other:?}\n  next:  cairnd man cairnd, cairnd man cairn-config.toml"
+                "no manual page {other:?}\n  next:  cairnd man cairnd, cairnd man cairn-config.toml, cairnd man cairn-hosts.toml"
             ));
         }
     };

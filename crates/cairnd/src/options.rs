@@ -80,7 +80,7 @@ pub enum Command {
     /// Print a manual page
     #[command(hide = true)]
     Man {
-        /// cairnd or cairn-config.toml
+        /// cairnd, cairn-config.toml or cairn-hosts.toml
         #[arg(default_value = "cairnd")]
         page: String,
     },

@@ -158,6 +158,7 @@ fn pages_and_completions() {
         (["man", "cairnd"], ".TH cairnd 8"),
         (["man", "cairnd"], ".SH SIGNALS"),
         (["man", "cairn-config.toml"], ".SH [gc]"),
+        (["man", "cairn-hosts.toml"], ".SH KEYS"),
         (["completion", "bash"], "complete -F _cairnd"),
         (["completion", "zsh"], "#compdef cairnd"),
         (["completion", "fish"], "complete -c cairnd"),
