@@ -6,7 +6,11 @@ use cairn_node::{EngineKind, Node, NodeOptions};
 use tokio::{net::UnixStream, sync::watch};
 use tonic::Status;
 
-use crate::{calls::Calls, config::Engine, connection, details, service};
+use crate::{
+    calls::Calls,
+    config::{self, ConfigError, Engine, Layers},
+    connection, details, service,
+};
 
 pub use cairn_node::node::LAYOUT;
 
@@ -48,6 +52,22 @@ impl Embedded {
             drop(never);
         });
         Ok(ours)
+    }
+
+    /// Reaches registries as the daemon of this machine would, by its files and by the environment.
+    ///
+    /// # Errors
+    /// What is wrong in them, anywhere: as with the daemon nothing is taken of a bad file.
+    pub fn configure(&self) -> Result<(), ConfigError> {
+        let mut layers = Layers::read(Path::new(config::FILE), false)?;
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        for from in config::environment(variables)? {
+            layers.set(from)?;
+        }
+        self.node.set_registry(layers.config()?.registry.into());
+        Ok(())
     }
 
     /// Puts unpacked layers on the disk that have waited for `min_age` or longer, if there are any.

@@ -2,7 +2,8 @@
 
 use cairn_proto::{
     cairn::v1::{
-        CollectRequest, RemoveImageRequest, images_client::ImagesClient as CairnImagesClient,
+        CollectRequest, PullOptions, PullRequest, RemoveImageRequest,
+        images_client::ImagesClient as CairnImagesClient, pull_request::Part,
         store_client::StoreClient,
     },
     containerd::{
@@ -33,11 +34,12 @@ fn value(text: &str, series: &str) -> Option<f64> {
 async fn figures_of_calls_store_and_process() {
     let place = Place::with(
         "[metrics]\naddress = \"metrics.sock\"\ncontainerd_names = true\n\
-         [gc]\nstartup_delay = \"0\"\n",
+         [gc]\nstartup_delay = \"0\"\n[registry]\nretries = 0\n",
     );
     let daemon = place.start();
     let channel = place.channel().await;
     put(&channel, b"seven b").await.unwrap();
+    assert_eq!(pull_from_nobody(&channel).await, tonic::Code::Unavailable);
     place.version().await.unwrap();
     let mut unknown = tonic::client::Grpc::new(channel.clone());
     unknown.ready().await.unwrap();
@@ -86,6 +88,13 @@ async fn figures_of_calls_store_and_process() {
             "cairn_inflight{kind=\"ingest\",socket=\"public\"}".to_owned(),
             0.0,
         ),
+        (
+            "cairn_inflight{kind=\"pull\",socket=\"public\"}".to_owned(),
+            0.0,
+        ),
+        ("cairn_pulls_total{result=\"error\"}".to_owned(), 1.0),
+        ("cairn_pulls_total{result=\"ok\"}".to_owned(), 0.0),
+        ("cairn_pushes_total{result=\"ok\"}".to_owned(), 0.0),
         ("cairn_store_read_only{store=\"public\"}".to_owned(), 0.0),
         ("cairn_gc_runs_total{result=\"ok\"}".to_owned(), 0.0),
         ("cairn_build_info{version=\"0.1.0\"}".to_owned(), 1.0),
@@ -126,6 +135,27 @@ async fn figures_of_calls_store_and_process() {
     );
     assert_eq!(get(&socket, "/").0, "HTTP/1.1 404 Not Found");
     drop(daemon);
+}
+
+/// Asks for an image where no registry listens.
+async fn pull_from_nobody(channel: &Channel) -> tonic::Code {
+    let options = PullOptions {
+        name: "127.0.0.1:1/a:1".to_owned(),
+        ..PullOptions::default()
+    };
+    let first = PullRequest {
+        part: Some(Part::Options(options)),
+    };
+    let mut images = CairnImagesClient::new(channel.clone());
+    let answers = images.pull(request(tokio_stream::iter([first]))).await;
+    let mut answers = answers.expect("answers").into_inner();
+    loop {
+        match answers.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return tonic::Code::Ok,
+            Err(status) => return status.code(),
+        }
+    }
 }
 
 /// A codec of messages without fields.
