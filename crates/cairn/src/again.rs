@@ -2,12 +2,61 @@
 
 use crate::error::quote;
 
-/// The words after the program's name, as they were typed.
+/// The words after the program's name, as they were typed, without what only the terminal should see.
 fn typed() -> Vec<String> {
     let words = std::env::args_os().skip(1);
+    without_secrets(
+        words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
+    )
+}
+
+/// `-u USER:PASS` as `-u USER`, which asks for the password, and a placeholder for a token. `--user` is
+/// somebody in the container where bundles are made.
+fn without_secrets(mut words: Vec<String>) -> Vec<String> {
+    let of_container = words.iter().any(|word| word == "bundle");
+    let is_user = |flag: &str| flag == "--creds" || (flag == "--user" && !of_container);
+    let mut hidden: Option<fn(&str) -> String> = None;
+    let user: fn(&str) -> String = user_only;
+    let token: fn(&str) -> String = |_| "TOKEN".to_owned();
+    for word in &mut words {
+        if let Some(hide) = hidden.take() {
+            *word = hide(word);
+        } else if word == "--" {
+            break;
+        } else if let Some((flag, value)) = word.split_once('=').filter(|_| word.starts_with("--"))
+        {
+            if is_user(flag) {
+                *word = format!("{flag}={}", user(value));
+            } else if flag == "--refresh" {
+                *word = format!("{flag}=TOKEN");
+            }
+        } else if is_user(word) {
+            hidden = Some(user);
+        } else if word == "--refresh" {
+            hidden = Some(token);
+        } else if let Some((flags, value)) = short_user(word) {
+            match value {
+                "" => hidden = Some(user),
+                value => *word = format!("-{flags}u{}", user_only(value)),
+            }
+        }
+    }
     words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect()
+}
+
+fn user_only(value: &str) -> String {
+    value.split(':').next().unwrap_or_default().to_owned()
+}
+
+/// `-u`, with flags that take no value before it in the same word, and its value behind it.
+fn short_user(word: &str) -> Option<(&str, &str)> {
+    let letters = word
+        .strip_prefix('-')
+        .filter(|rest| !rest.starts_with('-'))?;
+    let split = letters.split_once('u');
+    split.filter(|(flags, _)| flags.chars().all(|c| "qvk".contains(c)))
 }
 
 fn line(words: &[String]) -> String {
@@ -97,6 +146,26 @@ mod tests {
             ("-a /n/s tag a b", "-n x -a /n/s tag a b"),
         ] {
             assert_eq!(with_namespace(&words(typed), "x"), words(wanted), "{typed}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_repeated() {
+        for (typed, wanted) in [
+            ("pull -u alice:hidden web", "pull -u alice web"),
+            ("pull -kualice:hid:den web", "pull -kualice web"),
+            ("pull -qu alice web", "pull -qu alice web"),
+            ("pull --user=alice:hidden web", "pull --user=alice web"),
+            ("pull --creds alice:hidden web", "pull --creds alice web"),
+            ("pull --refresh hidden web", "pull --refresh TOKEN web"),
+            ("pull --refresh=hidden web", "pull --refresh=TOKEN web"),
+            (
+                "bundle create --user 1:2 --creds a:hidden web d -- sh -u a:b",
+                "bundle create --user 1:2 --creds a web d -- sh -u a:b",
+            ),
+            ("images usage web", "images usage web"),
+        ] {
+            assert_eq!(without_secrets(words(typed)), words(wanted), "{typed}");
         }
     }
 

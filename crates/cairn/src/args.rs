@@ -23,11 +23,13 @@ mod images;
 mod labels;
 mod program;
 mod records;
+mod registry;
 mod store;
 mod writing;
 
 pub use bundle::{
-    BundleArgs, BundleCreate, BundleOptions, BundleRm, BundleUnpack, BundleVerb, NetChoice,
+    BundleArgs, BundleCreate, BundleOptions, BundlePull, BundleRm, BundleUnpack, BundleVerb,
+    NetChoice,
 };
 pub use images::{
     Check, CheckImages, Export, ImagesArgs, ImagesVerb, Import, Inspect, List, Local, MountImage,
@@ -39,6 +41,7 @@ pub use records::{
     LeaseAdd, LeaseCreate, LeasesArgs, LeasesLs, LeasesRm, LeasesVerb, NamespacesArgs,
     NamespacesVerb, ResourceKind,
 };
+pub use registry::{ExplainHost, Login, Pull, PullPolicy, Push, Reach, Secret};
 pub use store::{
     ContentArgs, ContentGet, ContentLs, ContentVerb, Range, SnapshotUsage, SnapshotsArgs,
     SnapshotsLs, SnapshotsVerb,
@@ -302,7 +305,7 @@ impl PodmanPlatform {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant)] // One value lives for the whole run.
 pub enum Command {
-    /// Images: import, list, inspect, tag, remove, mount, export
+    /// Images: pull, list, inspect, tag, remove, mount, push; import, export
     #[command(visible_alias = "image", alias = "i")]
     Images(ImagesArgs),
     /// Bundles: directories that runc can run
@@ -339,6 +342,9 @@ pub enum Command {
     /// /containers/delete.
     #[command(alias = "event", before_help = examples::EVENTS)]
     Events(EventsArgs),
+    /// Whom a pull would ask, and which file says so
+    #[command(before_help = examples::EXPLAIN_HOST)]
+    ExplainHost(ExplainHost),
     /// What the server is made of
     #[command(visible_alias = "plugin")]
     Plugins(PluginsArgs),
@@ -361,6 +367,12 @@ pub enum Command {
     /// Manual pages
     #[command(before_help = examples::MAN)]
     Man(ManArgs),
+    /// `images pull`
+    #[command(hide = true, before_help = examples::PULL)]
+    Pull(Pull),
+    /// `images push`
+    #[command(hide = true, before_help = examples::PUSH)]
+    Push(Push),
     /// `images import`
     #[command(hide = true, before_help = examples::IMPORT)]
     Load(Import),

@@ -31,8 +31,10 @@ mod objects;
 mod plain;
 mod plugins;
 mod progress;
+mod registry;
 mod status;
 mod store;
+mod transfer;
 mod uploads;
 
 pub use archive::{ExportOptions, ImportOptions, NewImage, Source};
@@ -41,6 +43,8 @@ pub use inspect::Details;
 pub use layers::{DiffOptions, kept};
 pub use mounts::MountOptions;
 pub use progress::{Event, Phase, Progress};
+pub use registry::{Remote, Who};
+pub use transfer::{PullOptions, PushOptions, Transferred};
 pub use uploads::{Stored, Upload};
 
 use door::Door;

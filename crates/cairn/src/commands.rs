@@ -24,6 +24,7 @@ pub mod leases;
 pub mod man;
 pub mod namespaces;
 pub mod program;
+pub mod registry;
 pub mod snapshots;
 pub mod store;
 pub mod uploads;
@@ -235,6 +236,9 @@ fn dispatch(context: &Context, command: Command) -> Result {
         Command::Events(args) => program::events(context, &args),
         Command::Plugins(args) => program::plugins(context, &args),
         Command::Man(args) => man::man(context, &args),
+        Command::ExplainHost(args) => registry::explain_host(context, &args),
+        Command::Pull(args) => registry::pull(context, args),
+        Command::Push(args) => registry::push(context, args),
         Command::Load(args) => images::run(context, ImagesVerb::Import(args)),
         Command::Save(args) => images::run(context, ImagesVerb::Export(args)),
         Command::Tag(args) => images::run(context, ImagesVerb::Tag(args)),

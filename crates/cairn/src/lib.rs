@@ -2,10 +2,11 @@
 //!
 //! `args` says which words there are, `commands` has one function per verb, `client` is the only
 //! door to the store, `view`, `table`, `size`, `progress` and `error` turn what comes back into
-//! text, and `out` is the only way out. It keeps nothing itself.
+//! text, and `out` is the only way out. `ask` is the one question, for a password. It keeps nothing itself.
 
 pub mod again;
 pub mod args;
+pub mod ask;
 pub mod client;
 pub mod commands;
 pub mod error;

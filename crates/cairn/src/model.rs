@@ -10,8 +10,10 @@ use serde::{Serialize, Serializer};
 
 #[cfg(test)]
 mod schema;
+mod transfer;
 mod version;
 
+pub use transfer::{Host, HostFrom, Transfer, TransferredLayer};
 pub use version::{Program, Versions};
 
 /// A moment: nanoseconds and `Z` in JSON.

@@ -92,6 +92,25 @@ pub fn remaining(left: u64, rate: Option<u64>, passed: Duration) -> String {
     }
 }
 
+/// In a layer's place for a phase: its bytes go on from where they were.
+pub fn resumed(at: u64) -> String {
+    format!("resumed at {}", size::bytes(at))
+}
+
+/// In a layer's place for a phase: a request failed, and will be made again.
+pub fn retry((next, most): (u32, u32), wait: Duration, host: &str, cause: &str) -> String {
+    let wait = match wait.as_millis() {
+        ms @ 0..1000 => format!("{ms} ms"),
+        ms => format!("{} s", ms.div_ceil(1000)),
+    };
+    // Some causes begin with the host.
+    let cause = cause
+        .strip_prefix(host)
+        .map_or(cause, |rest| rest.trim_start_matches([':', ' ']));
+    let (host, cause) = (printable(host), printable(cause));
+    format!("retry {next} of {most} in {wait} ({host}: {cause})")
+}
+
 /// One line of `--progress=plain`.
 pub fn plain(verb: &str, name: &str, phase: &str, done: u64, total: u64) -> String {
     let percent = size::percent(done, total);
@@ -146,6 +165,17 @@ pull registry.example.com/shop/web:2.1  linux/amd64  3 layers  89.2 MiB
   e19c44b0d5f8  ────────────────────       0 B / 1.3 KiB               waiting
   total 1 of 3  ━━━━━━━━━━━━━━──────  60.6 MiB / 89.2 MiB  63.0 MiB/s  1 s left, 2 s"
         );
+    }
+
+    #[test]
+    fn the_examples_of_what_went_wrong() {
+        assert_eq!(resumed(12 << 20), "resumed at 12.0 MiB");
+        let (second, host) = ((2, 5), "mirror.example.com");
+        let expected = "retry 2 of 5 in 3 s (mirror.example.com: timed out)";
+        for cause in ["timed out", "mirror.example.com: timed out"] {
+            let wait = Duration::from_millis(2_600);
+            assert_eq!(retry(second, wait, host, cause), expected);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use nix::{
     unistd::getpid,
 };
 
-use crate::{error::Problem, out::Out, size};
+use crate::{ask, error::Problem, out::Out, size};
 
 /// Something that another run continues is in progress.
 static RESUMABLE: AtomicBool = AtomicBool::new(false);
@@ -39,6 +39,7 @@ pub fn deadline(after: Duration, out: Out, json: bool) {
         if RESUMABLE.load(Ordering::Relaxed) {
             problem = problem.next("run the same command to resume");
         }
+        ask::restore();
         problem.report(&out, json);
         std::process::exit(1);
     });
@@ -81,6 +82,10 @@ pub fn watch() {
 }
 
 fn interrupted(set: SigSet) {
+    if ask::restore() {
+        // The question has no end of its own.
+        let _ = std::io::stderr().lock().write_all(b"\n");
+    }
     let text = match RESUMABLE.load(Ordering::Relaxed) {
         true => "interrupted: the work is not complete; run the same command to resume\n",
         false => "interrupted\n",

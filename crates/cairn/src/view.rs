@@ -16,9 +16,11 @@ use crate::{
 mod document;
 mod mounts;
 mod records;
+mod transfer;
 
 pub use mounts::mounts;
 pub use records::{events, ingests, label_lines, leases, namespaces, plugin, plugins, resources};
+pub use transfer::{hosts, pulled, pushed};
 
 /// Width of `999.9 MiB (100%)`: RECLAIMABLE does not jump between two runs.
 const RECLAIMABLE_WIDTH: usize = 16;

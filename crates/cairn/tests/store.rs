@@ -24,6 +24,11 @@ fn objects() {
 }
 
 #[test]
+fn registries() {
+    both(include_str!("transcripts/registry.txt"));
+}
+
+#[test]
 fn documents() {
     both(include_str!("transcripts/documents.txt"));
 }

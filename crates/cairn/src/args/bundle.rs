@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cairn_types::{IdMap, IdRange, IdRanges, Platform};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{PodmanPlatform, examples};
+use super::{PodmanPlatform, Reach, Secret, examples};
 use crate::error::Problem;
 
 const EXAMPLES: &str = "\
@@ -53,9 +53,21 @@ pub enum NetChoice {
     Host,
 }
 
+/// When a registry is asked for the image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BundlePull {
+    /// When it is not here
+    #[default]
+    Missing,
+    /// Not at all
+    Never,
+    /// Whether it is here or not
+    Always,
+}
+
 /// `create`
 ///
-/// The container is set up as `docker run` sets it up, from the image's configuration; what is given
+/// An image that is not here is pulled first; see `cairn images pull`. The container is set up as `docker run` sets it up, from the image's configuration; what is given
 /// here goes before it. The result is an OCI runtime bundle: `DIR/config.json` may be edited before
 /// it is run. Without a network of its own set up, it has a loopback device only, unless --net=host.
 #[derive(Debug, Args)]
@@ -127,7 +139,7 @@ pub struct BundleOptions {
     #[arg(long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
     /// Host name in the container [default: its id]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub hostname: Option<String>,
     /// Give the process a terminal
     #[arg(short, long)]
@@ -154,16 +166,40 @@ pub struct BundleOptions {
     /// Users of its own: its C on are the host's H on, N of them
     ///
     /// As 0:100000:65536. May be repeated.
-    #[arg(long, value_name = "C:H:N", value_delimiter = ',',
+    #[arg(long, hide_short_help = true, value_name = "C:H:N", value_delimiter = ',',
           value_parser = |t: &str| t.parse::<IdRange>())]
     pub uidmap: Vec<IdRange>,
     /// The same for groups [default: as users, and the reverse]
-    #[arg(long, value_name = "C:H:N", value_delimiter = ',',
+    #[arg(long, hide_short_help = true, value_name = "C:H:N", value_delimiter = ',',
           value_parser = |t: &str| t.parse::<IdRange>())]
     pub gidmap: Vec<IdRange>,
     /// Copy the image's files instead of mounting them
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub copy: bool,
+    /// When to pull the image: missing, never, always [default: missing]
+    ///
+    /// With missing, when it is not here.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    pub pull: BundlePull,
+    /// Who asks the registry; `-u` and `--user` would be the container's user
+    ///
+    /// Without :PASS the password is asked for on the terminal.
+    #[arg(long, value_name = "USER[:PASS]", hide_short_help = true,
+          value_parser = |t: &str| t.parse::<Secret>())]
+    pub creds: Option<Secret>,
+    /// Read the registry's password from standard input
+    #[arg(long, requires = "creds", hide_short_help = true)]
+    pub password_stdin: bool,
+    /// How the registry is reached
+    #[command(flatten)]
+    pub reach: Reach,
     /// Lay this JSON over config.json; null removes a key
     ///
     /// Objects are merged member by member, lists are replaced (RFC 7396).

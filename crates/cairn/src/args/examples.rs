@@ -11,10 +11,16 @@ macro_rules! examples {
 }
 
 examples! {
-    TOP: "images import busybox.tar        take in what `docker save` wrote",
-         "images mount busybox:1.36        look at its files without running it";
+    TOP: "images pull localhost:5000/busybox:1.36      fetch an image of a registry",
+         "images mount busybox:1.36                    look at its files without running it";
     IMAGES: "images                           list what is here",
-            "images import busybox.tar        take in what `docker save` wrote";
+            "images pull busybox:1.36         fetch one of a registry";
+    PULL: "images pull -u USER registry.example.com/shop/web:2.1",
+          "images pull --json busybox:1.36 | jq -r .image.target.digest      for a script";
+    PUSH: "images push registry.example.com/tools/busybox:1.36 busybox:1.36",
+          "images push -u USER registry.example.com/shop/web:2.1";
+    EXPLAIN_HOST: "explain-host busybox:1.36        mirrors first, the registry last",
+                  "explain-host registry.example.com:5000";
     IMPORT: "images import busybox.tar             take in what `docker save` wrote",
             "images import --platform linux/arm64 - < web.tar";
     EXPORT: "images export busybox.tar busybox:1.36      `docker load` reads it",

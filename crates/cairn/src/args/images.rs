@@ -6,7 +6,7 @@ use cairn_types::Platform;
 use clap::{ArgAction, Args, Subcommand};
 
 use super::{
-    Platforms, PodmanPlatform, Rest, examples,
+    Platforms, PodmanPlatform, Pull, Push, Rest, examples,
     labels::{LabelImage, label},
 };
 use crate::size;
@@ -24,6 +24,12 @@ pub struct ImagesArgs {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant)] // One value lives for the whole run.
 pub enum ImagesVerb {
+    /// Fetch an image of a registry
+    #[command(before_help = examples::PULL)]
+    Pull(Pull),
+    /// Send an image to a registry
+    #[command(before_help = examples::PUSH)]
+    Push(Push),
     /// Take in an OCI or docker archive, or an OCI layout directory
     #[command(alias = "load", before_help = examples::IMPORT)]
     Import(Import),

@@ -1,7 +1,8 @@
 //! What an image is made of, in words.
 
 use cairn_proto::cairn::v1::{
-    InspectNode, InspectRequest, InspectResponse, images_client::ImagesClient, inspect_node::Role,
+    self, InspectNode, InspectRequest, InspectResponse, images_client::ImagesClient,
+    inspect_node::Role,
 };
 use cairn_types::{Digest, ImageName, Platform};
 use jiff::Timestamp;
@@ -90,20 +91,24 @@ fn details(inspect: InspectResponse) -> Details {
 }
 
 fn timed(layer: &InspectNode) -> model::TimedLayer {
-    let ms = |micros: u64| micros.saturating_add(500) / 1000;
     model::TimedLayer {
         digest: digest(layer).to_owned(),
         diff_id: some(layer.diff_id.clone()),
         chain_id: some(layer.chain_id.clone()),
         size: size(layer),
         unpacked_size: layer.unpacked.map(|on_disk| on_disk.bytes),
-        timing_ms: layer.timing.map(|timing| model::TimingMs {
-            fetch: ms(timing.fetch_us),
-            inflate: ms(timing.inflate_us),
-            untar: ms(timing.untar_us),
-            sync: ms(timing.sync_us),
-            commit: ms(timing.commit_us),
-        }),
+        timing_ms: layer.timing.map(timing),
+    }
+}
+
+pub(super) fn timing(timing: v1::LayerTiming) -> model::TimingMs {
+    let ms = |micros: u64| micros.saturating_add(500) / 1000;
+    model::TimingMs {
+        fetch: ms(timing.fetch_us),
+        inflate: ms(timing.inflate_us),
+        untar: ms(timing.untar_us),
+        sync: ms(timing.sync_us),
+        commit: ms(timing.commit_us),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What long work tells while it runs.
 
+use std::time::Duration;
+
 use cairn_proto::cairn::v1;
 
 /// How far a layer has come.
@@ -19,6 +21,10 @@ pub enum Phase {
     Done,
     /// There was nothing to do.
     HereAlready,
+    /// Its bytes are sent.
+    Push,
+    /// It was taken over from another repository of the registry.
+    Mounted,
 }
 
 /// One step.
@@ -43,6 +49,35 @@ pub enum Event {
         done: u64,
         /// Bytes of the stored form.
         total: u64,
+    },
+    /// The bytes of a layer are asked for, or offered.
+    Asked {
+        /// As in [`Event::Resolved`].
+        digest: String,
+        /// Whom.
+        host: String,
+        /// The how manieth request for it this is.
+        attempt: u32,
+    },
+    /// The bytes of a layer go on from where they were.
+    Resumed {
+        /// As in [`Event::Resolved`].
+        digest: String,
+        /// Offset in the stored form.
+        at: u64,
+    },
+    /// A request failed, and will be made again.
+    Retry {
+        /// As in [`Event::Resolved`].
+        digest: String,
+        /// Which host failed.
+        host: String,
+        /// Which of them the next one is, and how many there are at most.
+        attempt: (u32, u32),
+        /// Until then.
+        wait: Duration,
+        /// Why it failed.
+        cause: String,
     },
     /// Everything that was resolved is complete.
     Done,
@@ -80,7 +115,22 @@ fn event(told: v1::Progress) -> Option<Event> {
             total: layer.total,
         },
         Wire::Done(_) => Event::Done,
-        Wire::Asked(_) | Wire::Resumed(_) | Wire::Retry(_) => return None,
+        Wire::Asked(asked) => Event::Asked {
+            digest: asked.digest,
+            host: asked.host,
+            attempt: asked.attempt,
+        },
+        Wire::Resumed(resumed) => Event::Resumed {
+            digest: resumed.digest,
+            at: resumed.at,
+        },
+        Wire::Retry(retry) => Event::Retry {
+            digest: retry.digest,
+            host: retry.host,
+            attempt: (retry.attempt, retry.attempts_max),
+            wait: Duration::from_millis(retry.wait_ms),
+            cause: retry.cause,
+        },
     })
 }
 
@@ -94,6 +144,7 @@ fn phase(wire: v1::Phase) -> Option<Phase> {
         v1::Phase::Sync => Phase::Sync,
         v1::Phase::Done => Phase::Done,
         v1::Phase::HereAlready => Phase::HereAlready,
-        v1::Phase::Push | v1::Phase::Mounted => return None,
+        v1::Phase::Push => Phase::Push,
+        v1::Phase::Mounted => Phase::Mounted,
     })
 }

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use cairn_types::ErrorKind;
+use cairn_types::{ErrorKind, ImageName, Labels};
 use serde_json::Value;
 
-use super::{Context, Gone, Result, now};
+use super::{Context, Gone, Result, now, registry};
 use crate::{
-    args::{BundleCreate, BundleRm, BundleVerb, NetChoice},
-    client::{BundleRequest, Client, Net},
+    args::{BundleCreate, BundleOptions, BundlePull, BundleRm, BundleVerb, NetChoice, Secret},
+    client::{BundleRequest, Client, Net, PullOptions, Who},
     error::{Problem, io_reason, quote},
     view,
 };
@@ -33,7 +33,7 @@ fn create(context: &Context, args: BundleCreate) -> Result {
     let config = args.config.as_deref().map(document).transpose()?;
     let owners = args.owners()?;
     let client = Client::open(&context.global)?;
-    let image = client.resolve(&image, "create bundle from")?;
+    let image = fetched(context, &client, &image, &args)?;
     let mut request = BundleRequest::new(client.namespace().clone(), image, dir);
     request.id = args.id;
     request.platform = args.platform;
@@ -97,6 +97,56 @@ fn create(context: &Context, args: BundleCreate) -> Result {
             .line(format!("run it:  runc run -b {dir} {}", made.id));
     }
     Ok(())
+}
+
+/// The image, pulled first where that is wanted.
+fn fetched(
+    context: &Context,
+    client: &Client,
+    text: &str,
+    args: &BundleOptions,
+) -> Result<ImageName> {
+    let here = || client.resolve(text, "create bundle from");
+    match args.pull {
+        BundlePull::Never => return Ok(here()?),
+        BundlePull::Always => {}
+        BundlePull::Missing => match here() {
+            Err(problem) if is_elsewhere(&problem, text) => {}
+            name => return Ok(name?),
+        },
+    }
+    let name = registry::named(text)?;
+    let given = match &args.creds {
+        Some(Secret(text)) => {
+            let asks = registry::basic(text, args.password_stdin, "--creds", &name)?;
+            Some((asks, "--creds"))
+        }
+        None => None,
+    };
+    let who = Who {
+        given,
+        authfile: args.reach.authfile.clone(),
+    };
+    let options = PullOptions {
+        name: name.clone(),
+        remote: registry::remote(&args.reach)?,
+        platforms: args.platform.iter().cloned().collect(),
+        all_platforms: false,
+        unpack: true,
+        missing_only: false,
+        labels: Labels::new(),
+    };
+    registry::fetch(context, client, options, &who)?;
+    Ok(name)
+}
+
+/// Whether a registry may have what is not here. What another namespace has is no riddle, and what is
+/// named by its digest alone no registry is known for.
+fn is_elsewhere(problem: &Problem, text: &str) -> bool {
+    problem.kind == ErrorKind::NotFound
+        && problem.found_in.is_empty()
+        && !text.starts_with("sha256:")
+        && ImageName::normalize(text).is_ok()
 }
 
 /// What is to be laid over `config.json`.

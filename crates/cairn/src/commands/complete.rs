@@ -226,7 +226,7 @@ fn takes_value(arg: &Arg) -> bool {
 fn kind(group: &str, command: &Command, arg: &Arg) -> Option<Kind> {
     let name = arg.get_value_names()?.first()?.as_str();
     let verb = command.get_name();
-    let image = matches!(name, "REF" | "IMAGE" | "SRC" | "OUT|- REF");
+    let image = matches!(name, "REF" | "LOCAL" | "IMAGE" | "SRC" | "OUT|- REF");
     Some(match (group, name) {
         (_, "NS") => Kind::Namespaces,
         ("content", "REF") if verb == "abort" => Kind::Ingests,
@@ -269,6 +269,9 @@ mod tests {
             ("images export f ", Some(Kind::Images)),
             ("save -o f ", Some(Kind::Images)),
             ("images import ", None),
+            ("images pull ", Some(Kind::Images)),
+            ("push ", None),
+            ("push a ", Some(Kind::Images)),
             ("images mount a ", None),
             ("images rm --", None),
             ("bundle create ", Some(Kind::Images)),

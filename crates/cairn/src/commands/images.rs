@@ -7,7 +7,7 @@ use std::{
 
 use cairn_types::{ErrorKind, ImageName};
 
-use super::{Context, Gone, Result, Stop, absent, labels, newer, now};
+use super::{Context, Gone, Result, Stop, absent, labels, newer, now, registry};
 use crate::{
     args::{
         Check, Export, ImagesVerb, Import, Inspect, List, Local, MountImage, Remove, SortBy, Tag,
@@ -28,6 +28,8 @@ const MOUNTS: &str = "/run/cairn/mounts";
 /// Runs one verb.
 pub fn run(context: &Context, verb: ImagesVerb) -> Result {
     match verb {
+        ImagesVerb::Pull(args) => registry::pull(context, args),
+        ImagesVerb::Push(args) => registry::push(context, args),
         ImagesVerb::Import(args) => import(context, args),
         ImagesVerb::Export(args) => export(context, &args),
         ImagesVerb::Ls(args) => ls(context, &args),
@@ -96,7 +98,7 @@ fn import(context: &Context, args: Import) -> Result {
 }
 
 /// A flag that scripts pass and that decides nothing here.
-fn local(context: &Context, flag: &Local) {
+pub(super) fn local(context: &Context, flag: &Local) {
     if flag.local {
         let text = "--local has no effect: with --root DIR a store is used without a daemon";
         context.out.note(text);

@@ -35,6 +35,14 @@ const SECTIONS: &[(&str, &str)] = &[
          directory, which one process at a time can do.",
     ),
     (
+        "REGISTRIES",
+        "images pull and images push ask the hosts that explain-host names, mirrors first. Which they are, \
+         and which certificates are trusted, is written in hosts.toml files: cairn-hosts.toml(5).\n\
+         Passwords are those that docker login and podman login have noted, and of the helpers that their \
+         files name; -u goes before. A password stays with the program that was typed: a daemon asks for \
+         it when a host does. What -u gives is shown to the registry and not to its mirrors.",
+    ),
+    (
         "OUTPUT",
         "What was asked for goes to standard output, everything else to standard error. With --json \
          it is one document, whose keys stay; events and --progress=json are one object for each \
@@ -55,6 +63,9 @@ const SECTIONS: &[(&str, &str)] = &[
          CAIRN_METADATA__ENGINE: redb or sled, for a store that cairn opens itself.\n\
          SOURCE_DATE_EPOCH: the latest time of a file in what snapshots diff writes, in seconds since \
          1970.\n\
+         DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_RUNTIME_DIR: where passwords of registries are looked for.\n\
+         HTTPS_PROXY, HTTP_PROXY, NO_PROXY: how registries are reached by cairn itself; by a daemon, as its \
+         own environment has it.\n\
          NO_COLOR, CLICOLOR_FORCE, COLUMNS: as in other programs.",
     ),
     (
@@ -211,7 +222,12 @@ fn more(command: &clap::Command, is_top: bool) -> Roff {
     let own = name(command);
     let group = own.rsplit_once('-').map_or("cairn", |(group, _)| group);
     let others: &[&str] = match is_top {
-        true => &["cairnd(8)", "cairn-config.toml(5)", "runc(8)"],
+        true => &[
+            "cairnd(8)",
+            "cairn-config.toml(5)",
+            "cairn-hosts.toml(5)",
+            "runc(8)",
+        ],
         false => &["cairn(1), for the options that every command has"],
     };
     let mut words = Vec::new();

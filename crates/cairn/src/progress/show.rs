@@ -8,10 +8,11 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::{Line, headline, label, plain, rate::Rate, remaining};
+use super::{Line, headline, label, plain, rate::Rate, remaining, resumed, retry};
 use crate::{
     client::{Event, Phase, Progress},
     out::Out,
+    table::printable,
 };
 
 /// Redraws per second at most.
@@ -68,6 +69,10 @@ struct Layer {
     rate: Rate,
     bar: Option<ProgressBar>,
     spoke: Option<Instant>,
+    /// In place of the phase's word.
+    note: Option<String>,
+    /// Who was asked last, and how often somebody was.
+    asked: Option<(String, u32)>,
 }
 
 struct Bars {
@@ -168,6 +173,9 @@ impl Show {
             return;
         };
         let changed = layer.phase != phase;
+        if changed {
+            layer.note = None;
+        }
         (layer.phase, layer.done, layer.total) = (phase, done, total);
         layer.rate.mark(now, done);
         let all: u64 = state.layers.iter().map(|l| l.done).sum();
@@ -190,7 +198,7 @@ impl Show {
     /// The work as a whole is in a phase from when the first of its layers is. That nothing has begun
     /// yet, or that a layer has nothing left to do, is no phase of the whole.
     fn phase_object(&self, state: &mut State, phase: Phase) {
-        let none = matches!(phase, Phase::Waiting | Phase::Done | Phase::HereAlready);
+        let none = phase == Phase::Waiting || is_done(phase);
         if none || state.phases.contains(&phase) {
             return;
         }
@@ -221,9 +229,43 @@ impl Show {
             done: layer.done,
             total: layer.total,
             rate: layer.rate.per_second(),
-            host: None,
-            attempt: 1,
+            host: layer.asked.as_ref().map(|(host, _)| &**host),
+            attempt: layer.asked.as_ref().map_or(1, |(_, attempt)| *attempt),
         });
+    }
+
+    /// The bytes of a layer are asked for: what went wrong before is past.
+    fn asked(&self, digest: &str, host: String, attempt: u32) {
+        let mut state = self.state();
+        if let Some(layer) = state.layers.iter_mut().find(|l| l.digest == digest) {
+            layer.note = None;
+            layer.asked = Some((host, attempt));
+        }
+        if self.mode == Mode::Tty {
+            state.draw(digest, Instant::now());
+        }
+    }
+
+    /// Something befell a layer: `note` says so in its line, `object` to a program.
+    fn befell(&self, digest: &str, note: String, mut object: serde_json::Value) {
+        let mut state = self.state();
+        let Some(layer) = state.layers.iter_mut().find(|l| l.digest == digest) else {
+            return;
+        };
+        layer.note = Some(note.clone());
+        match self.mode {
+            Mode::None => {}
+            Mode::Tty => state.draw(digest, Instant::now()),
+            Mode::Plain => {
+                let (name, layer) = (printable(&state.name), label(digest));
+                self.say(&format!("{} {name}: layer {layer}: {note}", self.verb));
+            }
+            Mode::Json => {
+                object["ref"] = state.name.clone().into();
+                object["digest"] = digest.into();
+                self.object(&object);
+            }
+        }
     }
 
     fn done(&self) {
@@ -251,6 +293,28 @@ impl Progress for Show {
                 done,
                 total,
             } => self.layer(&digest, phase, done, total),
+            Event::Asked {
+                digest,
+                host,
+                attempt,
+            } => self.asked(&digest, host, attempt),
+            Event::Resumed { digest, at } => {
+                let object = serde_json::json!({"event": "resumed", "at": at});
+                self.befell(&digest, resumed(at), object);
+            }
+            Event::Retry {
+                digest,
+                host,
+                attempt,
+                wait,
+                cause,
+            } => {
+                let object = serde_json::json!({
+                    "event": "retry", "host": &host, "attempt": attempt.0, "attempts": attempt.1,
+                    "wait_ms": u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "cause": &cause,
+                });
+                self.befell(&digest, retry(attempt, wait, &host, &cause), object);
+            }
             Event::Done => self.done(),
         }
     }
@@ -279,6 +343,8 @@ impl State {
         let word = match verb {
             "export" => "written",
             "unpack" => "unpacked",
+            "pull" => "fetched",
+            "push" => "sent",
             _ => "stored",
         };
         plain(verb, &self.name, word, done, total)
@@ -349,11 +415,13 @@ impl Layer {
             rate,
             bar: None,
             spoke: None,
+            note: None,
+            asked: None,
         }
     }
 
     fn is_done(&self) -> bool {
-        matches!(self.phase, Phase::Done | Phase::HereAlready)
+        is_done(self.phase)
     }
 
     fn line(&self) -> String {
@@ -369,7 +437,7 @@ impl Layer {
             done,
             total,
             rate,
-            note: word(self.phase),
+            note: self.note.as_deref().unwrap_or_else(|| word(self.phase)),
         }
         .render()
     }
@@ -378,6 +446,11 @@ impl Layer {
 fn line_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{msg}").expect("a fixed template");
     ProgressBar::no_length().with_style(style)
+}
+
+/// Nothing more will be told of such a layer.
+fn is_done(phase: Phase) -> bool {
+    matches!(phase, Phase::Done | Phase::HereAlready | Phase::Mounted)
 }
 
 fn word(phase: Phase) -> &'static str {
@@ -389,5 +462,7 @@ fn word(phase: Phase) -> &'static str {
         Phase::Sync => "sync",
         Phase::Done => "done",
         Phase::HereAlready => "here already",
+        Phase::Push => "push",
+        Phase::Mounted => "mounted",
     }
 }

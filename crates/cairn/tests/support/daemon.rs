@@ -23,8 +23,10 @@ impl Daemon {
         let (stop, told) = oneshot::channel::<()>();
         let (ready, listening) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let engine = EngineKind::Redb;
-            let node = Node::open(NodeOptions::new(root, engine)).expect("store");
+            let mut options = NodeOptions::new(root, EngineKind::Redb);
+            // As the commands beside it are told by `CAIRN_REGISTRY__RETRIES`.
+            options.registry.retries = 0;
+            let node = Node::open(options).expect("store");
             let runtime = Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()

@@ -100,6 +100,8 @@ impl Scene {
                 format!("{}:{path}", bin.parent().expect("directory").display()),
             )
             .env("CAIRN_FORCE_TTY", "100")
+            // Where nobody listens, nobody will a little later.
+            .env("CAIRN_REGISTRY__RETRIES", "0")
             .current_dir(self.path("work"))
             .stdin(Stdio::null());
         match &self.daemon {
