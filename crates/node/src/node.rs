@@ -100,8 +100,8 @@ pub(crate) struct Inner {
     pub(crate) registry_observer: OnceLock<Arc<dyn cairn_registry::Observer>>,
     pub(crate) threads: crate::registries::Threads,
     /// Connections by which blobs come, over all pulls, and their bytes a second.
-    pub(crate) places: crate::pull::limits::Places,
-    pub(crate) pace: crate::pull::limits::Pace,
+    pub(crate) places: crate::registries::Places,
+    pub(crate) pace: crate::registries::Pace,
     _lock: RootLock,
 }
 
@@ -154,8 +154,8 @@ impl Node {
                 discard_layers: options.discard_layers,
                 layers: OnceLock::new(),
                 transfers: OnceLock::new(),
-                places: crate::pull::limits::Places::new(options.registry.max_concurrent_downloads),
-                pace: crate::pull::limits::Pace::new(options.registry.limit_rate),
+                places: crate::registries::Places::new(options.registry.max_concurrent_downloads),
+                pace: crate::registries::Pace::new(options.registry.limit_rate),
                 registry: RwLock::new(Arc::new(options.registry)),
                 registry_observer: OnceLock::new(),
                 threads: crate::registries::Threads::default(),

@@ -1,14 +1,13 @@
 //! Fetching an image of a registry.
 //!
 //! - `remote` is the registry as a place that images come from, and hands it all to `intake`;
-//! - `fetch` brings the bytes of a blob, by one connection or several, within the `limits`;
+//! - `fetch` brings the bytes of a blob, by one connection or several;
 //! - `held` keeps what came of a pull that broke off.
 //!
 //! What is to be unpacked passes through `unpack/pool.rs`, as everywhere.
 
 mod fetch;
 mod held;
-pub(crate) mod limits;
 mod remote;
 
 use std::{
@@ -17,20 +16,16 @@ use std::{
 };
 
 use cairn_types::{
-    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, ImageName, LABEL_BYTES_MAX, Labels,
-    LayerTiming, Namespace, Platform, PlatformMatcher, SnapshotKey,
+    ChainId, Descriptor, DiffId, Digest, ErrorKind, ImageName, Labels, LayerTiming,
+    Namespace, Platform, PlatformMatcher, SnapshotKey,
 };
 
-use self::{
-    fetch::Limits,
-    limits::{Pace, Places},
-    remote::News,
-};
+use self::{fetch::Limits, remote::News};
 use crate::{
     Caller, Event, Failure, Imported, Node, Progress,
     failure::size,
     intake::{self, Chosen, Wanted},
-    registries::{Remote, RemoteName},
+    registries::{Origins, Pace, Places, Remote, RemoteName},
     store::StoreBlobs,
     walk::{Body, ManifestBody, Tree},
 };
@@ -162,7 +157,7 @@ impl Node {
         self.tell_stored(ns, stored.iter());
         let (images, needed) =
             written.map_err(|failure| self.kept_for_next(failure, ns, &stored))?;
-        self.tell_source(ns, &needed, &remote.label)?;
+        remote.origins.record(self, &needed);
         if let Some(lease) = lease {
             self.release_pull(ns, &lease);
         }
@@ -216,7 +211,7 @@ impl Node {
             },
             at_once: own,
             wanted,
-            label: (reach.name.source_label(), reach.name.repository.clone()),
+            origins: Origins::new(&request.caller.ns, &request.name)?,
             pins: self.pins(),
             progress,
             news,
@@ -355,34 +350,6 @@ impl Node {
             )];
         }
         failure
-    }
-
-    /// Notes of every blob in which repository it is known, beside those it is known in already.
-    fn tell_source(
-        &self,
-        ns: &Namespace,
-        digests: &HashSet<Digest>,
-        (key, repository): &(String, String),
-    ) -> Result<(), Failure> {
-        for digest in digests {
-            let known = match self.content().info(ns, digest) {
-                Ok(info) => info.labels.get(key).cloned().unwrap_or_default(),
-                Err(err) if err.kind() == ErrorKind::NotFound => continue,
-                Err(err) => return Err(Failure::of("look up blob", &err).object("blob", digest)),
-            };
-            let mut all: Vec<&str> = known.split(',').filter(|one| !one.is_empty()).collect();
-            if all.contains(&repository.as_str()) {
-                continue;
-            }
-            all.push(repository);
-            all.sort_unstable();
-            let value = all.join(",");
-            // A label has room for some; what is left out costs a push a few bytes.
-            if key.len() + value.len() <= LABEL_BYTES_MAX {
-                self.add_labels(ns, digest, Labels::from([(key.clone(), value)]))?;
-            }
-        }
-        Ok(())
     }
 }
 

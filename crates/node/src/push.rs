@@ -23,7 +23,6 @@
 //! listed for it.
 
 mod lacking;
-mod origin;
 mod plan;
 mod referrers;
 mod send;
@@ -36,15 +35,13 @@ use cairn_types::{Descriptor, Digest, ErrorKind, ImageName, Namespace, Platform}
 use tokio::sync::mpsc;
 
 use self::{
-    origin::Origins,
     plan::{Kind, Piece, Place, Plan},
     send::{Arrival, Retries, Sender, Tracks},
-    source::Pace,
 };
 use crate::{
     Event, Failure, Node, Phase, Progress,
     pull::TransferredLayer,
-    registries::{Reach, Remote, RemoteName},
+    registries::{Origins, Pace, Reach, Remote, RemoteName},
 };
 
 const ATTEMPTED: &str = "push image";
@@ -135,7 +132,7 @@ impl Node {
             client: reach.client()?,
             host: host.as_str().into(),
             reference,
-            pace: Arc::new(Pace::new(rate)),
+            pace: Pace::new(rate),
             lanes,
             events,
             tracks: Tracks::default(),
@@ -157,7 +154,7 @@ impl Node {
         let stored = plan.pieces().into_iter();
         let stored = stored.filter(|piece| matches!(piece.bytes, Place::Stored));
         digests.extend(stored.map(|piece| piece.descriptor.digest.clone()));
-        Origins::new(request)?.record(self, &digests);
+        Origins::new(&request.ns, &request.remote_name)?.record(self, &digests);
         Ok(())
     }
 }

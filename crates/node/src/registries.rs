@@ -5,6 +5,8 @@
 //! together, which may be changed while they run.
 
 mod client;
+mod limits;
+mod origins;
 
 use std::{
     fmt,
@@ -22,6 +24,8 @@ use crate::Node;
 
 pub use client::RemoteName;
 pub(crate) use client::{Reach, Threads};
+pub(crate) use limits::{Pace, Place, Places};
+pub(crate) use origins::Origins;
 
 /// The table `[registry]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use cairn_registry::{Blob, Client, Error};
 use cairn_types::Descriptor;
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
-use super::limits::{Pace, Place, Places};
+use crate::registries::{Pace, Place, Places};
 
 /// Bytes that wait to be read.
 const AHEAD_BYTES: usize = 4 << 20;

@@ -24,6 +24,7 @@ use crate::{
     failure::size,
     intake::Origin,
     objects::word,
+    registries::Origins,
     walk::{Blobs, Tree},
 };
 
@@ -45,8 +46,8 @@ pub(super) struct Remote<'a> {
     pub(super) at_once: usize,
     /// Which platforms are wanted of an index; `None` for all.
     pub(super) wanted: Option<Vec<PlatformMatcher>>,
-    /// The label of its blobs.
-    pub(super) label: (String, String),
+    /// In which repositories its blobs are known.
+    pub(super) origins: Origins,
     pub(super) pins: Pins,
     pub(super) progress: &'a dyn Progress,
     pub(super) news: Arc<News>,
@@ -379,7 +380,6 @@ impl Origin for Remote<'_> {
     }
 
     fn labels(&self) -> Labels {
-        let (key, value) = self.label.clone();
-        Labels::from([(key, value)])
+        self.origins.label_of_new()
     }
 }

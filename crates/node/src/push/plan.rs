@@ -7,10 +7,11 @@ use cairn_types::{
     ChainId, Descriptor, DiffId, Digest, ErrorKind, LayerType, PlatformMatcher, SnapshotKey,
 };
 
-use super::{ATTEMPTED, PushRequest, origin::Origins};
+use super::{ATTEMPTED, PushRequest};
 use crate::{
     Failure, Node, Pins, documents,
     export::is_for,
+    registries::Origins,
     store::StoreBlobs,
     unpack::no_platform,
     walk::{Body, ManifestBody, Tree},
@@ -98,7 +99,7 @@ impl Node {
             request,
             pins,
             chosen,
-            origins: Origins::new(request)?,
+            origins: Origins::new(&request.ns, &request.remote_name)?,
             parts: Vec::new(),
             seen: HashSet::new(),
         };

@@ -14,9 +14,9 @@ use super::{
     lacking::{Lack, incomplete},
     plan::{Kind, Piece, Place, Plan},
     referrers::{Referrer, Unlisted},
-    source::{Pace, StoredBlob, Track},
+    source::{StoredBlob, Track},
 };
-use crate::{Event, Failure, Node, Phase};
+use crate::{Event, Failure, Node, Phase, registries::Pace};
 
 /// How a blob came to be there.
 pub(super) struct Arrival {
@@ -70,7 +70,7 @@ pub(super) struct Sender<'a> {
     pub(super) host: Arc<str>,
     /// What the target is to be known by there.
     pub(super) reference: Reference,
-    pub(super) pace: Arc<Pace>,
+    pub(super) pace: Pace,
     /// Blobs at once.
     pub(super) lanes: usize,
     pub(super) events: mpsc::UnboundedSender<Event>,

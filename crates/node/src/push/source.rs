@@ -6,7 +6,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use cairn_types::{Descriptor, Digest, Hasher};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-use crate::{Event, Phase};
+use crate::{Event, Phase, registries::Pace};
 
 /// Bytes that are read at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -115,44 +114,6 @@ impl Track {
     }
 }
 
-/// How many bytes a second may go, over all blobs of a push.
-pub(super) struct Pace {
-    /// Bytes a second; 0 for as many as go.
-    rate: u64,
-    free_at: Mutex<Instant>,
-}
-
-impl Pace {
-    pub(super) fn new(rate: u64) -> Pace {
-        Pace {
-            rate,
-            free_at: Mutex::new(Instant::now()),
-        }
-    }
-
-    /// Bytes to go at a time: some pieces a second, so that a slow one is not a jerky one.
-    fn piece(&self) -> usize {
-        match self.rate {
-            0 => PIECE_BYTES,
-            rate => usize::try_from(rate / 8).map_or(PIECE_BYTES, |n| n.clamp(1024, PIECE_BYTES)),
-        }
-    }
-
-    /// How long to wait before so many bytes may go.
-    fn book(&self, bytes: usize) -> Duration {
-        if self.rate == 0 {
-            return Duration::ZERO;
-        }
-        let nanos = bytes as u128 * 1_000_000_000 / u128::from(self.rate);
-        let took = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let now = Instant::now();
-        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let begin = (*free_at).max(now);
-        *free_at = begin + took;
-        begin - now
-    }
-}
-
 /// What is known of the bytes so far. A proof needs every byte from the first on; one that begins anew
 /// after a break goes on from the last mark before it.
 struct Proof {
@@ -165,19 +126,19 @@ struct Proof {
 pub(super) struct StoredBlob {
     blob: Arc<Blob>,
     proof: Arc<Proof>,
-    pace: Arc<Pace>,
+    pace: Pace,
     track: Arc<Track>,
 }
 
 impl StoredBlob {
-    pub(super) fn new(blob: Blob, pace: &Arc<Pace>, track: &Arc<Track>) -> StoredBlob {
+    pub(super) fn new(blob: Blob, pace: &Pace, track: &Arc<Track>) -> StoredBlob {
         StoredBlob {
             blob: Arc::new(blob),
             proof: Arc::new(Proof {
                 marks: Mutex::default(),
                 damage: Mutex::default(),
             }),
-            pace: Arc::clone(pace),
+            pace: pace.clone(),
             track: Arc::clone(track),
         }
     }
@@ -196,7 +157,7 @@ impl Source for StoredBlob {
         let reading = Reading {
             blob: Arc::clone(&self.blob),
             proof: Arc::clone(&self.proof),
-            pace: Arc::clone(&self.pace),
+            pace: self.pace.clone(),
         };
         tokio::task::spawn_blocking(move || {
             if let Err(err) = reading.run(offset, &to) {
@@ -216,7 +177,7 @@ impl Source for StoredBlob {
 struct Reading {
     blob: Arc<Blob>,
     proof: Arc<Proof>,
-    pace: Arc<Pace>,
+    pace: Pace,
 }
 
 impl Reading {
@@ -224,7 +185,7 @@ impl Reading {
     fn run(&self, offset: u64, to: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
         let size = self.blob.size();
         let (mut at, mut hasher) = self.proof.before(offset, self.blob.digest());
-        let mut buffer = vec![0; self.pace.piece()];
+        let mut buffer = vec![0; self.pace.piece(PIECE_BYTES)];
         while at < size && !to.is_closed() {
             let most =
                 usize::try_from(size - at).map_or(buffer.len(), |left| left.min(buffer.len()));
@@ -247,7 +208,7 @@ impl Reading {
             if skipped == got {
                 continue;
             }
-            std::thread::sleep(self.pace.book(got - skipped));
+            self.pace.take_here(got - skipped);
             let piece = Bytes::copy_from_slice(&buffer[skipped..got]);
             if to.blocking_send(Ok(piece)).is_err() {
                 break;
@@ -290,23 +251,6 @@ impl Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pace_is_kept_over_all() {
-        let pace = Pace::new(1 << 20);
-        assert_eq!(pace.book(1 << 20), Duration::ZERO);
-        let second = pace.book(1 << 20);
-        let third = pace.book(1);
-        // Each has to wait for those before it, whoever they were.
-        assert!(
-            second <= Duration::from_secs(1) && third > second,
-            "{second:?} {third:?}"
-        );
-        assert!(third <= Duration::from_secs(2), "{third:?}");
-        assert_eq!(Pace::new(0).book(usize::MAX), Duration::ZERO);
-        assert_eq!(Pace::new(8000).piece(), 1024);
-        assert_eq!(Pace::new(u64::MAX).piece(), PIECE_BYTES);
-    }
 
     /// A proof goes on from a mark as if every byte had been read at once.
     #[test]

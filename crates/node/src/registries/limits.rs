@@ -1,5 +1,5 @@
-//! How much is fetched at once, and how fast: for the whole daemon, and for one pull. Both may be changed
-//! while bytes come.
+//! How much is fetched or sent at once, and how fast: for the whole daemon, and for one pull or push. Both
+//! may be changed while bytes come.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -123,6 +123,21 @@ impl Pace {
         }
     }
 
+    /// As [`Pace::take`], for threads that may wait.
+    pub(crate) fn take_here(&self, bytes: usize) {
+        if let Some(until) = self.until(bytes, Instant::now()) {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Bytes to take at a time, at most `most`: some pieces a second, so that a slow one is not a jerky one.
+    pub(crate) fn piece(&self, most: usize) -> usize {
+        match self.state().rate {
+            0 => most,
+            rate => usize::try_from(rate / 8).map_or(most, |n| n.clamp(1024.min(most), most)),
+        }
+    }
+
     fn until(&self, bytes: usize, now: Instant) -> Option<Instant> {
         let mut paced = self.state();
         if paced.rate == 0 {
@@ -178,5 +193,8 @@ mod tests {
         assert_eq!(after(1), None);
         pace.set_rate(10);
         assert_eq!(after(1), Some(Duration::from_millis(100)));
+        assert_eq!(pace.piece(1 << 20), 1024);
+        assert_eq!(Pace::new(8 << 20).piece(1 << 20), 1 << 20);
+        assert_eq!(Pace::new(0).piece(1 << 20), 1 << 20);
     }
 }

@@ -3,25 +3,22 @@
 
 use cairn_types::{Digest, ImageName, Labels, Namespace, validate_label};
 
-use super::PushRequest;
-use crate::{Failure, Node, registries::RemoteName};
+use super::RemoteName;
+use crate::{Failure, Node};
 
 /// Repositories that are asked for a blob before it is sent.
 const TRIES: usize = 2;
 
 /// Reads and writes the labels for one repository.
-pub(super) struct Origins {
+pub(crate) struct Origins {
     ns: Namespace,
     repository: String,
     key: String,
 }
 
 impl Origins {
-    pub(super) fn new(request: &PushRequest) -> Result<Origins, Failure> {
-        Origins::at(&request.ns, &request.remote_name)
-    }
-
-    fn at(ns: &Namespace, name: &ImageName) -> Result<Origins, Failure> {
+    /// Those of the blobs of `ns`, for the repository that a name has in it.
+    pub(crate) fn new(ns: &Namespace, name: &ImageName) -> Result<Origins, Failure> {
         let name = RemoteName::parse(name)?;
         Ok(Origins {
             ns: ns.clone(),
@@ -30,9 +27,14 @@ impl Origins {
         })
     }
 
+    /// The label of a blob that is known there alone.
+    pub(crate) fn label_of_new(&self) -> Labels {
+        Labels::from([(self.key.clone(), self.repository.clone())])
+    }
+
     /// The repositories that may have a blob, the nearest to the target's first: those that its own label
     /// names, then those of `above`, since who has a manifest has what it refers to.
-    pub(super) fn of(&self, node: &Node, digest: &Digest, above: &[String]) -> Vec<String> {
+    pub(crate) fn of(&self, node: &Node, digest: &Digest, above: &[String]) -> Vec<String> {
         let label = self.label(node, digest).unwrap_or_default();
         let mut all: Vec<String> = Vec::new();
         for repository in label.split(',').chain(above.iter().map(String::as_str)) {
@@ -53,21 +55,24 @@ impl Origins {
         info.labels.get(&self.key).cloned()
     }
 
-    /// Writes down that the repository has these blobs now. What cannot be written is no loss: the next
-    /// push sends what it could have taken over.
-    pub(super) fn record(&self, node: &Node, digests: &[Digest]) {
+    /// Writes down that the repository has these blobs, beside those it is known in already. What cannot be
+    /// written is no loss: the next push sends what it could have taken over.
+    pub(crate) fn record<'d>(&self, node: &Node, digests: impl IntoIterator<Item = &'d Digest>) {
         for digest in digests {
-            let known = self.label(node, digest).unwrap_or_default();
+            let Ok(info) = node.content().info(&self.ns, digest) else {
+                continue;
+            };
+            let known = info.labels.get(&self.key).cloned().unwrap_or_default();
             let Some(value) = with(&known, &self.repository) else {
                 continue;
             };
             if let Err(err) = validate_label(&self.key, &value) {
-                tracing::debug!(%digest, "say where it was pushed to: {err}");
+                tracing::debug!(%digest, "say in which repository it is: {err}");
                 continue;
             }
             let labels = Labels::from([(self.key.clone(), value)]);
             if let Err(err) = node.add_labels(&self.ns, digest, labels) {
-                tracing::warn!(%digest, "say where it was pushed to: {err}");
+                tracing::warn!(%digest, "say in which repository it is: {err}");
             }
         }
     }
