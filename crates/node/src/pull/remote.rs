@@ -180,8 +180,12 @@ impl Remote<'_> {
     }
 
     fn failure(&self, err: &Error) -> Failure {
-        err.failure(ATTEMPTED, &self.name, COMMAND)
-            .namespace(self.ns)
+        let mut failure = err.failure(ATTEMPTED, &self.name, COMMAND);
+        if let What::Blob(digest) = &err.details().what {
+            // The host is named; which of an image's layers it was is not.
+            failure.causes.push(format!("fetch blob {digest}"));
+        }
+        failure.namespace(self.ns)
     }
 
     fn stopped(&self) -> Failure {
