@@ -58,6 +58,7 @@ impl Cairn {
         command
             .env_remove("CONTAINERD_NAMESPACE")
             .env_remove("CAIRN_ROOT");
+        nobody(&mut command, self.work.path());
         command
     }
 
@@ -106,4 +107,11 @@ impl Drop for Cairn {
             let _ = Command::new("umount").arg(mount).status();
         }
     }
+}
+
+/// Leaves out whom this machine's user is at registries, and what is between it and them.
+pub(crate) fn nobody(command: &mut Command, work: &Path) {
+    command.env("DOCKER_CONFIG", work.join("docker"));
+    command.env("NO_PROXY", "127.0.0.1,localhost");
+    command.env_remove("REGISTRY_AUTH_FILE");
 }

@@ -68,6 +68,37 @@ impl Daemon {
         })
     }
 
+    /// As [`Daemon::start`], with this configuration.
+    pub fn configured(text: &str) -> Daemon {
+        Daemon::start_with(|work| {
+            let file = work.join("config.toml");
+            fs::write(&file, text).expect("configuration");
+            vec!["--config".into(), file.into_os_string()]
+        })
+    }
+
+    /// Has it read another configuration, and waits until it has.
+    pub fn reload(&self, text: &str) {
+        fs::write(self.path("config.toml"), text).expect("configuration");
+        let log = || fs::read_to_string(self.path("log")).unwrap_or_default();
+        let before = log().len();
+        let id = self.process.id().to_string();
+        let told = Command::new("kill").args(["-HUP", &id]).status();
+        assert!(told.expect("kill").success());
+        self.until("the configuration to be read", || {
+            log()[before..].contains("configuration")
+        });
+    }
+
+    /// `cairn` as its client with these arguments, not yet started.
+    pub fn cairn(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(Cairn::binary());
+        command.arg("--address").arg(self.socket()).args(arguments);
+        command.env_remove("CONTAINERD_NAMESPACE");
+        crate::cairn::nobody(&mut command, self.work.path());
+        command
+    }
+
     fn start_with(arguments: impl FnOnce(&Path) -> Vec<OsString>) -> Daemon {
         let work = TempDir::new().expect("temporary directory");
         let arguments = arguments(work.path());
@@ -249,6 +280,7 @@ impl Start {
         command.arg("--state").arg(work.join("state"));
         command.arg("--address").arg(self.socket(work));
         command.args(&self.arguments);
+        crate::cairn::nobody(&mut command, work);
         command
             .stdout(Stdio::null())
             .stderr(log)

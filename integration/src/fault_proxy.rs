@@ -119,9 +119,19 @@ impl Proxy {
         uploads.map(|seen| seen.received).sum()
     }
 
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.now.load(Ordering::SeqCst)
+    }
+
     /// The most connections that were open at once.
     pub fn peak_connections(&self) -> usize {
         self.shared.connections.peak()
+    }
+
+    /// Blobs that are on their way.
+    pub fn fetching(&self) -> usize {
+        self.shared.blobs.now.load(Ordering::SeqCst)
     }
 
     /// The most blobs that were on their way at once.

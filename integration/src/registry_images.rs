@@ -13,7 +13,7 @@ use crate::{
     http::Server,
     image::{
         DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, Layer, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST,
-        Packing, Stored, architecture, digest, document,
+        Packing, Stored, architecture, digest, document, noise,
     },
     registry::Registry,
 };
@@ -305,6 +305,32 @@ impl Repository<'_> {
         })
     }
 
+    /// Layers of one file each, which have so many bytes that nothing packs smaller, under a tag.
+    pub fn noise(&self, tag: &str, sizes: &[usize]) -> Noise {
+        let layers = sizes.iter().zip(1_u64..).map(|(&size, seed)| {
+            let file = Layer::new().file(&format!("noise-{seed}"), &noise(size, seed));
+            Stored::packed(&file.finish(), Packing::Gzip)
+        });
+        let layers: Vec<Stored> = layers.collect();
+        let document = self.image(architecture(), &layers);
+        let text = |value: &Value| value["digest"].as_str().expect("digest").to_owned();
+        let config = document["config"]["size"].as_u64().expect("size");
+        Noise {
+            digest: text(&self.tag(tag, &document)),
+            layers: document["layers"]
+                .as_array()
+                .expect("layers")
+                .iter()
+                .map(text)
+                .collect(),
+            bytes: config
+                + layers
+                    .iter()
+                    .map(|layer| layer.bytes.len() as u64)
+                    .sum::<u64>(),
+        }
+    }
+
     /// The same layer twice, `twice`, and none at all, `none`.
     pub fn odd_counts(&self) -> [Value; 2] {
         let layer = layers().swap_remove(0);
@@ -314,6 +340,17 @@ impl Repository<'_> {
             self.tag("none", &self.image(architecture(), &[])),
         ]
     }
+}
+
+/// An image that is there to be fetched.
+#[derive(Clone, Debug)]
+pub struct Noise {
+    /// Of its manifest.
+    pub digest: String,
+    /// Digests, lowest first.
+    pub layers: Vec<String>,
+    /// Of its configuration and layers, as stored.
+    pub bytes: u64,
 }
 
 fn encoded(bytes: &[u8]) -> String {

@@ -26,7 +26,6 @@ impl Shared {
         let mut from = BufReader::with_capacity(BUFFER_BYTES, client);
         while let Some(head) = Head::read(&mut from)? {
             let (seen, fault) = self.begin(&head);
-            let _fetch = seen.is_fetch().then(|| self.blobs.enter());
             if self.one(head, &seen, fault, &mut from, client)? == Next::End {
                 // What was sent arrives; closing at once could take it back.
                 client.shutdown(Shutdown::Write)?;
@@ -164,9 +163,16 @@ impl Shared {
             _ => self.rate.load(Ordering::SeqCst),
         };
         let mut pace = Pace::new(rate);
+        // Left before the last bytes go: whoever has them may ask for more at once.
+        let mut fetching = seen.is_fetch().then(|| self.blobs.enter());
         let passed = pass(&mut from, framing, &mut |bytes| {
             let (bytes, end) = breaker.take(bytes);
-            for piece in bytes.chunks(pace.piece()) {
+            let pieces = bytes.chunks(pace.piece());
+            let last = pieces.len();
+            for (number, piece) in (1..).zip(pieces) {
+                if number == last && (breaker.is_whole() || end.is_err()) {
+                    fetching.take();
+                }
                 client.write_all(piece)?;
                 self.note(seen, |seen| seen.sent += piece.len() as u64);
                 pace.wait(piece.len());
@@ -236,6 +242,11 @@ impl Breaker<'_> {
 
     fn shorter(&self, less: u64) -> u64 {
         self.length - (less % self.length).max(1)
+    }
+
+    /// Nothing more is to be passed.
+    fn is_whole(&self) -> bool {
+        self.passed >= self.length
     }
 
     /// The part of these bytes that goes on, and `Other` when nothing is to follow.

@@ -82,7 +82,7 @@ pub struct TokenServer {
 }
 
 struct Shared {
-    rules: Rules,
+    rules: Mutex<Rules>,
     signer: Signer,
     given: Mutex<Vec<Given>>,
     /// Refresh tokens by whose they are.
@@ -94,7 +94,7 @@ impl TokenServer {
     pub fn start(rules: Rules) -> TokenServer {
         let shared = Arc::new(Shared {
             signer: Signer::new(rules.hint),
-            rules,
+            rules: Mutex::new(rules),
             given: Mutex::default(),
             refresh: Mutex::default(),
         });
@@ -115,7 +115,13 @@ impl TokenServer {
 
     /// The first of its users.
     pub(super) fn user(&self) -> Option<(String, String)> {
-        self.shared.rules.users.first().cloned()
+        lock(&self.shared.rules).users.first().cloned()
+    }
+
+    /// From now on the registry takes tokens for so long, and clients are told of another time.
+    pub fn give_for(&self, lifetime: Duration, announced: Duration) {
+        let mut rules = lock(&self.shared.rules);
+        (rules.lifetime, rules.announced) = (lifetime, Some(announced));
     }
 
     /// All requests, in order.
@@ -144,13 +150,13 @@ impl Shared {
     fn answer(&self, request: &Request) -> Answer {
         let wish = match request.method.as_str() {
             "GET" => self.get(request),
-            "POST" if self.rules.oauth => self.post(request),
+            "POST" if lock(&self.rules).oauth => self.post(request),
             _ => return Answer::status(405),
         };
         let user = wish.user.clone().flatten();
         // Public is what everybody may pull; whoever names himself must be who he says.
         let granted = match &wish.user {
-            None => self.rules.public,
+            None => lock(&self.rules).public,
             Some(user) => user.is_some(),
         } && wish.service == SERVICE;
         lock(&self.given).push(Given {
@@ -205,14 +211,18 @@ impl Shared {
     }
 
     fn known(&self, user: &str, password: &str) -> bool {
-        let mut users = self.rules.users.iter();
-        users.any(|(name, secret)| name == user && secret == password)
+        let rules = lock(&self.rules);
+        rules
+            .users
+            .iter()
+            .any(|(name, secret)| name == user && secret == password)
     }
 
     fn token(&self, wish: &Wish, user: Option<&str>) -> Answer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = i64::try_from(now.expect("after 1970").as_secs()).expect("seconds");
-        let lifetime = i64::try_from(self.rules.lifetime.as_secs()).expect("seconds");
+        let rules = lock(&self.rules).clone();
+        let lifetime = i64::try_from(rules.lifetime.as_secs()).expect("seconds");
         let access = wish.scopes.iter().filter_map(|scope| access(scope, user));
         let claims = json!({
             "iss": ISSUER,
@@ -225,7 +235,7 @@ impl Shared {
             "access": access.collect::<Vec<Value>>(),
         });
         let token = self.signer.sign(&claims);
-        let announced = self.rules.announced.unwrap_or(self.rules.lifetime);
+        let announced = rules.announced.unwrap_or(rules.lifetime);
         let mut answer = json!({ "expires_in": announced.as_secs() });
         // Either name is in use, the newer one by OAuth 2 alone.
         match wish.grant.as_str() {

@@ -1,0 +1,159 @@
+//! Pulls beside one another, and what holds them back.
+#![allow(missing_docs)]
+
+use std::{
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use cairn_integration::{
+    daemon::Daemon,
+    fault_proxy::Proxy,
+    registry::Registry,
+    registry_images::{Noise, Repository},
+};
+
+struct Scene {
+    registry: Registry,
+    proxy: Proxy,
+    image: Noise,
+    daemon: Daemon,
+}
+
+impl Scene {
+    fn new(sizes: &[usize], config: &str) -> Scene {
+        let registry = Registry::start();
+        let image = Repository::new(&registry, "shop/web").noise("1", sizes);
+        Scene {
+            proxy: Proxy::start(registry.address()),
+            registry,
+            image,
+            daemon: Daemon::configured(config),
+        }
+    }
+
+    fn pull(&self, more: &[&str]) -> Command {
+        let name = format!("{}/shop/web:1", self.proxy.host());
+        let pull = ["images", "pull", "--plain-http", "--progress", "none"];
+        self.daemon.cairn(&[&pull, more, &[&name]].concat())
+    }
+
+    fn begin(&self, more: &[&str]) -> Child {
+        let mut command = self.pull(more);
+        let begun = command.stdout(Stdio::null()).spawn();
+        begun.expect("start cairn")
+    }
+}
+
+#[test]
+fn ten_at_once_fetch_each_blob_once() {
+    let scene = Scene::new(&[400_000; 5], "version = 1\n");
+    scene.proxy.throttle(400_000);
+    thread::scope(|scope| {
+        for number in 0..10 {
+            let ns = format!("ns{}", number % 3);
+            let scene = &scene;
+            scope.spawn(move || {
+                let pulled = scene.pull(&["-n", &ns]).output().expect("start cairn");
+                let said = String::from_utf8_lossy(&pulled.stderr).into_owned();
+                assert!(pulled.status.success(), "{said}");
+            });
+        }
+    });
+    for layer in &scene.image.layers {
+        assert_eq!(scene.proxy.fetches(Some(layer)), 1, "{layer}");
+    }
+    // Configurations are small, and read by each that wants to know what it is about to fetch.
+    let (sent, most) = (scene.proxy.blob_bytes(), scene.image.bytes * 101 / 100);
+    assert!(sent <= most, "{sent} of {most}");
+    for ns in ["ns0", "ns1", "ns2"] {
+        let listed = scene.daemon.ok(&["-n", ns, "images", "ls"]);
+        assert!(listed.contains(&scene.image.digest), "{ns}: {listed}");
+    }
+}
+
+fn connections(most: usize) -> String {
+    format!("version = 1\n[registry]\nmax_concurrent_downloads = {most}\n")
+}
+
+/// More are for the pulls that begin after it was said, fewer at once for all.
+#[test]
+fn so_many_connections_as_it_is_told() {
+    let scene = Scene::new(&[200_000; 6], &connections(2));
+    scene.proxy.throttle(400_000);
+    assert!(scene.begin(&[]).wait().expect("wait").success());
+    assert_eq!(scene.proxy.peak_fetches(), 2);
+
+    let other = Repository::new(&scene.registry, "shop/web").noise("1", &[210_000; 16]);
+    scene.proxy.forget();
+    scene.daemon.reload(&connections(5));
+    let mut child = scene.begin(&[]);
+    scene
+        .daemon
+        .until("three layers at once", || scene.proxy.peak_fetches() > 2);
+    scene.daemon.reload(&connections(1));
+    scene.daemon.until("fewer", || scene.proxy.fetching() <= 1);
+    assert!(scene.proxy.peak_fetches() <= 5);
+    let before = scene.proxy.blob_bytes();
+    assert!(before < other.bytes, "it goes on");
+    scene.proxy.forget();
+    assert!(child.wait().expect("wait").success());
+    assert_eq!(scene.proxy.peak_fetches(), 1);
+}
+
+#[test]
+fn so_many_connections_of_one_pull() {
+    let scene = Scene::new(&[200_000; 6], "version = 1\n");
+    scene.proxy.throttle(1_000_000);
+    let mut child = scene.begin(&["--max-concurrent-downloads", "1"]);
+    assert!(child.wait().expect("wait").success());
+    assert_eq!(scene.proxy.peak_fetches(), 1);
+}
+
+/// At the first rate it would take for hours.
+#[test]
+fn so_many_bytes_a_second_and_then_more() {
+    let slow = "version = 1\n[registry]\nlimit_rate = \"1KB\"\nmin_rate = \"0\"\n";
+    let scene = Scene::new(&[4_000_000; 3], slow);
+    let mut child = scene.begin(&[]);
+    scene
+        .daemon
+        .until("a layer to be asked for", || scene.proxy.fetches(None) > 1);
+    scene
+        .daemon
+        .reload("version = 1\n[registry]\nlimit_rate = \"\"\n");
+    scene
+        .daemon
+        .until("the end", || child.try_wait().expect("wait").is_some());
+    assert!(child.wait().expect("wait").success());
+    assert_eq!(scene.proxy.blob_bytes(), scene.image.bytes);
+}
+
+#[test]
+fn who_leaves_stops_it() {
+    let scene = Scene::new(&[2_000_000; 3], "version = 1\n");
+    scene.proxy.throttle(100_000);
+    for signal in ["INT", "KILL"] {
+        let mut child = scene.begin(&[]);
+        scene
+            .daemon
+            .until("bytes", || scene.proxy.connections() > 2);
+        let id = child.id().to_string();
+        let told = Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(told.expect("kill").success());
+        assert!(!child.wait().expect("wait").success());
+        // Nobody waits for it, so nothing is fetched: at this rate it would go on for a minute.
+        scene
+            .daemon
+            .until("nothing to be fetched", || scene.proxy.connections() == 0);
+    }
+    let listed = scene.daemon.ok(&["images", "ls", "-q"]);
+    assert_eq!(listed, "");
+    let before = scene.proxy.blob_bytes();
+    scene.proxy.throttle(0);
+    let mut child = scene.begin(&[]);
+    assert!(child.wait().expect("wait").success());
+    assert!(before > 0);
+    let (sent, most) = (scene.proxy.blob_bytes(), scene.image.bytes * 105 / 100);
+    assert!(sent <= most, "{sent} of {most}");
+}
