@@ -102,7 +102,8 @@ fn by_tls() {
     let registry = Registry::secure();
     let expected = fill(&registry);
     let name = format!("{}/shop/web:1", registry.host());
-    // On the loopback address nobody asks for certificates, unless a file speaks of the host.
+    // On the loopback address nobody asks for certificates, unless somebody names an authority, or a file
+    // says so.
     let work = TempDir::new().expect("temporary directory");
     let own = work.path().join(registry.host());
     fs::create_dir(&own).expect("directory");
@@ -120,6 +121,9 @@ fn by_tls() {
     ];
     says(&unknown, &words);
     let ca = registry.ca();
+    let other = Registry::secure();
+    let another = refused(&Cairn::new(), &name, &["--tlscacert", text(&other.ca())]);
+    says(&another, &words[..2]);
     say(&format!("skip_verify = false\nca = {ca:?}"));
     for more in [&["--tlscacert", text(&ca)][..], &hosts, &["--skip-verify"]] {
         let pulled = pull(&Cairn::new(), &name, more);

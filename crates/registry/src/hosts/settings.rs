@@ -49,8 +49,8 @@ impl Settings {
                 if from == Origin::Name && server.scheme == "http" && options.plain_http {
                     from = Origin::Flags;
                 }
-                // Nobody is in between, and hardly anybody has a certificate for it. One who says
-                // `skip_verify = false` has; containerd would not listen.
+                // Nobody is in between, and hardly anybody has a certificate for it. Who names an authority
+                // or says `skip_verify = false` has; containerd would not listen.
                 let unverified = !options.plain_http
                     && is_loopback(host)
                     && port(&server.authority) != Some("80");
@@ -59,6 +59,7 @@ impl Settings {
         };
         let ambiguous = server.scheme == "http" && port(&server.authority) != Some("80");
         let flags = &options.tls;
+        let named = !self.ca.is_empty() || !flags.ca.is_empty();
         let mut headers = self.headers;
         let said: Vec<HeaderName> = headers.iter().map(|(name, _)| name.clone()).collect();
         let more = options
@@ -73,7 +74,9 @@ impl Settings {
             tls: Tls {
                 ca: [&*flags.ca, &*self.ca].concat(),
                 client: [&*flags.client, &*self.client].concat(),
-                skip_verify: self.skip_verify.unwrap_or(loopback || flags.skip_verify),
+                skip_verify: self
+                    .skip_verify
+                    .unwrap_or(flags.skip_verify || loopback && !named),
             },
             proxy: self.proxy,
             dial_timeout: self.dial_timeout,

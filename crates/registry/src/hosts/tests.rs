@@ -154,6 +154,10 @@ fn only_loopback_may_show_any_certificate() {
     )]);
     let endpoint = &strict.endpoints("localhost:5000")[0];
     assert!(!endpoint.tls.skip_verify, "who says so is listened to");
+    let mut named = Options::default();
+    named.tls.ca = vec!["/ca.pem".into()];
+    let endpoint_of_named = alone("localhost:5000", &named);
+    assert!(!endpoint_of_named.tls.skip_verify, "an authority was named");
     assert_eq!(endpoint.tls.ca, [strict.path("localhost:5000/own.pem")]);
     assert_eq!(
         endpoint.from,
