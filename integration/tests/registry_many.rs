@@ -76,7 +76,7 @@ fn connections(most: usize) -> String {
     format!("version = 1\n[registry]\nmax_concurrent_downloads = {most}\n")
 }
 
-/// More are for the pulls that begin after it was said, fewer at once for all.
+/// Also those that are under way.
 #[test]
 fn so_many_connections_as_it_is_told() {
     let scene = Scene::new(&[200_000; 6], &connections(2));
@@ -86,8 +86,11 @@ fn so_many_connections_as_it_is_told() {
 
     let other = Repository::new(&scene.registry, "shop/web").noise("1", &[210_000; 16]);
     scene.proxy.forget();
-    scene.daemon.reload(&connections(5));
     let mut child = scene.begin(&[]);
+    scene
+        .daemon
+        .until("two layers at once", || scene.proxy.peak_fetches() == 2);
+    scene.daemon.reload(&connections(5));
     scene
         .daemon
         .until("three layers at once", || scene.proxy.peak_fetches() > 2);

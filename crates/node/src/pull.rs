@@ -16,8 +16,8 @@ use std::{
 };
 
 use cairn_types::{
-    ChainId, Descriptor, DiffId, Digest, ErrorKind, ImageName, Labels, LayerTiming,
-    Namespace, Platform, PlatformMatcher, SnapshotKey,
+    ChainId, Descriptor, DiffId, Digest, ErrorKind, ImageName, Labels, LayerTiming, Namespace,
+    Platform, PlatformMatcher, SnapshotKey,
 };
 
 use self::{fetch::Limits, remote::News};
@@ -106,6 +106,8 @@ pub struct TransferredLayer {
 
 /// For messages.
 const ATTEMPTED: &str = "pull image";
+/// Blobs that are begun side by side at least, whether or not there are places for their connections.
+const AT_ONCE: usize = 8;
 /// What leads on.
 const COMMAND: &str = "cairn images pull";
 
@@ -186,9 +188,10 @@ impl Node {
         let reach = self.reach(&request.name, &request.remote, Some(observer))?;
         let runtime = self.registry_runtime()?;
         let options = self.registry_options();
-        let own = match request.remote.max_concurrent {
-            0 => options.max_concurrent_downloads,
-            chosen => chosen,
+        let (own, at_once) = match request.remote.max_concurrent {
+            // The limit of all may be raised meanwhile; threads that wait for a place cost little.
+            0 => (usize::MAX, options.max_concurrent_downloads.max(AT_ONCE)),
+            chosen => (chosen, chosen),
         };
         let matchers = request.platforms.iter().map(PlatformMatcher::only);
         let wanted = match (request.all_platforms, &*request.platforms) {
@@ -209,7 +212,7 @@ impl Node {
                     Pace::new(request.remote.limit_rate),
                 ],
             },
-            at_once: own,
+            at_once,
             wanted,
             origins: Origins::new(&request.caller.ns, &request.name)?,
             pins: self.pins(),
