@@ -6,6 +6,7 @@
 
 mod plan;
 pub(crate) mod pool;
+pub(crate) mod tee;
 mod work;
 
 use std::sync::Arc;

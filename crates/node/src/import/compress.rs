@@ -24,7 +24,8 @@ use crate::{
     intake::Chosen,
     unpack::{
         Reading, Work,
-        pool::{Broken, Tee, UNCOMPRESSED, lock, mismatch, workers},
+        pool::{UNCOMPRESSED, lock, mismatch, workers},
+        tee::{Broken, Tee},
     },
     uploads,
     walk::Body,

@@ -226,11 +226,40 @@ struct Part {
 
 /// Parts under way, in order and without gaps. Dropped, they end.
 #[derive(Default)]
-struct Parts(VecDeque<Part>);
+struct Parts {
+    queue: VecDeque<Part>,
+    given_up: bool,
+}
+
+impl Parts {
+    fn has_first(&self) -> bool {
+        self.queue
+            .front()
+            .is_some_and(|first| first.task.is_finished())
+    }
+
+    /// Waits for the first. Before another connection is given up for parts, a host must have shown that it
+    /// sends any: one that does not ends them all.
+    async fn first_came(&mut self) -> bool {
+        let Some(first) = self.queue.front_mut() else {
+            return false;
+        };
+        if let Ok(Ok(pieces)) = (&mut first.task).await {
+            first.task = tokio::spawn(std::future::ready(Ok(pieces)));
+            return true;
+        }
+        self.given_up = true;
+        false
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+}
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        self.0.iter().for_each(|part| part.task.abort());
+        self.queue.iter().for_each(|part| part.task.abort());
     }
 }
 
@@ -266,25 +295,22 @@ impl Fetch {
         let mut blob = self.client.blob(&self.descriptor, self.at);
         let mut asked = 0;
         let mut parts = Parts::default();
+        let mut shown = false;
         let mut end = self.descriptor.size;
+        // What came beyond the place where the parts begin.
+        let mut beyond = Bytes::new();
         loop {
-            // Before its connection is given up for parts, a host must have shown that it sends any.
-            if let Some(first) = parts.0.front_mut()
-                && (self.at == end || first.task.is_finished())
-            {
-                match (&mut first.task).await {
-                    Ok(Ok(bytes)) => {
-                        first.task = tokio::spawn(std::future::ready(Ok(bytes)));
-                        if self.at == end {
-                            return Ok(Some(parts));
-                        }
-                    }
-                    _ => {
-                        parts = Parts::default();
-                        end = self.descriptor.size;
-                        may_part = false;
-                    }
+            if !shown && (self.at == end || parts.has_first()) {
+                shown = parts.first_came().await;
+            }
+            if !shown && parts.is_given_up() {
+                (parts, may_part, end) = (Parts::default(), false, self.descriptor.size);
+                if !self.hand(std::mem::take(&mut beyond), out).await {
+                    return Ok(None);
                 }
+            }
+            if shown && self.at == end {
+                return Ok(Some(parts));
             }
             if self.at == self.descriptor.size {
                 return Ok(None);
@@ -300,7 +326,10 @@ impl Fetch {
                     .asked(blob.host().unwrap_or_default(), self.attempts);
             }
             self.watch.came(piece.len());
-            piece.truncate(usize::try_from(end - self.at).unwrap_or(usize::MAX));
+            let wanted = usize::try_from(end - self.at).unwrap_or(usize::MAX);
+            if piece.len() > wanted {
+                beyond = piece.split_off(wanted);
+            }
             let paced = Instant::now();
             self.limits.pace(piece.len()).await;
             // A limit of ours is nothing that more connections help against.
@@ -308,12 +337,12 @@ impl Fetch {
             if !self.hand(piece, out).await {
                 return Ok(None);
             }
-            if may_part && parts.0.is_empty() && out.starved.is_so() {
+            if may_part && parts.queue.is_empty() && out.starved.is_so() {
                 self.next = self.at + 2 * PART_BYTES;
                 if self.descriptor.size.saturating_sub(self.at) >= WIDE_BYTES_MIN {
                     self.fill(&mut parts);
                 }
-                if !parts.0.is_empty() {
+                if !parts.queue.is_empty() {
                     end = self.at + 2 * PART_BYTES;
                 }
             }
@@ -323,11 +352,11 @@ impl Fetch {
     /// By several connections; `false` when one of them failed.
     async fn together(&mut self, mut parts: Parts, out: &mut Out) -> Result<bool, Error> {
         while self.at < self.descriptor.size {
-            if parts.0.is_empty() {
+            if parts.queue.is_empty() {
                 // In the place of the first connection, which is gone.
-                parts.0.extend(self.part(None));
+                parts.queue.extend(self.part(None));
             }
-            let Some(mut first) = parts.0.pop_front() else {
+            let Some(mut first) = parts.queue.pop_front() else {
                 return Ok(true);
             };
             let Ok(Ok(pieces)) = (&mut first.task).await else {
@@ -346,11 +375,11 @@ impl Fetch {
 
     /// Has as many parts fetched as there are places for.
     fn fill(&mut self, parts: &mut Parts) {
-        while parts.0.len() < PARTS_MAX && self.next < self.descriptor.size {
+        while parts.queue.len() < PARTS_MAX && self.next < self.descriptor.size {
             let Some(place) = self.limits.try_place() else {
                 return;
             };
-            parts.0.extend(self.part(Some(place)));
+            parts.queue.extend(self.part(Some(place)));
         }
     }
 

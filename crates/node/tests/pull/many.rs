@@ -1,0 +1,104 @@
+//! Several pulls at once, and several namespaces.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+use cairn_node::{RegistryOptions, Sharing, Silent};
+use cairn_types::{Digest, Namespace};
+
+use crate::{common::*, large, name, noise, push, registry::Registry, request};
+
+#[test]
+fn ten_at_once_fetch_and_unpack_each_layer_once() {
+    let registry = Registry::start();
+    let layout = large(8);
+    push(layout.path(), "large", &registry, "large:1");
+    let store = Store::new();
+    let name = name(&registry, "large:1");
+    let fetched = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for number in 0..10 {
+            let (store, name, fetched) = (&store, name.clone(), &fetched);
+            scope.spawn(move || {
+                let ns = Namespace::parse(["a", "b", "c"][number % 3]).expect("namespace");
+                let pulled = store.node.pull(request(&ns, name), &Silent).expect("pull");
+                fetched.fetch_add(pulled.fetched_bytes, Ordering::Relaxed);
+                assert_eq!(pulled.layers.len(), 1);
+            });
+        }
+    });
+    let came = fetched.load(Ordering::Relaxed);
+    // Documents are small, and may come to each.
+    assert!((8 << 20..9 << 20).contains(&came), "{came}");
+    for ns in ["a", "b", "c"] {
+        let ns = Namespace::parse(ns).expect("namespace");
+        let info = store.node.image(&ns, &name).expect("image");
+        assert!(info.complete && info.unpacked_size.is_some(), "{info:?}");
+    }
+    assert_eq!(begun(&store), 1);
+}
+
+/// How many unpackings were begun: directories are numbered.
+fn begun(store: &Store) -> u64 {
+    let next = store.node.snapshots().stage().expect("stage");
+    let path = next.dir().path();
+    let path = text(&path).strip_suffix("/fs").expect("a tree");
+    let number = path.rsplit('/').next().and_then(|name| name.parse().ok());
+    number.map(|next: u64| next - 1).expect("a number")
+}
+
+/// Whoever waits for another namespace's part of a stack has made its own meanwhile, and keeps it.
+#[test]
+fn what_images_have_in_common_is_unpacked_once() {
+    let registry = Registry::start();
+    let base = tar(&[("noise", &noise(8 << 20))]);
+    let mut layout = Layout::new();
+    for tag in ["one", "two"] {
+        let layers = [base.clone(), tar(&[(tag, tag)])];
+        let layers = layers.map(|plain| (OCI_LAYER, plain.clone(), plain));
+        let manifest = layout.manifest(&host(), &layers);
+        layout.name(manifest, tag);
+    }
+    layout.finish();
+    let store = Store::new();
+    for tag in ["one", "two"] {
+        push(layout.path(), tag, &registry, &format!("both:{tag}"));
+    }
+    thread::scope(|scope| {
+        for (space, tag) in [("a", "one"), ("b", "two")] {
+            let (store, name) = (&store, name(&registry, &format!("both:{tag}")));
+            scope.spawn(move || {
+                let ns = Namespace::parse(space).expect("namespace");
+                let pulled = store.node.pull(request(&ns, name), &Silent).expect("pull");
+                assert_eq!(pulled.layers.len(), 2);
+            });
+        }
+    });
+    assert_eq!(begun(&store), 3);
+}
+
+/// Namespaces that have nothing of one another each fetch for themselves, and for nobody else.
+#[test]
+fn isolated_namespaces_fetch_for_themselves() {
+    let registry = Registry::start();
+    let layout = large(2);
+    push(layout.path(), "large", &registry, "large:1");
+    let dir = scratch();
+    let mut options =
+        cairn_node::NodeOptions::new(dir.path().join("root"), cairn_node::EngineKind::Redb);
+    options.sharing = Sharing::Isolated;
+    options.registry = RegistryOptions::default();
+    let node = cairn_node::Node::open(options).expect("open");
+    let name = name(&registry, "large:1");
+    for ns in ["a", "b"] {
+        let ns = Namespace::parse(ns).expect("namespace");
+        let pulled = node
+            .pull(request(&ns, name.clone()), &Silent)
+            .expect("pull");
+        assert_eq!(pulled.fetched_bytes, pulled.images[0].content_size);
+    }
+    let digest = Digest::sha256(b"nothing of this name");
+    assert_eq!(node.content().size_of_any(&digest).expect("look"), None);
+}
