@@ -391,8 +391,15 @@ fn the_daemon_is_asked_what_it_is() {
         lines.iter().map(|line| words(line)).collect::<Vec<_>>()
     });
     let added: Vec<&String> = ours.iter().filter(|line| !theirs.contains(line)).collect();
-    // Came with 2.0.
-    assert_eq!(added, ["io.containerd.lease.v1 manager - ok"]);
+    // Came with 1.7 and 2.0.
+    let newer = [
+        "io.containerd.lease.v1 manager - ok",
+        "io.containerd.streaming.v1 manager - ok",
+        "io.containerd.transfer.v1 local - ok",
+        "io.containerd.grpc.v1 streaming - ok",
+        "io.containerd.grpc.v1 transfer - ok",
+    ];
+    assert_eq!(added, newer);
     assert!(ours.len() > 15, "{ours:?}");
 }
 
