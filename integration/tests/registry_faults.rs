@@ -31,9 +31,12 @@ impl Scene {
 
     /// With layers of so many bytes.
     fn of(size: usize) -> Scene {
+        Scene::with(&[size; 4])
+    }
+
+    fn with(sizes: &[usize]) -> Scene {
         let registry = Registry::start();
-        let sizes = [size; 4];
-        let image = Repository::new(&registry, "shop/web").noise("1", &sizes);
+        let image = Repository::new(&registry, "shop/web").noise("1", sizes);
         Scene {
             proxy: Proxy::start(registry.address()),
             _registry: registry,
@@ -186,17 +189,19 @@ fn lengths_are_wrong() {
 
 #[test]
 fn a_byte_is_wrong() {
-    let scene = Scene::new();
+    // The others are here before it comes out.
+    let scene = Scene::with(&[200_000, 3_000_000, 200_000, 200_000]);
+    scene.proxy.throttle(2_000_000);
     let layer = scene.image.layers[1].clone();
     let bad = layer.clone();
     scene.proxy.script(move |seen| {
-        (seen.is_fetch() && seen.path.ends_with(&bad)).then_some(Fault::Flip(500_000))
+        (seen.is_fetch() && seen.path.ends_with(&bad)).then_some(Fault::Flip(2_900_000))
     });
     scene.fails(&[&layer, "hash"]);
     // Mended, only that one is fetched again.
     scene.proxy.heal();
     scene.proxy.forget();
-    scene.whole(30);
+    scene.whole(86);
 }
 
 #[test]

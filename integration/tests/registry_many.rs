@@ -38,8 +38,19 @@ impl Scene {
         self.daemon.cairn(&[&pull, more, &[&name]].concat())
     }
 
+    /// By a shell that tests are started from in the background, Ctrl-C may be ignored, and so by all that
+    /// they start.
     fn begin(&self, more: &[&str]) -> Child {
-        let mut command = self.pull(more);
+        let pull = self.pull(more);
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT").arg(pull.get_program());
+        command.args(pull.get_args());
+        for (name, value) in pull.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let begun = command.stdout(Stdio::null()).spawn();
         begun.expect("start cairn")
     }
