@@ -9,7 +9,7 @@
 //! - [`routes`] finds the service of a call; [`service`] has one file for each of them; they parse, call
 //!   the node and convert;
 //! - [`backend`] serves another socket, for containerd itself, with the same services;
-//! - [`caller`], [`status`], [`details`], [`convert`] and `transfers` are what several of them share;
+//! - [`caller`], [`chunks`], [`status`], [`details`], [`convert`] and `transfers` are what several of them share;
 //! - [`embedded`] is the server inside another program.
 //!
 //! A library with a thin main, so that the command line can have the same server in its own process.
@@ -17,6 +17,7 @@
 pub mod backend;
 pub mod caller;
 pub mod calls;
+pub mod chunks;
 pub mod config;
 mod connection;
 pub mod convert;

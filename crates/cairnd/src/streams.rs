@@ -23,7 +23,7 @@ use tonic::{Status, Streaming};
 
 pub use self::{
     awaited::Awaited,
-    bytes::{Received, Sent},
+    bytes::{Sent, received},
 };
 use crate::status::with;
 

@@ -37,8 +37,9 @@ use self::progress::Teller;
 use super::Service;
 use crate::{
     caller,
+    chunks::Chunks,
     status::{blocking, missing, of_failure, with},
-    streams::{Awaited, Received, Sent, Streams, unpack},
+    streams::{self, Awaited, Sent, Streams, unpack},
 };
 
 /// One end of a transfer.
@@ -65,9 +66,9 @@ struct Work {
 
 impl Work {
     /// Bytes that the client sends on a stream.
-    fn received(&self, id: &str) -> Result<Received, Status> {
+    fn received(&self, id: &str) -> Result<Chunks, Status> {
         let pipe = self.streams.take(self.caller.ns.as_str(), id)?;
-        Ok(Received::new(pipe, self.call.clone()))
+        Ok(streams::received(pipe, self.call.clone()))
     }
 
     /// Bytes that it is sent.

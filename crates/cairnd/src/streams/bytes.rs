@@ -2,22 +2,17 @@
 
 use std::{
     io,
-    pin::Pin,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use cairn_proto::containerd::types::transfer::{Data, WindowUpdate};
 use prost_types::Any;
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    sync::mpsc,
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 use tonic::{Status, Streaming};
 
 use super::{Awaited, Outgoing, Pipe, pack, unpack};
+use crate::chunks::Chunks;
 
 /// What a client may send ahead of us: sixteen of the windows that containerd grants, since each costs
 /// a message and a turn of the client.
@@ -26,23 +21,13 @@ const WINDOW: i32 = 16 * (64 << 10);
 /// Most bytes in one message, as containerd sends them.
 const DATA_MAX: usize = 32 << 10;
 
-/// Bytes that a client sends, as a reader. Its end is where the client closes its side; a client that
+/// Bytes that a client sends for a call, as a reader. Its end is where the client closes its side; a client that
 /// is gone before is an error, so that nothing passes for whole that is not.
-pub struct Received {
-    chunks: mpsc::Receiver<io::Result<Bytes>>,
-    rest: Bytes,
-}
-
-impl Received {
-    /// Reads a stream for a call. The client is granted more as the reader goes on.
-    pub fn new(pipe: Pipe, call: Awaited) -> Received {
-        let (send, chunks) = mpsc::channel(1);
-        tokio::spawn(receive(send, call, pipe));
-        Received {
-            chunks,
-            rest: Bytes::new(),
-        }
-    }
+/// The client is granted more as the reader goes on.
+pub fn received(pipe: Pipe, call: Awaited) -> Chunks {
+    let (send, chunks) = mpsc::channel(1);
+    tokio::spawn(receive(send, call, pipe));
+    Chunks::new(chunks)
 }
 
 /// The stream goes before the chunks do, so that its id is free when their end is read.
@@ -91,26 +76,6 @@ fn data(any: &Any) -> Option<io::Result<Bytes>> {
             status.message().to_owned(),
         )),
     })
-}
-
-impl AsyncRead for Received {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // An empty chunk is not the end.
-        while self.rest.is_empty() {
-            match ready!(self.chunks.poll_recv(context)) {
-                Some(chunk) => self.rest = chunk?,
-                None => return Poll::Ready(Ok(())),
-            }
-        }
-        let length = self.rest.len().min(buffer.remaining());
-        buffer.put_slice(&self.rest[..length]);
-        self.rest.advance(length);
-        Poll::Ready(Ok(()))
-    }
 }
 
 /// Bytes to a client, as a writer for a thread that may wait. Dropped, the stream is closed, which is

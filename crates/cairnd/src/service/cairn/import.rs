@@ -7,31 +7,26 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    pin::Pin,
-    task::{Context, Poll, ready},
     time::Instant,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use cairn_node::{Failure, ImportRequest as Import, Imported, Node, Progress, Source};
 use cairn_proto::cairn::v1::{
     self, ImportOptions, ImportRequest, ImportResponse, import_options, import_request::Part,
     import_response,
 };
 use cairn_types::{ErrorKind, Namespace, Platform};
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
-use tracing::{Instrument, field::display, info};
+use tracing::{field::display, info};
 
 use super::{
     Answers, parsed,
     progress::{self, Sender, Teller},
     refused, wire,
 };
-use crate::{calls::about, details, traces};
+use crate::{calls::about, chunks::Chunks, details, traces};
 
 const ATTEMPTED: &str = "import";
 
@@ -41,21 +36,14 @@ pub(super) fn answers(
     ns: Namespace,
     messages: Streaming<ImportRequest>,
 ) -> Answers<ImportResponse> {
-    let (send, answers) = progress::answers();
-    let run = async move {
-        if let Err(status) = run(node, ns, messages, &send).await {
-            let _ = send.send(Err(status)).await;
-        }
-    };
-    tokio::spawn(run.in_current_span());
-    answers
+    progress::converse(|send| run(node, ns, messages, send))
 }
 
 async fn run(
     node: Node,
     ns: Namespace,
     mut messages: Streaming<ImportRequest>,
-    send: &Sender<ImportResponse>,
+    send: Sender<ImportResponse>,
 ) -> Result<(), Status> {
     let first = messages.message().await?.and_then(|message| message.part);
     let Some(Part::Options(options)) = first else {
@@ -92,7 +80,7 @@ async fn run(
             part: Some(import_response::Part::Imported(imported)),
         })
     };
-    progress::run(send.clone(), wrap, work).await;
+    progress::run(send, wrap, work).await;
     Ok(())
 }
 
@@ -214,40 +202,5 @@ async fn pump(
         if chunks.send(chunk).await.is_err() || last {
             return;
         }
-    }
-}
-
-/// An archive in chunks, as a reader.
-struct Chunks {
-    receive: mpsc::Receiver<io::Result<Bytes>>,
-    rest: Bytes,
-}
-
-impl Chunks {
-    fn new(receive: mpsc::Receiver<io::Result<Bytes>>) -> Chunks {
-        Chunks {
-            receive,
-            rest: Bytes::new(),
-        }
-    }
-}
-
-impl AsyncRead for Chunks {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // An empty chunk is not the end.
-        while self.rest.is_empty() {
-            match ready!(self.receive.poll_recv(context)) {
-                Some(chunk) => self.rest = chunk?,
-                None => return Poll::Ready(Ok(())),
-            }
-        }
-        let length = self.rest.len().min(buffer.remaining());
-        buffer.put_slice(&self.rest[..length]);
-        self.rest.advance(length);
-        Poll::Ready(Ok(()))
     }
 }

@@ -40,6 +40,24 @@ where
     answers
 }
 
+/// Answers a call by what `run` sends, and last with its failure, if it has one.
+pub(super) fn converse<M, R, F>(run: F) -> Answers<M>
+where
+    M: Send + 'static,
+    R: Future<Output = Result<(), Status>> + Send + 'static,
+    F: FnOnce(Sender<M>) -> R,
+{
+    let (send, answers) = answers();
+    let run = run(send.clone());
+    let run = async move {
+        if let Err(status) = run.await {
+            let _ = send.send(Err(status)).await;
+        }
+    };
+    tokio::spawn(run.in_current_span());
+    answers
+}
+
 /// As [`start`], to where `send` leads.
 pub(super) async fn run<M, F>(send: Sender<M>, wrap: fn(v1::Progress) -> M, work: F)
 where

@@ -8,7 +8,6 @@ use cairn_proto::cairn::v1::{
 };
 use cairn_types::ImageName;
 use tonic::{Status, Streaming};
-use tracing::Instrument;
 
 use super::{
     Answers,
@@ -27,28 +26,21 @@ pub(super) fn answers(
     caller: Caller,
     messages: Streaming<PullRequest>,
 ) -> Answers<PullResponse> {
-    let (send, answers) = progress::answers();
-    let run = async move {
-        if let Err(status) = run(node, caller, messages, &send).await {
-            let _ = send.send(Err(status)).await;
-        }
-    };
-    tokio::spawn(run.in_current_span());
-    answers
+    progress::converse(|send| run(node, caller, messages, send))
 }
 
 async fn run(
     node: Node,
     caller: Caller,
     mut messages: Streaming<PullRequest>,
-    send: &Sender<PullResponse>,
+    send: Sender<PullResponse>,
 ) -> Result<(), Status> {
     let first = messages.message().await?.and_then(|message| message.part);
     let Some(Part::Options(options)) = first else {
         return Err(refused(ATTEMPTED, "the first message must have options"));
     };
     let answer = |part| PullResponse { part: Some(part) };
-    let asked = Asked::new(send.clone(), |question| PullResponse {
+    let asked = Asked::new(send, |question| PullResponse {
         part: Some(pull_response::Part::Question(question)),
     });
     let request = request(caller, options, &asked)?;

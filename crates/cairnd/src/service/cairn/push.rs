@@ -8,7 +8,6 @@ use cairn_proto::cairn::v1::{
 };
 use cairn_types::{ImageName, Namespace};
 use tonic::{Status, Streaming};
-use tracing::Instrument;
 
 use super::{
     Answers,
@@ -27,27 +26,20 @@ pub(super) fn answers(
     ns: Namespace,
     messages: Streaming<PushRequest>,
 ) -> Answers<PushResponse> {
-    let (send, answers) = progress::answers();
-    let run = async move {
-        if let Err(status) = run(node, ns, messages, &send).await {
-            let _ = send.send(Err(status)).await;
-        }
-    };
-    tokio::spawn(run.in_current_span());
-    answers
+    progress::converse(|send| run(node, ns, messages, send))
 }
 
 async fn run(
     node: Node,
     ns: Namespace,
     mut messages: Streaming<PushRequest>,
-    send: &Sender<PushResponse>,
+    send: Sender<PushResponse>,
 ) -> Result<(), Status> {
     let first = messages.message().await?.and_then(|message| message.part);
     let Some(Part::Options(options)) = first else {
         return Err(refused(ATTEMPTED, "the first message must have options"));
     };
-    let asked = Asked::new(send.clone(), |question| PushResponse {
+    let asked = Asked::new(send, |question| PushResponse {
         part: Some(push_response::Part::Question(question)),
     });
     let request = request(ns, options, &asked)?;
