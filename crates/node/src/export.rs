@@ -283,13 +283,6 @@ impl Node {
     }
 }
 
-/// A manifest that says no platform is for any.
-pub(crate) fn is_for(manifest: &Tree, platform: &Platform) -> bool {
-    let matcher = PlatformMatcher::only(platform);
-    let own = manifest.platform();
-    own.is_none_or(|own| matcher.rank(&own).is_some())
-}
-
 /// The manifests that go out: all that are asked for must be here; attestations go along when they
 /// are.
 fn manifests(
@@ -313,9 +306,10 @@ fn manifests(
             .namespace(&request.ns)
     };
     for platform in wanted {
-        match tree.pick(&PlatformMatcher::only(platform)) {
+        let matcher = PlatformMatcher::only(platform);
+        match tree.pick(&matcher) {
             // The only manifest is taken as it is, unless another platform was asked for by name.
-            Some(manifest) if request.platforms.is_empty() || is_for(manifest, platform) => {
+            Some(manifest) if request.platforms.is_empty() || manifest.is_for(&matcher) => {
                 kept.insert(manifest.descriptor.digest.clone());
             }
             Some(_) => return Err(refused(platform)),

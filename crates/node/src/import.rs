@@ -178,12 +178,17 @@ impl Node {
 
     /// What of an import for which there was no room makes another try need less.
     fn kept(&self, ns: &Namespace, stored: &[Digest]) -> Option<String> {
-        let known = stored.iter().map(|digest| self.content().info(ns, digest));
-        let kept: u64 = known.flatten().map(|info| info.size).sum();
+        let kept = self.stored_size(ns, stored);
         let kept = (kept > 0).then(|| size(kept))?;
         let step =
             format!("or make room otherwise: {kept} are kept for another try, until cairn gc");
         Some(step)
+    }
+
+    /// Bytes of those of the blobs that are there.
+    pub(crate) fn stored_size(&self, ns: &Namespace, stored: &[Digest]) -> u64 {
+        let known = stored.iter().map(|digest| self.content().info(ns, digest));
+        known.flatten().map(|info| info.size).sum()
     }
 
     /// Blobs of a failed import are told of by nobody: most are gone by then.

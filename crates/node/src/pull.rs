@@ -136,8 +136,7 @@ impl Node {
             Some(names) => names(&target.digest)?,
             None => vec![request.name.clone()],
         };
-        let wanted = Wanted::new(&request.platforms, request.all_platforms);
-        let chosen = intake::choose_one(&remote, tree, names, &wanted)?;
+        let chosen = intake::choose_one(&remote, tree, names, &remote.wanted)?;
         let (first, total) = (chosen.clone(), content_size(&chosen));
         let lease = self.hold_pull(&request.caller, &request.name, &chosen.kept)?;
         let options = intake::Options {
@@ -193,12 +192,6 @@ impl Node {
             0 => (usize::MAX, options.max_concurrent_downloads.max(AT_ONCE)),
             chosen => (chosen, chosen),
         };
-        let matchers = request.platforms.iter().map(PlatformMatcher::only);
-        let wanted = match (request.all_platforms, &*request.platforms) {
-            (true, _) => None,
-            (false, []) => Some(vec![PlatformMatcher::only(&Platform::host())]),
-            (false, _) => Some(matchers.collect()),
-        };
         Ok(remote::Remote {
             node: self,
             ns: &request.caller.ns,
@@ -213,7 +206,7 @@ impl Node {
                 ],
             },
             at_once,
-            wanted,
+            wanted: Wanted::new(&request.platforms, request.all_platforms),
             origins: Origins::new(&request.caller.ns, &request.name)?,
             pins: self.pins(),
             progress,
@@ -258,10 +251,8 @@ impl Node {
         let platform = request.platforms.first();
         let matcher = PlatformMatcher::only(platform.unwrap_or(&host));
         let picked = tree.pick(&matcher).cloned();
-        let Some(picked) = picked.filter(|picked| {
-            let suits = |found: Platform| matcher.rank(&found).is_some();
-            platform.is_none() || picked.platform().is_none_or(suits)
-        }) else {
+        let Some(picked) = picked.filter(|picked| platform.is_none() || picked.is_for(&matcher))
+        else {
             return Ok(None);
         };
         for one in picked.everything() {
@@ -344,8 +335,7 @@ impl Node {
         if failure.kind != ErrorKind::ResourceExhausted {
             return failure;
         }
-        let known = stored.iter().map(|digest| self.content().info(ns, digest));
-        let kept: u64 = known.flatten().map(|info| info.size).sum();
+        let kept = self.stored_size(ns, stored);
         if kept > 0 {
             failure.next = vec![format!(
                 "cairn df; cairn gc; then pull again, {} are kept",

@@ -162,6 +162,12 @@ impl Tree {
         (!platform.os.is_empty()).then(|| platform.normalized())
     }
 
+    /// Whether it is for what the matcher wants; one that says no platform is for any.
+    pub(crate) fn is_for(&self, matcher: &PlatformMatcher) -> bool {
+        let own = self.platform();
+        own.is_none_or(|own| matcher.rank(&own).is_some())
+    }
+
     /// Whether this is a manifest about another one, kept and never picked.
     pub(crate) fn is_attestation(&self) -> bool {
         let unknown = self

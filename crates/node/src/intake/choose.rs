@@ -90,7 +90,7 @@ pub(crate) fn choose_one(
         Wanted::Best { matchers, asked } => {
             for matcher in matchers {
                 match tree.pick(matcher) {
-                    Some(manifest) if *asked && !is_for(manifest, matcher) => {
+                    Some(manifest) if *asked && !manifest.is_for(matcher) => {
                         return Err(unsuited(origin, &tree, &names, matcher.wanted()));
                     }
                     Some(manifest) => {
@@ -125,12 +125,6 @@ pub(crate) fn choose_one(
         kept,
         images,
     })
-}
-
-/// A manifest that says no platform is for any.
-fn is_for(manifest: &Tree, matcher: &PlatformMatcher) -> bool {
-    let platform = manifest.platform();
-    platform.is_none_or(|platform| matcher.rank(&platform).is_some())
 }
 
 fn about(origin: &dyn Origin, failure: Failure) -> Failure {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use cairn_registry::{Client, Error, Observer, Retry, What};
-use cairn_types::{Descriptor, Digest, ErrorKind, Labels, MediaKind, Namespace, PlatformMatcher};
+use cairn_types::{Descriptor, Digest, ErrorKind, Labels, MediaKind, Namespace};
 use tokio::runtime::Handle;
 
 use super::{
@@ -22,7 +22,7 @@ use crate::{
     Event, Failure, Node, Pins, Progress,
     documents::{self, DOCUMENT_BYTES_MAX, DocumentError},
     failure::size,
-    intake::Origin,
+    intake::{Origin, Wanted},
     objects::word,
     registries::Origins,
     walk::{Blobs, Tree},
@@ -44,8 +44,8 @@ pub(super) struct Remote<'a> {
     pub(super) runtime: Handle,
     pub(super) limits: Limits,
     pub(super) at_once: usize,
-    /// Which platforms are wanted of an index; `None` for all.
-    pub(super) wanted: Option<Vec<PlatformMatcher>>,
+    /// Which platforms are wanted of an index.
+    pub(super) wanted: Wanted,
     /// In which repositories its blobs are known.
     pub(super) origins: Origins,
     pub(super) pins: Pins,
@@ -204,17 +204,6 @@ impl Remote<'_> {
             .extend(all.map(|one| (one.digest.clone(), one.clone())));
     }
 
-    /// Whether an entry of an index is for none of the platforms that are wanted. What says no platform is
-    /// looked at; what is about another manifest goes with none of them.
-    fn is_unwanted(&self, descriptor: &Descriptor) -> bool {
-        let (Some(wanted), Some(platform)) = (&self.wanted, &descriptor.platform) else {
-            return false;
-        };
-        !wanted
-            .iter()
-            .any(|matcher| matcher.rank(platform).is_some())
-    }
-
     fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
         if matches!(
             MediaKind::of(&descriptor.media_type),
@@ -258,7 +247,8 @@ impl Blobs for Remote<'_> {
     type Error = Failure;
 
     fn document(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Failure> {
-        if self.is_unwanted(descriptor) {
+        // What says no platform is looked at; what is about another manifest goes with none of them.
+        if !self.wanted.suits(descriptor) {
             return Ok(None);
         }
         let before = self.documents.fetch_add(descriptor.size, Ordering::Relaxed);

@@ -10,7 +10,6 @@ use cairn_types::{
 use super::{ATTEMPTED, PushRequest};
 use crate::{
     Failure, Node, Pins, documents,
-    export::is_for,
     registries::Origins,
     store::StoreBlobs,
     unpack::no_platform,
@@ -135,8 +134,9 @@ fn choose<'t>(
     };
     let mut wanted: Vec<&Tree> = Vec::new();
     for platform in &request.platforms {
-        let picked = root.pick(&PlatformMatcher::only(platform));
-        let picked = picked.filter(|manifest| is_for(manifest, platform));
+        let matcher = PlatformMatcher::only(platform);
+        let picked = root.pick(&matcher);
+        let picked = picked.filter(|manifest| manifest.is_for(&matcher));
         let picked = picked.ok_or_else(|| refused(no_platform(root, platform, ATTEMPTED)))?;
         if !wanted
             .iter()
