@@ -7,25 +7,26 @@
 use std::{
     collections::VecDeque,
     io::{self, Read},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
 use cairn_registry::{Blob, Client, Error};
 use cairn_types::Descriptor;
-use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 
 use crate::registries::{Pace, Place, Places};
 
 /// Bytes that wait to be read.
-const AHEAD_BYTES: usize = 4 << 20;
+const AHEAD_BYTES: u32 = 4 << 20;
 /// Pieces that wait: none is larger than a few hundred kilobytes, most are far smaller.
 const AHEAD_PIECES: usize = 1024;
-/// How long a reader with nothing to read does not look whether it is still wanted.
+/// How long a reader with nothing to read does not look whether it is still wanted. Bytes wake it at once.
 const BEAT: Duration = Duration::from_millis(100);
 /// Bytes of a part. All that are under way are in memory.
 const PART_BYTES: u64 = 4 << 20;
@@ -83,13 +84,7 @@ pub(crate) fn fetch(
     limits: Limits,
     watch: Arc<dyn Watch>,
 ) -> Incoming {
-    let (send, pieces) = mpsc::channel(AHEAD_PIECES);
-    let waiting = Arc::new(AtomicUsize::new(0));
-    let mut out = Out {
-        send,
-        waiting: Arc::clone(&waiting),
-        starved: Starved::new(),
-    };
+    let (mut out, ahead) = ahead();
     let task = runtime.spawn(async move {
         let mut fetch = Fetch {
             client,
@@ -106,8 +101,7 @@ pub(crate) fn fetch(
     });
     Incoming {
         runtime: runtime.clone(),
-        pieces,
-        waiting,
+        ahead,
         rest: Bytes::new(),
         task,
     }
@@ -117,28 +111,28 @@ pub(crate) fn fetch(
 /// that the reader can look whether it is still wanted. Dropped, its requests end.
 pub(crate) struct Incoming {
     runtime: Handle,
-    pieces: mpsc::Receiver<Result<Bytes, Error>>,
-    waiting: Arc<AtomicUsize>,
+    ahead: Ahead,
     rest: Bytes,
     task: JoinHandle<()>,
 }
 
 impl Incoming {
     fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let next = match self.pieces.try_recv() {
+        let ahead = &mut self.ahead;
+        let next = match ahead.pieces.try_recv() {
             Ok(next) => Some(next),
             Err(mpsc::error::TryRecvError::Disconnected) => None,
             Err(mpsc::error::TryRecvError::Empty) => {
-                let next = async { tokio::time::timeout(BEAT, self.pieces.recv()).await };
+                let next = async { tokio::time::timeout(BEAT, ahead.pieces.recv()).await };
                 let next = self.runtime.block_on(next);
                 next.map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))?
             }
         };
-        let Some(piece) = next.transpose().map_err(io::Error::other)? else {
-            return Ok(None);
-        };
-        self.waiting.fetch_sub(piece.len(), Ordering::Relaxed);
-        Ok(Some(piece))
+        let piece = next.transpose().map_err(io::Error::other)?;
+        if let Some(piece) = &piece {
+            ahead.read(piece);
+        }
+        Ok(piece)
     }
 }
 
@@ -162,25 +156,58 @@ impl Drop for Incoming {
     }
 }
 
+/// A way for pieces that holds [`AHEAD_BYTES`].
+fn ahead() -> (Out, Ahead) {
+    let (send, pieces) = mpsc::channel(AHEAD_PIECES);
+    let room = Arc::new(Semaphore::new(AHEAD_BYTES as usize));
+    let out = Out {
+        send,
+        room: Arc::clone(&room),
+        starved: Starved::new(),
+    };
+    (out, Ahead { pieces, room })
+}
+
+/// Pieces that were handed on, and the room that they take.
+struct Ahead {
+    pieces: mpsc::Receiver<Result<Bytes, Error>>,
+    room: Arc<Semaphore>,
+}
+
+impl Ahead {
+    /// Gives back the room of a piece.
+    fn read(&self, piece: &Bytes) {
+        self.room.add_permits(room_of(piece) as usize);
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.room.close();
+    }
+}
+
+/// A piece that is larger than all room takes all of it.
+fn room_of(piece: &Bytes) -> u32 {
+    u32::try_from(piece.len()).map_or(AHEAD_BYTES, |bytes| bytes.min(AHEAD_BYTES))
+}
+
 /// Where the pieces go.
 struct Out {
     send: mpsc::Sender<Result<Bytes, Error>>,
-    waiting: Arc<AtomicUsize>,
+    room: Arc<Semaphore>,
     starved: Starved,
 }
 
 impl Out {
     /// Hands a piece on, and waits while too much is unread; `false` when nobody reads any more.
     async fn hand(&mut self, piece: Bytes) -> bool {
-        let full = || self.waiting.load(Ordering::Relaxed) > AHEAD_BYTES;
         let since = Instant::now();
-        while full() {
-            if self.send.is_closed() {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        self.waiting.fetch_add(piece.len(), Ordering::Relaxed);
+        let Ok(room) = self.room.acquire_many(room_of(&piece)).await else {
+            return false;
+        };
+        // It is given back by whoever reads.
+        room.forget();
         let sent = self.send.send(Ok(piece)).await.is_ok();
         self.starved.handing(since.elapsed());
         sent
@@ -425,4 +452,46 @@ async fn gather(
         pieces.push(piece);
     }
     Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(ahead: &mut Ahead) -> usize {
+        let piece = ahead.pieces.recv().await.expect("a piece").expect("bytes");
+        ahead.read(&piece);
+        piece.len()
+    }
+
+    #[tokio::test]
+    async fn no_more_is_held_than_there_is_room_for() {
+        let (mut out, mut held) = ahead();
+        let half = Bytes::from(vec![0; AHEAD_BYTES as usize / 2]);
+        assert!(out.hand(half.clone()).await && out.hand(half.clone()).await);
+        let handing = tokio::spawn(async move {
+            let more = out.hand(half.slice(..1)).await;
+            // Larger than all room, as no connection sends them: alone it goes through.
+            let large = Bytes::from(vec![0; AHEAD_BYTES as usize + 1]);
+            (more && out.hand(large).await, out)
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(held.pieces.len(), 2, "there is no room for more");
+        let mut lengths = Vec::new();
+        for _ in 0..4 {
+            lengths.push(read(&mut held).await);
+        }
+        let whole = AHEAD_BYTES as usize;
+        assert_eq!(lengths, [whole / 2, whole / 2, 1, whole + 1]);
+        let (went, mut out) = handing.await.expect("handed");
+        assert!(went);
+        assert_eq!(held.room.available_permits(), whole, "all was given back");
+
+        let all = Bytes::from(vec![0; whole]);
+        assert!(out.hand(all.clone()).await);
+        let waiting = tokio::spawn(async move { out.hand(all).await });
+        tokio::task::yield_now().await;
+        drop(held);
+        assert!(!waiting.await.expect("handed"), "nobody reads any more");
+    }
 }
