@@ -9,6 +9,7 @@ use std::{
 
 use cairn_layer::{Applied, Error, Options, apply};
 use cairn_sys::Dir;
+use cairn_types::{Classified, ErrorKind};
 
 /// A tar under construction. Paths are written as given, however hostile.
 #[derive(Clone, Default)]
@@ -156,6 +157,26 @@ impl Layer {
         bytes.resize(bytes.len() + 1024, 0);
         bytes
     }
+}
+
+/// Expects a layer to become this tree, and nothing outside of it to change.
+#[track_caller]
+pub fn check(layer: Layer, tree: &[&str]) {
+    let place = place();
+    if let Err(err) = place.apply("fs", &layer) {
+        panic!("refused: {}", chain(&err));
+    }
+    assert_eq!(show(&place.path("fs")), tree);
+}
+
+/// Expects a layer to be refused as a fault of whoever made it, with this among the reasons.
+#[track_caller]
+pub fn refused(layer: Layer, reason: &str) {
+    let place = place();
+    let err = place.apply("fs", &layer).expect_err("must be refused");
+    let text = chain(&err);
+    assert!(text.contains(reason), "{text}");
+    assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{text}");
 }
 
 /// A store with room for layers, and things outside of it that must never change.

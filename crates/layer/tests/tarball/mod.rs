@@ -10,6 +10,7 @@
 use std::io::BufReader;
 
 use cairn_layer::tar::{Entry, EntryKind, Limits, Reader, TarError};
+use cairn_types::{Classified, ErrorKind};
 
 /// A header under construction.
 #[derive(Clone)]
@@ -190,4 +191,34 @@ pub fn chain(err: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Expects an archive to be refused as a fault of whoever made it, with this among the reasons.
+#[track_caller]
+pub fn refused(tar: &Tar, reason: &str) {
+    let err = read(&tar.0).expect_err("must be refused");
+    let text = chain(&err);
+    assert!(text.contains(reason), "{text}");
+    assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{text}");
+}
+
+/// Expects an archive to ask for more than these limits give.
+#[track_caller]
+pub fn over_limit(tar: &Tar, limits: Limits) {
+    let err = read_with(&tar.0, limits).expect_err("must be refused");
+    assert_eq!(err.kind(), ErrorKind::ResourceExhausted, "{err}");
+}
+
+/// Names and data, "name=data", of an archive that is read.
+#[track_caller]
+pub fn check(tar: &Tar, expected: &[&str]) {
+    let entries = read(&tar.0).expect("a valid archive");
+    let shown: Vec<String> = entries
+        .iter()
+        .map(|(entry, data)| {
+            let data = String::from_utf8_lossy(&data[..data.len().min(8)]);
+            format!("{}={data}", entry.path.escape_ascii())
+        })
+        .collect();
+    assert_eq!(shown, expected);
 }

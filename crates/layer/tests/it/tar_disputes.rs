@@ -2,8 +2,6 @@
 //! two, formats for tapes, and streams that fail.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-mod tarball;
-
 use std::{
     ffi::OsStr,
     fs,
@@ -17,7 +15,7 @@ use cairn_layer::tar::{EntryKind, Limits, Reader};
 use cairn_types::{Classified, Digest, ErrorKind};
 use rustix::fs::{FileType, Mode, Timespec, Timestamps};
 
-use self::tarball::{Read as Seen, chain, contents, header, read, read_with, tar};
+use crate::tarball::{Read as Seen, chain, contents, header, pax_body, read, read_with, tar};
 
 /// Prints what Python makes of a tar, in the form of [`ours`].
 const LIST: &str = r#"
@@ -302,7 +300,7 @@ fn peers_disagree_about_hard_links_with_data() {
 /// The limit is on all extension headers of one entry together, and starts again for the next.
 #[test]
 fn the_limit_of_extension_bytes_is_exact() {
-    let comment = |len: usize| tarball::pax_body(&[("comment", &vec![b'c'; len])]);
+    let comment = |len: usize| pax_body(&[("comment", &vec![b'c'; len])]);
     let limit = comment((1 << 20) - 17);
     assert_eq!(limit.len(), 1 << 20);
     let ok = tar().ext(b'x', &limit).file("a", b"").ext(b'x', &limit);

@@ -1,8 +1,6 @@
 //! What GNU tar, bsdtar and Python write is read as they meant it, and no mutation of it panics.
 #![allow(clippy::unwrap_used, missing_docs, clippy::cast_possible_truncation)]
 
-mod tarball;
-
 use std::{
     fs::{self, File},
     io::Write,
@@ -19,7 +17,7 @@ use cairn_layer::tar::EntryKind;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use self::tarball::{Read, contents, header, kind_letter, read, tar};
+use crate::tarball::{Read, contents, gnu, header, kind_letter, read, tar};
 
 /// A tree with a bit of everything: what a format cannot hold is left out of it.
 struct Tree {
@@ -328,7 +326,7 @@ fn archives_of_ours_are_listed_alike() {
         .pax(&[("path", b"d/long name"), ("mtime", b"1.5")])
         .file("x", b"4")
         .ext(b'L', format!("d/{}\0", "n".repeat(120)).as_bytes())
-        .head(tarball::gnu(b'0', "x", 0))
+        .head(gnu(b'0', "x", 0))
         .head(header(b'2', "d/s", 0).with(157, b"f"))
         .head(header(b'1', "d/h", 0).with(157, b"d/f"))
         .end();

@@ -1,27 +1,6 @@
 //! Paths and links that try to get out, and names that are used twice.
-#![allow(missing_docs)]
 
-mod common;
-use cairn_types::{Classified, ErrorKind};
-use common::{Layer, layer, place, show};
-
-#[track_caller]
-fn check(layer: Layer, tree: &[&str]) {
-    let place = place();
-    if let Err(err) = place.apply("fs", &layer) {
-        panic!("refused: {}", common::chain(&err));
-    }
-    assert_eq!(show(&place.path("fs")), tree);
-}
-
-#[track_caller]
-fn refused(layer: Layer, reason: &str) {
-    let place = place();
-    let err = place.apply("fs", &layer).expect_err("must be refused");
-    let text = common::chain(&err);
-    assert!(text.contains(reason), "{text}");
-    assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{text}");
-}
+use crate::common::{check, layer, place, refused, show};
 
 #[test]
 fn p01_parents_are_refused() {

@@ -1,26 +1,6 @@
 //! Whiteouts and opaque marks: every row in both orders where order must not matter.
-#![allow(missing_docs)]
 
-mod common;
-use common::{Layer, layer, place, show};
-
-#[track_caller]
-fn check(layer: Layer, tree: &[&str]) {
-    let place = place();
-    let applied = place.apply("fs", &layer);
-    if let Err(err) = applied {
-        panic!("refused: {}", common::chain(&err));
-    }
-    assert_eq!(show(&place.path("fs")), tree);
-}
-
-#[track_caller]
-fn refused(layer: Layer, reason: &str) {
-    let place = place();
-    let err = place.apply("fs", &layer).expect_err("must be refused");
-    let text = common::chain(&err);
-    assert!(text.contains(reason), "{text}");
-}
+use crate::common::{check, layer, place, refused, show};
 
 #[test]
 fn a_whiteout_becomes_overlays_own() {

@@ -1,7 +1,6 @@
 //! Packings, damaged ones, and whose fault an error is.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
 use std::{
     io::{self, Read, Write},
     sync::atomic::{AtomicU64, Ordering},
@@ -9,8 +8,9 @@ use std::{
 
 use cairn_layer::{Error, Options, Unpacked, inflate::InflateError, unpack};
 use cairn_types::{Algorithm, Classified, Compression, Digest, ErrorKind, LayerType, media};
-use common::{layer, place, show};
 use flate2::write::GzEncoder;
+
+use crate::common::{chain, layer, place, show};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -134,7 +134,7 @@ fn an_empty_stream_is_an_empty_layer() {
 #[track_caller]
 fn refused(media_type: &str, packed: &[u8], reason: &str) {
     let err = run(media_type, packed).expect_err("must be refused");
-    let text = common::chain(&err);
+    let text = chain(&err);
     assert!(text.contains(reason), "{text}");
     assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{text}");
 }
@@ -286,11 +286,7 @@ fn a_source_that_fails_is_the_cause() {
                 matches!(err, Error::Inflate(InflateError::Source(_))),
                 "{err:?} at {cut}"
             );
-            assert!(
-                common::chain(&err).contains("cable"),
-                "{}",
-                common::chain(&err)
-            );
+            assert!(chain(&err).contains("cable"), "{}", chain(&err));
         }
     }
 }

@@ -1,15 +1,13 @@
 //! Sparse maps built by hand: the four dialects, their limits and their lies.
 #![allow(clippy::unwrap_used, missing_docs, clippy::cast_possible_truncation)]
 
-mod tarball;
-
 use cairn_layer::tar::{Limits, Segment};
 
-use self::tarball::{Header, Read, Tar, chain, contents, gnu, header, read_with, tar};
+use crate::tarball::{Header, Read, Tar, chain, contents, gnu, header, read_with, tar};
 
 #[track_caller]
 fn read(tar: &Tar) -> Vec<Read> {
-    tarball::read(&tar.0).unwrap_or_else(|err| panic!("{}", chain(&err)))
+    crate::tarball::read(&tar.0).unwrap_or_else(|err| panic!("{}", chain(&err)))
 }
 
 #[track_caller]

@@ -1,10 +1,9 @@
 //! Owner, mode, times, extended attributes, holes, and what is left out.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
 use std::{fs, os::unix::fs::MetadataExt};
 
-use common::{layer, place, show, xattr};
+use crate::common::{layer, place, show, xattr};
 
 #[test]
 fn set_user_id_and_capabilities_survive_their_order() {

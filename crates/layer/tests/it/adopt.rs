@@ -2,7 +2,6 @@
 //! layers unpacked one after the other into one directory by GNU tar.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
 use std::{
     fs,
     io::Write,
@@ -12,7 +11,8 @@ use std::{
 };
 
 use cairn_layer::{Options, adopt};
-use common::{Layer, Place, layer, place, show, xattr};
+
+use crate::common::{Layer, Place, layer, place, show, xattr};
 
 /// Applies each layer knowing nothing of the others, then completes them, lowest first.
 fn stack(place: &Place, layers: &[Layer]) -> Vec<PathBuf> {
