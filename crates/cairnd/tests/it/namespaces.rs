@@ -1,9 +1,5 @@
 //! `Namespaces`, and the header that every other service wants.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_proto::containerd::services::{
     content::v1::{InfoRequest, ListContentRequest},
     images::v1::ListImagesRequest,
@@ -14,8 +10,9 @@ use cairn_proto::containerd::services::{
     },
     snapshots::v1::{ListSnapshotsRequest, PrepareSnapshotRequest},
 };
-use common::{Client, Server, code, long_label, map, mask};
 use tonic::Code;
+
+use crate::common::{Client, Server, code, long_label, map, mask, write};
 
 fn namespace(name: &str, labels: &[(&str, &str)]) -> Option<Namespace> {
     Some(Namespace {
@@ -286,7 +283,7 @@ async fn what_it_holds_keeps_a_namespace() {
     // Leases and uploads do not.
     client.leased("lease").await;
     client
-        .write_one(common::write("r", 0, b"begun"))
+        .write_one(write("r", 0, b"begun"))
         .await
         .expect("write");
     assert_eq!(delete(&client, "n").await, Code::Ok);

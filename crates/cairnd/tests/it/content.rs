@@ -1,9 +1,5 @@
 //! `Content`, all but uploads: what is known of blobs, their labels, reading.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::{
     fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt,
@@ -14,9 +10,10 @@ use cairn_proto::containerd::services::content::v1::{
     AbortRequest, DeleteContentRequest, Info, InfoRequest, ListContentRequest, ListStatusesRequest,
     ReadContentRequest, StatusRequest, UpdateRequest,
 };
-use common::{Client, Server, code, expecting, long_label, map, mask, sha256, write};
 use rustix::fs::Advice;
 use tonic::Code;
+
+use crate::common::{Client, Server, code, expecting, long_label, map, mask, sha256, write};
 
 async fn info(client: &Client, digest: &str) -> Result<Info, Code> {
     let request = InfoRequest {

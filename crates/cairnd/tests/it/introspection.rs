@@ -1,18 +1,15 @@
 //! `Introspection`, `Version`, health, and what is served beside.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_proto::containerd::services::{
     containers::v1::{ListContainersRequest, containers_client::ContainersClient},
     introspection::v1::{PluginInfoRequest, PluginsRequest},
 };
-use common::{Server, code};
 use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+
+use crate::common::{Server, code};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_says_who_it_is() {

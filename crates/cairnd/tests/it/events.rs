@@ -1,9 +1,5 @@
 //! `Events`: what is published by whom, and what a subscription shows.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_proto::containerd::{
     services::{
         content::v1::DeleteContentRequest,
@@ -15,13 +11,17 @@ use cairn_proto::containerd::{
     },
     types::Envelope,
 };
-use common::{
-    Client, Server, code, descriptor,
-    events::{Subscription, event, publish},
-    map, sha256,
-};
 use prost_types::Timestamp;
 use tonic::Code;
+
+use crate::common::{
+    Client, Server,
+    archive::Archive,
+    code, descriptor,
+    events::{Subscription, event, publish},
+    layer::Layer,
+    map, sha256,
+};
 
 /// Something of everything, in one namespace.
 async fn all_kinds(client: &Client) {
@@ -321,9 +321,9 @@ async fn calls_of_our_own_are_told_of() {
     };
     let server = Server::start().await;
     let client = server.client("n");
-    let layer = common::layer::Layer::new().file("motd", "hello").bytes();
+    let layer = Layer::new().file("motd", "hello").bytes();
     let name = "docker.io/shop/web:1";
-    let archive = common::archive::Archive::new(name, &[layer]);
+    let archive = Archive::new(name, &[layer]);
     let subscription = Subscription::start(&client, &[""]).await;
     client.import(&archive).await;
     client.import(&archive).await;

@@ -1,17 +1,14 @@
 //! `Content.Write`: one stream for one upload, message by message.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_node::Sharing;
 use cairn_proto::containerd::services::{
     content::v1::{AbortRequest, InfoRequest, StatusRequest},
     introspection::v1::PluginsRequest,
     namespaces::v1::{CreateNamespaceRequest, Namespace},
 };
-use common::{Client, Server, code, commit, expecting, map, sha256, stat, write};
 use tonic::Code;
+
+use crate::common::{Client, Server, code, commit, expecting, map, sha256, stat, write};
 
 async fn status(client: &Client, reference: &str) -> Result<(i64, i64), Code> {
     let request = StatusRequest {

@@ -1,9 +1,5 @@
 //! Garbage collection as clients see it: built under a lease, and left to itself when that goes.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::collections::BTreeMap;
 
 use cairn_proto::containerd::services::{
@@ -12,7 +8,8 @@ use cairn_proto::containerd::services::{
     leases::v1::{AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, Resource},
     snapshots::v1::{CommitSnapshotRequest, ListSnapshotsRequest, PrepareSnapshotRequest},
 };
-use common::{Client, Server, descriptor, map, sha256, write};
+
+use crate::common::{Client, Server, descriptor, map, sha256, write};
 
 const ROOT: (&str, &str) = ("containerd.io/gc.root", "1");
 const REF: &str = "containerd.io/gc.ref.content";

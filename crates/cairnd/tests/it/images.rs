@@ -1,9 +1,5 @@
 //! `Images`: names for descriptors.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_proto::containerd::{
     services::images::v1::{
         CreateImageRequest, DeleteImageRequest, GetImageRequest, Image, ListImagesRequest,
@@ -11,8 +7,9 @@ use cairn_proto::containerd::{
     },
     types::Descriptor,
 };
-use common::{Client, Server, code, descriptor, long_label, map, mask, sha256};
 use tonic::Code;
+
+use crate::common::{Client, Server, code, descriptor, long_label, map, mask, sha256};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 

@@ -1,9 +1,5 @@
 //! `Diff.Apply`: a stored layer into the snapshot that its mounts show.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     io::Write,
@@ -17,12 +13,13 @@ use cairn_proto::containerd::{
     },
     types::{Descriptor, Mount},
 };
-use common::{
+use tonic::Code;
+
+use crate::common::{
     Client, Server, descriptor,
     layer::{Layer, tree},
     sha256,
 };
-use tonic::Code;
 
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";

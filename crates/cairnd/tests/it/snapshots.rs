@@ -1,18 +1,15 @@
 //! `Snapshots`: keys, kinds, mounts, and what may be done to which.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_proto::containerd::{
     services::snapshots::v1::{CleanupRequest, Kind, ListSnapshotsRequest, UsageRequest},
     types::Mount,
 };
-use common::{
+use tonic::Code;
+
+use crate::common::{
     Server, code, long_label, map,
     snapshots::{Snapshots, sn},
 };
-use tonic::Code;
 
 /// A mount with the numbers of its directories in the order they come.
 fn spelled(server: &Server, mounts: &[Mount]) -> String {

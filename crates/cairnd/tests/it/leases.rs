@@ -1,9 +1,5 @@
 //! `Leases`: the calls, and what the header does to other services' calls.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_proto::containerd::services::{
     images::v1::{CreateImageRequest, Image},
     leases::v1::{
@@ -12,8 +8,9 @@ use cairn_proto::containerd::services::{
     },
     snapshots::v1::{CommitSnapshotRequest, PrepareSnapshotRequest, ViewSnapshotRequest},
 };
-use common::{Client, Server, code, commit, descriptor, expecting, map, sha256, write};
 use tonic::Code;
+
+use crate::common::{Client, Server, code, commit, descriptor, expecting, map, sha256, write};
 
 const SNAPSHOTS: &str = "snapshots/overlayfs";
 

@@ -1,9 +1,5 @@
 //! Requests that lack the message they are about. containerd dies of most of them; here they are wrong.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_proto::containerd::services::{
     containers::v1::{CreateContainerRequest, UpdateContainerRequest},
     content::v1::UpdateRequest,
@@ -14,8 +10,9 @@ use cairn_proto::containerd::services::{
     namespaces::v1::{CreateNamespaceRequest, UpdateNamespaceRequest},
     snapshots::v1::UpdateSnapshotRequest,
 };
-use common::{Server, code};
 use tonic::Code;
+
+use crate::common::{Server, code};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_asked_for() {

@@ -1,10 +1,6 @@
 //! What containerd's metadata store asks of the backend and what no released containerd can be made
 //! to ask here: calls without a namespace, leases of somebody else's, `rebase`, and the differ.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::{fs, path::Path};
 
 use cairn_node::{EngineKind, Node, NodeOptions};
@@ -27,12 +23,13 @@ use cairn_proto::containerd::{
     types::{Descriptor, Mount},
 };
 use cairn_types::Digest;
-use common::{Served, layer::Layer, map, told};
 use prost_types::FieldMask;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::common::{Served, layer::Layer, map, told};
 
 const REF: &str = "containerd.io/snapshot.ref";
 const PARENT_REF: &str = "containerd.io/snapshot/parent-chain-id";

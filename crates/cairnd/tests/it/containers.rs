@@ -1,9 +1,5 @@
 //! `Containers`: records that other programs make, list and rely on.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_proto::containerd::{
     events::{ContainerCreate, ContainerDelete, ContainerUpdate, container_create},
     services::containers::v1::{
@@ -11,14 +7,15 @@ use cairn_proto::containerd::{
         UpdateContainerRequest, container::Runtime,
     },
 };
-use common::{
+use prost::Message;
+use prost_types::Any;
+use tonic::Code;
+
+use crate::common::{
     Client, Server, code,
     events::{Subscription, event},
     map, mask,
 };
-use prost::Message;
-use prost_types::Any;
-use tonic::Code;
 
 fn container() -> Container {
     Container {

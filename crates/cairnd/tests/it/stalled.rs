@@ -1,17 +1,14 @@
 //! Clients that ask and do not listen: they take no thread from others, and no memory without end.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use cairn_meta::Timestamp;
 use cairn_node::events::{Event, What};
 use cairn_proto::containerd::services::{
     content::v1::ReadContentRequest, events::v1::SubscribeRequest,
 };
 use cairn_types::Namespace;
-use common::Server;
 use tonic::Code;
+
+use crate::common::Server;
 
 /// More than the server's runtime has threads for work that waits.
 const READERS: usize = 12;
