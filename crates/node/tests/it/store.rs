@@ -1,12 +1,11 @@
 //! What is done with images once they are there.
 
-mod common;
-
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use cairn_node::{ExportRequest, Silent, Tagged};
 use cairn_types::{ErrorKind, ImageName, Namespace};
-use common::*;
+
+use crate::common::*;
 
 fn name(text: &str) -> ImageName {
     ImageName::parse(text).expect("name")
@@ -301,7 +300,7 @@ fn a_root_whose_mounts_could_not_be_written_down_is_refused() {
     let root = dir
         .path()
         .join(std::ffi::OsString::from_vec(b"not\xffutf8".to_vec()));
-    let failure = common::open(&root).err().expect("refused");
+    let failure = open(&root).err().expect("refused");
     assert_eq!(failure.kind, cairn_types::ErrorKind::InvalidArgument);
     assert!(!root.exists(), "nothing was made");
 }

@@ -1,8 +1,6 @@
 //! Collections and calls pass one another: neither waits for the other to end, and nothing that is
 //! held on the way is lost.
 
-mod common;
-
 use std::{
     io,
     pin::Pin,
@@ -16,8 +14,9 @@ use std::{
 
 use cairn_node::{Caller, GcStep, Resource, Source};
 use cairn_types::{Descriptor, Digest, ImageName, Labels, LeaseId, SnapshotKey};
-use common::*;
 use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::common::*;
 
 const REF: &str = "containerd.io/gc.ref.content";
 

@@ -1,7 +1,5 @@
 //! The difference of snapshots as a stored layer: which bytes, under which labels, held by whom.
-#![allow(missing_docs)]
 
-mod common;
 use std::{fs, io::Write, path::PathBuf};
 
 use cairn_node::{Caller, DiffOptions};
@@ -9,7 +7,8 @@ use cairn_types::{
     Compression, Descriptor, Digest, ErrorKind, IngestRef, Labels, LeaseId, Mount, SnapshotKey,
     media,
 };
-use common::Store;
+
+use crate::common::{Store, run, text};
 
 /// A store with the snapshot `base` and, on it, the mounts of an active and of a read-only one.
 fn changed() -> (Store, Vec<Mount>, Vec<Mount>) {
@@ -26,9 +25,9 @@ fn changed() -> (Store, Vec<Mount>, Vec<Mount>) {
     let active = active.expect("prepare");
     let view = snapshots.view(ns, &key("v"), Some(&key("base")), Labels::new());
     fs::write(upper(&active).join("new"), "new").expect("write");
-    common::run(
+    run(
         "mknod",
-        &[common::text(&upper(&active).join("gone")), "c", "0", "0"],
+        &[text(&upper(&active).join("gone")), "c", "0", "0"],
     );
     (store, view.expect("view"), active)
 }

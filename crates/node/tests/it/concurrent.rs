@@ -1,12 +1,11 @@
 //! Many at once in one store: the same layers by several imports, names given and taken, and the
 //! garbage collector between them.
 
-mod common;
-
 use std::{fs, thread};
 
 use cairn_types::ImageName;
-use common::*;
+
+use crate::common::*;
 
 /// Images that share their two layers and have one of their own each.
 fn layout(number: usize) -> Layout {

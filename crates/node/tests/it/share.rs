@@ -1,7 +1,5 @@
 //! One image in several namespaces: unpacked once, and kept until the last of them lets go of it.
 
-mod common;
-
 use std::{
     fs,
     os::unix::fs::MetadataExt,
@@ -18,7 +16,8 @@ use cairn_node::{
     events::{self, What},
 };
 use cairn_types::{ChainId, DiffId, Digest, Labels, Namespace, SnapshotKey};
-use common::*;
+
+use crate::common::*;
 
 fn with(sharing: Sharing, engine: EngineKind) -> Store {
     let mut store = Store::new();

@@ -1,7 +1,5 @@
 //! Layers become durable behind an import, and those that were not in time come back by themselves.
 
-mod common;
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -10,7 +8,8 @@ use std::{
 
 use cairn_meta::{SnapshotRecord, Timestamp, View, schema};
 use cairn_types::ImageName;
-use common::*;
+
+use crate::common::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

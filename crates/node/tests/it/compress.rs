@@ -1,7 +1,5 @@
 //! Layers that come plain are stored packed when that is asked for.
 
-mod common;
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -9,8 +7,9 @@ use std::{
 
 use cairn_node::{Failure, ImportRequest, Imported, Source};
 use cairn_types::{Compression, Digest, ErrorKind, ImageName};
-use common::*;
 use serde_json::{Value, json};
+
+use crate::common::*;
 
 const DOCKER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";

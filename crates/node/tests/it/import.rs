@@ -1,7 +1,5 @@
 //! Archives of every kind come in as the same image.
 
-mod common;
-
 use std::{
     fs,
     sync::{Arc, Mutex},
@@ -10,8 +8,9 @@ use std::{
 
 use cairn_node::{Event, ImageInfo, ImportRequest, Progress, Source};
 use cairn_types::{Digest, ErrorKind, ImageName, LayerTiming};
-use common::*;
 use serde_json::json;
+
+use crate::common::*;
 
 /// The image is whole, unpacked, and reads as its layers say.
 #[track_caller]

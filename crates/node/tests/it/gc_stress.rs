@@ -1,8 +1,6 @@
 //! Many threads that hold, name, import and let go, over the same few things, with the collector at
 //! work all the time. Each checks what it holds; in the end nobody holds anything, and nothing is left.
 
-mod common;
-
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
@@ -12,7 +10,8 @@ use cairn_node::{Caller, EngineKind, Node, NodeOptions, Resource};
 use cairn_types::{
     Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, LeaseId, SnapshotKey,
 };
-use common::*;
+
+use crate::common::*;
 
 const REF: &str = "containerd.io/gc.ref.content";
 const WORKERS: usize = 8;

@@ -1,0 +1,16 @@
+//! The store by its own calls, on a real disk. What measures its own process is tested apart.
+
+#![allow(missing_docs)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod compress;
+mod concurrent;
+mod diff;
+mod gc_beside;
+mod gc_stress;
+mod import;
+mod settle;
+mod share;
+mod store;
