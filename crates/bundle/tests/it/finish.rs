@@ -1,16 +1,13 @@
 //! What a process leaves that dies while it makes or removes a bundle, and who tidies up after it.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::{fs, path::Path};
 
 use cairn_bundle::{BundleRequest, Store as _};
 use cairn_sys::mount;
 use cairn_types::{Failure, HostDir};
-use common::{Direct, Store, bundle::*, finish, host_dir, make, remove};
 use serde_json::json;
+
+use crate::common::{Direct, Store, bundle::*, finish, host_dir, make, remove};
 
 fn image() -> Store {
     imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}))

@@ -1,9 +1,5 @@
 //! Containers with users of their own: whose the files are inside, and whose on the host.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
@@ -12,9 +8,10 @@ use std::{
 
 use cairn_bundle::{BundleRequest, Net};
 use cairn_types::{ErrorKind, IdMap, IdRanges};
-use common::bundle::*;
-use common::{Store, make, remove, run, text};
 use serde_json::{Value, json};
+
+use crate::common::bundle::*;
+use crate::common::{Store, make, remove, run, text};
 
 fn ranges(text: &str) -> IdRanges {
     IdRanges::new(vec![text.parse().expect(text)]).expect("ranges")

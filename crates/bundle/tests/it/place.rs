@@ -1,9 +1,5 @@
 //! Where bundles may be, and that nothing else is taken for one, unmounted or removed.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
@@ -12,9 +8,10 @@ use std::{
 };
 
 use cairn_types::{ErrorKind, Failure, ImageName};
-use common::bundle::*;
-use common::{Layout, OCI_CONFIG, OCI_MANIFEST, Store, host, make, remove, run, text};
 use serde_json::json;
+
+use crate::common::bundle::*;
+use crate::common::{Layout, OCI_CONFIG, OCI_MANIFEST, Store, host, make, remove, run, text};
 
 #[test]
 fn a_place_that_is_taken_is_left_alone() {

@@ -1,10 +1,6 @@
 //! Bundles: what stands in them, that runc and crun run them, and that umoci makes the same of an
 //! image's configuration.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::{MetadataExt, symlink},
@@ -13,9 +9,10 @@ use std::{
 
 use cairn_bundle::{BundleRequest, Net};
 use cairn_types::ImageName;
-use common::bundle::*;
-use common::{Store, make, remove, run, text};
 use serde_json::{Value, json};
+
+use crate::common::bundle::*;
+use crate::common::{Store, make, remove, run, text};
 
 #[test]
 fn both_runtimes_run_what_the_image_says() {

@@ -1,12 +1,9 @@
 //! A configuration of one's own, laid over the image's.
 
-#![allow(missing_docs)]
-
-mod common;
-
-use common::bundle::*;
-use common::remove;
 use serde_json::json;
+
+use crate::common::bundle::*;
+use crate::common::remove;
 
 #[test]
 fn both_runtimes_run_what_was_laid_over() {

@@ -1,9 +1,5 @@
 //! Bundles whose root is plain files: the same files, and no need of the store any more.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -12,9 +8,10 @@ use std::{
 };
 
 use cairn_types::{ErrorKind, ImageName};
-use common::bundle::*;
-use common::{make, remove, run, text};
 use serde_json::json;
+
+use crate::common::bundle::*;
+use crate::common::{make, remove, run, text};
 
 /// As `setcap cap_net_raw+ep` makes it.
 const NET_RAW: &str = "0x0100000200200000000000000000000000000000";

@@ -1,14 +1,11 @@
 //! Images' files at a directory.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::{fs, path::Path};
 
 use cairn_bundle::MountRequest;
 use cairn_types::{ErrorKind, Failure, ImageName};
-use common::{Store, mount, run, simple, text, unmount};
+
+use crate::common::{Direct, Store, host_dir, mount, run, simple, text, unmount};
 
 fn request(store: &Store, target: &Path, rw: bool) -> MountRequest {
     MountRequest {
@@ -88,8 +85,8 @@ fn what_cannot_be_mounted_leaves_nothing() {
 fn one_that_was_prepared_and_not_mounted_is_taken_up() {
     let store = imported();
     let target = store.dir.path().join("mnt");
-    let dir = common::host_dir(&target);
-    let direct = common::Direct(&store.node);
+    let dir = host_dir(&target);
+    let direct = Direct(&store.node);
     let prepare = |rw| {
         cairn_bundle::Mounts::prepare(&direct, &request(&store, &target, rw), &dir)
             .expect("prepare")
