@@ -1,7 +1,4 @@
 //! What crashes and power cuts leave of snapshots, and what is made of it.
-#![allow(missing_docs)]
-
-mod common;
 
 use std::{
     fs,
@@ -12,7 +9,8 @@ use std::{
 use cairn_meta::{Timestamp, View, schema};
 use cairn_snapshot::Recovered;
 use cairn_types::{ErrorKind, Labels, Mount, SnapshotKind};
-use common::{Fixture, Mounted, key, ns, read, refused};
+
+use crate::common::{Fixture, Mounted, key, ns, read, refused};
 
 #[test]
 fn what_a_crash_leaves_is_swept() {

@@ -1,7 +1,4 @@
 //! One tree for several namespaces, until the last of them lets go of it.
-#![allow(missing_docs)]
-
-mod common;
 
 use std::{collections::BTreeSet, fs, io::Write};
 
@@ -9,7 +6,8 @@ use cairn_meta::{EngineKind, Import, Origin, View, schema};
 use cairn_snapshot::{Recovered, Shared, SnapshotInfo, Snapshots, StagedLayer};
 use cairn_sys::Dir;
 use cairn_types::{Digest, ErrorKind, Labels, Namespace};
-use common::{
+
+use crate::common::{
     Fixture, Mounted, key, read, refused,
     spaces::{keys, layer, ns},
 };

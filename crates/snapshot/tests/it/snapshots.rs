@@ -1,7 +1,4 @@
 //! Snapshots over real records, real directories and real overlay mounts.
-#![allow(missing_docs)]
-
-mod common;
 
 use std::{
     fs,
@@ -14,7 +11,7 @@ use cairn_snapshot::{Options, Recovered, UPPERDIR};
 use cairn_sys::{Dir, FileType};
 use cairn_types::{ErrorKind, Labels, SnapshotKind, Usage};
 
-use common::{Fixture, Mounted, key, ns, option, read, refused};
+use crate::common::{Fixture, Mounted, key, ns, option, read, refused};
 
 #[test]
 fn layers_show_through_until_a_whiteout_hides_them() {

@@ -1,7 +1,4 @@
 //! Trees of several namespaces, shared and removed in whatever order.
-#![allow(missing_docs)]
-
-mod common;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,7 +10,8 @@ use std::{
 };
 
 use cairn_meta::EngineKind;
-use common::Fixture;
+
+use crate::common::Fixture;
 
 /// The same numbers each time.
 struct Dice(u64);
