@@ -341,111 +341,87 @@ fn what_is_small_in_the_image_is_small_in_a_volume() {
     assert_no_bundle(&store);
 }
 
-type Change = Box<dyn FnOnce(&mut BundleRequest)>;
+/// Expects no bundle of an image with this layer and configuration, for this reason, and nothing of it.
+#[track_caller]
+fn cannot_be_made(
+    layer: &[u8],
+    config: &Value,
+    reason: &str,
+    change: impl FnOnce(&mut BundleRequest),
+) {
+    let store = imported(layer, config);
+    let failure = create(&store, change).expect_err(reason);
+    assert!(failure.to_string().contains(reason), "{failure}");
+    assert_no_bundle(&store);
+}
 
 #[test]
-fn what_cannot_be_made_leaves_nothing() {
-    let cases: Vec<(&str, Value, Change)> = vec![
-        ("names no program", json!({}), Box::new(|_| ())),
-        (
-            "names no program",
-            json!({"Entrypoint": [""]}),
-            Box::new(|_| ()),
-        ),
+fn what_an_image_cannot_mean_leaves_nothing() {
+    let layer = tree(|root| symlink("/proc/self/fd/8", root.join("evil")).expect("link"));
+    let volumes: serde_json::Map<_, _> = (0..1025).map(|i| (format!("/v{i}"), json!({}))).collect();
+    for (reason, config) in [
+        ("names no program", json!({})),
+        ("names no program", json!({"Entrypoint": [""]})),
         (
             "no user \"nobody\"",
             json!({"Cmd": ["sh"], "User": "nobody"}),
-            Box::new(|_| ()),
         ),
-        (
-            "neither",
-            json!({"Cmd": ["sh"], "User": "4294967296"}),
-            Box::new(|_| ()),
-        ),
+        ("neither", json!({"Cmd": ["sh"], "User": "4294967296"})),
         (
             "into /proc",
             json!({"Cmd": ["sh"], "WorkingDir": "/proc/self/fd/8"}),
-            Box::new(|_| ()),
         ),
-        (
-            "into /proc",
-            json!({"Cmd": ["sh"], "WorkingDir": "/evil"}),
-            Box::new(|_| ()),
-        ),
+        ("into /proc", json!({"Cmd": ["sh"], "WorkingDir": "/evil"})),
         (
             "into /proc",
             json!({"Cmd": ["sh"], "WorkingDir": "/dev/fd/7"}),
-            Box::new(|_| ()),
         ),
         (
             "volume \"/bin/sh\": it is not a directory",
             json!({"Cmd": ["sh"], "Volumes": {"/bin/sh": {}}}),
-            Box::new(|_| ()),
         ),
         (
             "more than 1024 volumes",
-            json!({"Cmd": ["sh"], "Volumes": (0..1025)
-                .map(|i| (format!("/v{i}"), json!({})))
-                .collect::<serde_json::Map<_, _>>()}),
-            Box::new(|_| ()),
+            json!({"Cmd": ["sh"], "Volumes": volumes}),
         ),
-        ("NUL byte", json!({"Cmd": ["a\0b"]}), Box::new(|_| ())),
-        (
-            "longer than",
-            json!({"Cmd": ["sh"], "Env": vec!["A=".to_owned() + &"x".repeat(99_999)]}),
-            Box::new(|request| request.env = vec!["B=".to_owned() + &"x".repeat(200_000)]),
-        ),
-        (
-            "is not made of",
-            json!({"Cmd": ["sh"]}),
-            Box::new(|r| r.id = Some("../x".to_owned())),
-        ),
-        (
-            "host name",
-            json!({"Cmd": ["sh"]}),
-            Box::new(|r| r.hostname = Some("a b".to_owned())),
-        ),
-        (
-            "inside the store",
-            json!({"Cmd": ["sh"]}),
-            Box::new(|r| r.dir = r.dir.with_file_name("root/snapshots/b")),
-        ),
-        (
-            "not found",
-            json!({"Cmd": ["sh"]}),
-            Box::new(|r| r.image = ImageName::parse("docker.io/shop/none:1").expect("name")),
-        ),
-        (
-            "no manifest for linux/s390x",
-            json!({"Cmd": ["sh"]}),
-            Box::new(|r| r.platform = Some("linux/s390x".parse().expect("platform"))),
-        ),
-        (
-            "configuration cannot be read",
-            json!({"Cmd": "sh"}),
-            Box::new(|_| ()),
-        ),
-    ];
-    let layer = tree(|root| symlink("/proc/self/fd/8", root.join("evil")).expect("link"));
-    for (reason, config, change) in cases {
-        let store = imported(&layer, &config);
-        let failure = create(&store, change).expect_err(reason);
-        assert!(failure.to_string().contains(reason), "{failure}");
-        assert_no_bundle(&store);
+        ("NUL byte", json!({"Cmd": ["a\0b"]})),
+        ("configuration cannot be read", json!({"Cmd": "sh"})),
+    ] {
+        cannot_be_made(&layer, &config, reason, |_| ());
     }
     for name in ["proc", "sys", "dev"] {
         let layer = tree(|root| {
             fs::remove_dir(root.join(name)).expect("remove");
             symlink("/etc", root.join(name)).expect("link");
         });
-        let store = imported(&layer, &json!({"Cmd": ["sh"]}));
-        let failure = create(&store, |_| ()).expect_err(name);
-        assert!(
-            failure
-                .to_string()
-                .contains(&format!("/{name} is not a directory")),
-            "{failure}"
-        );
-        assert_no_bundle(&store);
+        let reason = format!("/{name} is not a directory");
+        cannot_be_made(&layer, &json!({"Cmd": ["sh"]}), &reason, |_| ());
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_for_leaves_nothing() {
+    let layer = tree(|_| ());
+    let environment = vec!["A=".to_owned() + &"x".repeat(99_999)];
+    let config = json!({"Cmd": ["sh"], "Env": environment});
+    cannot_be_made(&layer, &config, "longer than", |request| {
+        request.env = vec!["B=".to_owned() + &"x".repeat(200_000)];
+    });
+    type Change = fn(&mut BundleRequest);
+    let cases: [(&str, Change); 5] = [
+        ("is not made of", |r| r.id = Some("../x".to_owned())),
+        ("host name", |r| r.hostname = Some("a b".to_owned())),
+        ("inside the store", |r| {
+            r.dir = r.dir.with_file_name("root/snapshots/b");
+        }),
+        ("not found", |r| {
+            r.image = ImageName::parse("docker.io/shop/none:1").expect("name");
+        }),
+        ("no manifest for linux/s390x", |r| {
+            r.platform = Some("linux/s390x".parse().expect("platform"));
+        }),
+    ];
+    for (reason, change) in cases {
+        cannot_be_made(&layer, &json!({"Cmd": ["sh"]}), reason, change);
     }
 }
