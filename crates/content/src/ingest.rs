@@ -4,12 +4,11 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Write},
-    os::unix::fs::FileExt,
     time::{Duration, SystemTime},
 };
 
 use cairn_meta::{IngestRecord, Timestamp, Tx, View, schema};
-use cairn_sys::{OFlags, raw};
+use cairn_sys::{OFlags, Part, raw};
 use cairn_types::{Algorithm, Digest, Hasher, IngestRef, Labels, Namespace};
 
 use crate::{
@@ -336,11 +335,7 @@ impl Ingest {
         let attempted = format!("read ingest {}", self.reference);
         let file = self.file.try_clone();
         let file = file.map_err(io_failed(attempted, "dup"))?;
-        Ok(WrittenBytes {
-            file,
-            position: 0,
-            end: self.offset,
-        })
+        Ok(Part::new(file, 0..self.offset))
     }
 
     /// When it was last written to, or begun.
@@ -445,26 +440,6 @@ impl Ingest {
             Err(Error::NoIngest { .. }) => Ok(()),
             other => other,
         }
-    }
-}
-
-/// Part of an upload's file, read by its own position: the file's is nobody's.
-struct WrittenBytes {
-    file: File,
-    position: u64,
-    end: u64,
-}
-
-impl io::Read for WrittenBytes {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
-        let wanted = left.min(buffer.len());
-        let got = self.file.read_at(&mut buffer[..wanted], self.position)?;
-        if got == 0 && wanted > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.position += got as u64;
-        Ok(got)
     }
 }
 

@@ -11,6 +11,7 @@ mod error;
 pub mod fault;
 pub mod lock;
 pub mod mount;
+mod part;
 mod place;
 pub mod raw;
 mod tree;
@@ -19,6 +20,7 @@ mod xattr;
 
 pub use dir::{Dir, Space};
 pub use error::{Error, Result};
+pub use part::Part;
 pub use place::{boot_id, dirty_bytes, is_root};
 pub use rustix::fs::{FileType, OFlags, Stat, Timespec};
 pub use tree::DirEntry;

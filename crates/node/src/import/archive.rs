@@ -12,7 +12,7 @@ use std::{
 };
 
 use cairn_content::Content;
-use cairn_sys::Dir;
+use cairn_sys::{Dir, Part};
 use cairn_types::{Digest, ErrorKind, Namespace};
 use rustix::fs::OFlags;
 
@@ -298,16 +298,10 @@ impl Archive {
     /// Opens a member for reading from its beginning.
     pub(super) fn open(&self, member: &Member) -> Result<Box<dyn Read + Send>, Failure> {
         Ok(match &member.place {
-            Place::Range { file, offset } => Box::new(RangeReader {
-                file: Arc::clone(file),
-                position: *offset,
-                end: offset + member.size,
-            }),
-            Place::File(file) => Box::new(RangeReader {
-                file: Arc::clone(file),
-                position: 0,
-                end: member.size,
-            }),
+            Place::Range { file, offset } => {
+                Box::new(Part::new(Arc::clone(file), *offset..offset + member.size))
+            }
+            Place::File(file) => Box::new(Part::new(Arc::clone(file), 0..member.size)),
             Place::Memory(bytes) => Box::new(io::Cursor::new(Arc::clone(bytes))),
             Place::Stored(digest) => {
                 let blob = self.content.open_blob(&self.ns, digest);
@@ -371,26 +365,6 @@ pub(super) fn not_an_archive(name: &str, head: &[u8]) -> Failure {
     .object("archive", name)
     .cause(what)
     .next("make one: docker save -o FILE IMAGE")
-}
-
-/// Reads part of a file; several may read one file side by side.
-struct RangeReader {
-    file: Arc<File>,
-    position: u64,
-    end: u64,
-}
-
-impl Read for RangeReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
-        let wanted = left.min(buffer.len());
-        let got = self.file.read_at(&mut buffer[..wanted], self.position)?;
-        if got == 0 && wanted > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.position += got as u64;
-        Ok(got)
-    }
 }
 
 #[cfg(test)]
