@@ -4,16 +4,19 @@
 //! a key twice, a media type that contradicts the descriptor) has been used to smuggle images past
 //! checks (CVE-2021-41190), so it is refused here, for every source and in both directions.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use cairn_types::{Descriptor, Digest, ImageConfig, Index, Manifest, MediaKind, media};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 /// Most bytes of one document (distribution-spec: registries should allow, clients expect 4 MiB).
 pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 
 /// Most bytes of a descriptor's embedded `data`.
 const DATA_BYTES_MAX: usize = 64 << 10;
+
+/// Most keys of a document, those of what it lists not counted. Documents have a dozen.
+const KEYS_MAX: usize = 1024;
 
 /// Keys that decide what a document is; a spelling like `Layers` would be read as `layers` by Go.
 const KEYS: [&str; 9] = [
@@ -87,8 +90,23 @@ impl Document {
     }
 }
 
-/// The top-level keys, in order.
-struct Keys(Vec<String>);
+/// The top-level keys, and the first that can be read in two ways.
+#[derive(Default)]
+struct Keys {
+    all: HashSet<String>,
+    ambiguous: Option<String>,
+}
+
+impl Keys {
+    fn add(&mut self, key: String) {
+        let known = KEYS.iter().find(|k| k.eq_ignore_ascii_case(&key));
+        let is_other = known.is_some_and(|k| *k != key);
+        if (is_other || self.all.contains(&key)) && self.ambiguous.is_none() {
+            self.ambiguous = Some(key.chars().take(64).collect());
+        }
+        self.all.insert(key);
+    }
+}
 
 impl<'de> serde::Deserialize<'de> for Keys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
@@ -99,11 +117,15 @@ impl<'de> serde::Deserialize<'de> for Keys {
                 f.write_str("a JSON object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
-                let mut keys = Vec::new();
+                let mut keys = Keys::default();
                 while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-                    keys.push(key);
+                    keys.add(key);
+                    if keys.all.len() > KEYS_MAX {
+                        let why = format_args!("it has more than {KEYS_MAX} keys");
+                        return Err(A::Error::custom(why));
+                    }
                 }
-                Ok(Keys(keys))
+                Ok(keys)
             }
         }
         deserializer.deserialize_map(KeysVisitor)
@@ -114,24 +136,18 @@ fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, DocumentError
     serde_json::from_slice(bytes).map_err(|err| DocumentError::Json(err.to_string()))
 }
 
-fn keys(bytes: &[u8]) -> Result<Vec<String>, DocumentError> {
+fn keys(bytes: &[u8]) -> Result<HashSet<String>, DocumentError> {
     if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
         return Err(DocumentError::Long(bytes.len() as u64));
     }
-    let Keys(keys) = json(bytes)?;
-    for (i, key) in keys.iter().enumerate() {
-        let known = KEYS.iter().find(|k| k.eq_ignore_ascii_case(key));
-        if known.is_some_and(|k| k != key) || keys[..i].contains(key) {
-            return Err(DocumentError::Key(key.chars().take(64).collect()));
-        }
-    }
-    Ok(keys)
+    let Keys { all, ambiguous } = json(bytes)?;
+    ambiguous.map_or(Ok(all), |key| Err(DocumentError::Key(key)))
 }
 
 /// Parses an index or manifest; `media_type` is the descriptor's, empty when it has none.
 pub(crate) fn document(bytes: &[u8], media_type: &str) -> Result<Document, DocumentError> {
     let keys = keys(bytes)?;
-    let has = |key: &str| keys.iter().any(|k| k == key);
+    let has = |key: &str| keys.contains(key);
     if has("fsLayers") || MediaKind::of(media_type) == MediaKind::Schema1 {
         return Err(DocumentError::Schema1);
     }
@@ -170,7 +186,10 @@ pub(crate) fn document(bytes: &[u8], media_type: &str) -> Result<Document, Docum
 /// Parses the part of an image's configuration that unpacking needs.
 pub(crate) fn config(bytes: &[u8]) -> Result<ImageConfig, DocumentError> {
     let keys = keys(bytes)?;
-    if keys.iter().any(|k| k == "manifests" || k == "layers") {
+    if ["manifests", "layers"]
+        .iter()
+        .any(|key| keys.contains(*key))
+    {
         return Err(DocumentError::Json(
             "it is a manifest where a configuration should be".to_owned(),
         ));
@@ -270,6 +289,18 @@ mod tests {
         ] {
             assert!(of(&text, media_type).is_err(), "{:.200}", text);
         }
+    }
+
+    /// Half a million of them once took minutes.
+    #[test]
+    fn keys_are_few() {
+        let many = |count: usize| {
+            let keys: String = (0..count).map(|i| format!(",\"{i}\":0")).collect();
+            document(manifest(&keys).as_bytes(), media::OCI_MANIFEST)
+        };
+        assert!(many(1000).is_ok());
+        let refused = many(300_000).expect_err("too many").to_string();
+        assert!(refused.contains("more than 1024 keys"), "{refused}");
     }
 
     #[test]
