@@ -37,6 +37,20 @@ pub(crate) enum DocumentError {
     /// Too long.
     #[error("it has {0} bytes, more than {DOCUMENT_BYTES_MAX}")]
     Long(u64),
+    /// Its descriptor says that there is nothing to read.
+    #[error("its descriptor says that it has 0 bytes")]
+    Empty,
+    /// Has not as many as its descriptor says.
+    #[error("it has {actual} bytes where {expected} are expected")]
+    Size {
+        /// In the descriptor.
+        expected: u64,
+        /// That came.
+        actual: u64,
+    },
+    /// Lists more than there can be.
+    #[error("the sizes of all that it lists have no sum")]
+    Sizes,
     /// No JSON, or not of the shape.
     #[error("it does not parse: {0}")]
     Json(String),

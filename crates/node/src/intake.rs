@@ -9,7 +9,7 @@ use cairn_types::{Digest, Labels, Platform};
 
 pub(crate) use self::{
     choose::{Chosen, Wanted, choose_one},
-    write::{Options, write},
+    write::{Options, total_size, write},
 };
 use crate::{Failure, Pins, unpack::Work};
 

@@ -12,7 +12,7 @@ mod remote;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
 };
 
 use cairn_types::{
@@ -24,7 +24,7 @@ use self::{fetch::Limits, remote::News};
 use crate::{
     Caller, Event, Failure, Imported, Node, Progress,
     failure::size,
-    intake::{self, Chosen, Wanted},
+    intake::{self, Chosen, Wanted, total_size},
     registries::{Origins, Pace, Places, Remote, RemoteName},
     store::StoreBlobs,
     walk::{Body, ManifestBody, Tree},
@@ -162,13 +162,10 @@ impl Node {
         if let Some(lease) = lease {
             self.release_pull(ns, &lease);
         }
-        let new: u64 = first
-            .tree
-            .everything()
-            .iter()
-            .filter(|one| stored.contains(&one.digest))
-            .map(|one| one.size)
-            .sum();
+        let is_new: HashSet<&Digest> = stored.iter().collect();
+        let everything = first.tree.everything().into_iter();
+        let new = everything.filter(|one| is_new.contains(&one.digest));
+        let new = total_size(new);
         Ok(Pulled {
             layers: self.layers_of(ns, &first, request.unpack, Some((&remote.news, &stored)))?,
             images,
@@ -212,7 +209,6 @@ impl Node {
             progress,
             news,
             known: HashMap::new(),
-            documents: AtomicU64::new(0),
         })
     }
 
@@ -264,12 +260,12 @@ impl Node {
         if request.unpack && matches!(&picked.body, Body::Manifest(body) if body.is_image()) {
             self.unpack_pinned(ns, &info.target, platform, progress, &pins)?;
         }
-        let content_size = picked.everything().iter().map(|one| one.size).sum();
+        let content_size = total_size(picked.everything().into_iter());
         let chosen = Chosen {
             names: vec![name.clone()],
             kept: HashSet::new(),
             images: vec![picked.descriptor.digest.clone()],
-            tree,
+            tree: Arc::new(tree),
         };
         let layers = self.layers_of(ns, &chosen, request.unpack, None)?;
         let sizes = layers.iter().map(|layer| layer.unpacked_size);
@@ -354,6 +350,5 @@ fn diff_ids(body: &ManifestBody) -> Vec<DiffId> {
 /// Bytes of everything that is kept.
 fn content_size(chosen: &Chosen) -> u64 {
     let all = chosen.tree.everything().into_iter();
-    let kept = all.filter(|one| chosen.kept.contains(&one.digest));
-    kept.map(|one| one.size).sum()
+    total_size(all.filter(|one| chosen.kept.contains(&one.digest)))
 }

@@ -10,12 +10,18 @@ use cairn_types::{
     PlatformMatcher,
 };
 
-use crate::documents::{self, Document, DocumentError};
+use crate::{
+    documents::{self, Document, DocumentError},
+    failure::size,
+};
 
 /// Deepest nesting of indexes.
 const DEPTH_MAX: usize = 8;
 /// Most documents of one image.
 const NODES_MAX: usize = 10_000;
+/// Most bytes of all documents of one image, which are in memory together. One that is listed twice counts
+/// twice: what is made of it is there twice.
+const BYTES_MAX: u64 = 64 << 20;
 /// Most layers of one image that we unpack: the kernel takes 500 lower directories, and one more
 /// commit must still fit.
 pub(crate) const LAYERS_MAX: usize = 499;
@@ -86,28 +92,29 @@ impl ManifestBody {
     }
 }
 
-impl Tree {
-    /// Reads everything below `target`.
-    pub(crate) fn read<B: Blobs>(blobs: &B, target: &Descriptor) -> Result<Tree, B::Error> {
-        let mut nodes = 0;
-        Self::node(blobs, target, &mut Vec::new(), &mut nodes)
-    }
+/// A tree that is being read.
+struct Walk<'b, B> {
+    blobs: &'b B,
+    above: Vec<Digest>,
+    nodes: usize,
+    bytes: u64,
+    /// Bytes that all documents and blobs are said to have, so that whoever adds them up may.
+    sizes: u64,
+}
 
-    fn node<B: Blobs>(
-        blobs: &B,
-        descriptor: &Descriptor,
-        above: &mut Vec<Digest>,
-        nodes: &mut usize,
-    ) -> Result<Tree, B::Error> {
-        *nodes += 1;
-        if *nodes > NODES_MAX {
+impl<B: Blobs> Walk<'_, B> {
+    fn node(&mut self, descriptor: &Descriptor) -> Result<Tree, B::Error> {
+        let blobs = self.blobs;
+        self.nodes += 1;
+        if self.nodes > NODES_MAX {
             let reason = format!("it has more than {NODES_MAX} documents");
             return Err(blobs.too_many(descriptor, reason));
         }
-        if above.len() >= DEPTH_MAX || above.contains(&descriptor.digest) {
+        if self.above.len() >= DEPTH_MAX || self.above.contains(&descriptor.digest) {
             let reason = format!("indexes are nested deeper than {DEPTH_MAX}");
             return Err(blobs.too_many(descriptor, reason));
         }
+        self.count(descriptor)?;
         let mut tree = Tree {
             descriptor: descriptor.clone(),
             bytes: Vec::new(),
@@ -121,10 +128,7 @@ impl Tree {
             _ if descriptor.media_type.is_empty() => {}
             _ => return Ok(tree),
         }
-        if descriptor.size > documents::DOCUMENT_BYTES_MAX {
-            return Err(blobs.refuse(descriptor, DocumentError::Long(descriptor.size)));
-        }
-        let Some(bytes) = blob(blobs, descriptor)? else {
+        let Some(bytes) = self.blob(descriptor)? else {
             tree.body = Body::Missing;
             return Ok(tree);
         };
@@ -135,19 +139,77 @@ impl Tree {
             given => given.clone(),
         };
         tree.bytes = bytes;
-        above.push(descriptor.digest.clone());
+        self.above.push(descriptor.digest.clone());
         tree.body = match document {
             Document::Index(index) => {
-                let children = index.manifests.iter();
-                let children = children.map(|child| Self::node(blobs, child, above, nodes));
+                let children = index.manifests.iter().map(|child| self.node(child));
                 Body::Index(children.collect::<Result<_, _>>()?)
             }
-            Document::Manifest(manifest) => {
-                Body::Manifest(Box::new(with_config(blobs, *manifest)?))
-            }
+            Document::Manifest(manifest) => Body::Manifest(Box::new(self.with_config(*manifest)?)),
         };
-        above.pop();
+        self.above.pop();
         Ok(tree)
+    }
+
+    fn with_config(&mut self, manifest: Manifest) -> Result<ManifestBody, B::Error> {
+        let mut body = ManifestBody {
+            manifest,
+            config_bytes: None,
+            config: None,
+        };
+        for layer in &body.manifest.layers {
+            self.count(layer)?;
+        }
+        let descriptor = &body.manifest.config;
+        self.count(descriptor)?;
+        if MediaKind::of(&descriptor.media_type) == MediaKind::Config {
+            body.config_bytes = self.blob(descriptor)?;
+        }
+        if let Some(bytes) = body.config_bytes.as_ref().filter(|_| body.is_image()) {
+            let parsed = documents::config(bytes);
+            body.config = Some(parsed.map_err(|reason| self.blobs.refuse(descriptor, reason))?);
+        }
+        Ok(body)
+    }
+
+    fn count(&mut self, descriptor: &Descriptor) -> Result<(), B::Error> {
+        let sizes = self.sizes.checked_add(descriptor.size);
+        self.sizes = sizes.ok_or_else(|| self.blobs.refuse(descriptor, DocumentError::Sizes))?;
+        Ok(())
+    }
+
+    fn blob(&mut self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, B::Error> {
+        let blobs = self.blobs;
+        if descriptor.size > documents::DOCUMENT_BYTES_MAX {
+            return Err(blobs.refuse(descriptor, DocumentError::Long(descriptor.size)));
+        }
+        let embedded = documents::embedded(descriptor);
+        let bytes = match embedded.map_err(|reason| blobs.refuse(descriptor, reason))? {
+            Some(bytes) => Some(bytes),
+            None => blobs.document(descriptor)?,
+        };
+        // What came, and not what was promised: a descriptor may say anything.
+        self.bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        if self.bytes > BYTES_MAX {
+            let most = size(BYTES_MAX);
+            let reason = format!("its documents have more than {most} together");
+            return Err(blobs.too_many(descriptor, reason));
+        }
+        Ok(bytes)
+    }
+}
+
+impl Tree {
+    /// Reads everything below `target`.
+    pub(crate) fn read<B: Blobs>(blobs: &B, target: &Descriptor) -> Result<Tree, B::Error> {
+        let mut walk = Walk {
+            blobs,
+            above: Vec::new(),
+            nodes: 0,
+            bytes: 0,
+            sizes: 0,
+        };
+        walk.node(target)
     }
 
     /// The platform: the reference's, or the configuration's.
@@ -272,34 +334,6 @@ impl Tree {
             Body::Missing | Body::Blob => {}
         }
     }
-}
-
-fn blob<B: Blobs>(blobs: &B, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, B::Error> {
-    let embedded = documents::embedded(descriptor);
-    match embedded.map_err(|reason| blobs.refuse(descriptor, reason))? {
-        Some(bytes) => Ok(Some(bytes)),
-        None => blobs.document(descriptor),
-    }
-}
-
-fn with_config<B: Blobs>(blobs: &B, manifest: Manifest) -> Result<ManifestBody, B::Error> {
-    let mut body = ManifestBody {
-        manifest,
-        config_bytes: None,
-        config: None,
-    };
-    let descriptor = &body.manifest.config;
-    if MediaKind::of(&descriptor.media_type) == MediaKind::Config {
-        if descriptor.size > documents::DOCUMENT_BYTES_MAX {
-            return Err(blobs.refuse(descriptor, DocumentError::Long(descriptor.size)));
-        }
-        body.config_bytes = blob(blobs, descriptor)?;
-    }
-    if let Some(bytes) = body.config_bytes.as_ref().filter(|_| body.is_image()) {
-        let parsed = documents::config(bytes);
-        body.config = Some(parsed.map_err(|reason| blobs.refuse(descriptor, reason))?);
-    }
-    Ok(body)
 }
 
 /// The labels by which containerd's garbage collector finds what a blob refers to

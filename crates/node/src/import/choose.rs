@@ -1,6 +1,6 @@
 //! Which images of an archive are taken.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use cairn_types::{Digest, ErrorKind, ImageName, NameError};
 
@@ -87,7 +87,7 @@ fn whole(
     kept.insert(contents.index.digest.clone());
     Ok(Chosen {
         names,
-        tree,
+        tree: Arc::new(tree),
         kept,
         images: Vec::new(),
     })

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
+    sync::Arc,
 };
 
 use cairn_types::{Classified, Descriptor, Digest, ErrorKind, ImageName, NameError};
@@ -66,7 +67,7 @@ pub(super) fn image(
         names: names.collect::<Result<_, _>>()?,
         images: images.collect(),
         kept: keeps,
-        tree,
+        tree: Arc::new(tree),
     })
 }
 

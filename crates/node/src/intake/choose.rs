@@ -1,6 +1,6 @@
 //! What of an image is taken: the manifests for the platforms asked for, and what belongs to them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use cairn_types::{Descriptor, Digest, ErrorKind, ImageName, Platform, PlatformMatcher};
 
@@ -55,7 +55,7 @@ pub(crate) struct Chosen {
     /// What it will be called; more than one with `--digests`.
     pub(crate) names: Vec<ImageName>,
     /// Its target and everything below that is to be had.
-    pub(crate) tree: Tree,
+    pub(crate) tree: Arc<Tree>,
     /// Documents and blobs that are kept.
     pub(crate) kept: HashSet<Digest>,
     /// Manifests of images that are to be unpacked, by digest.
@@ -121,7 +121,7 @@ pub(crate) fn choose_one(
     }
     Ok(Chosen {
         names,
-        tree,
+        tree: Arc::new(tree),
         kept,
         images,
     })

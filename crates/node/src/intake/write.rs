@@ -299,13 +299,15 @@ fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<I
     Ok(imported)
 }
 
+/// Bytes of them all. A manifest may say anything of its blobs before they come.
+pub(crate) fn total_size<'d>(descriptors: impl Iterator<Item = &'d Descriptor>) -> u64 {
+    descriptors.fold(0, |sum, one| sum.saturating_add(one.size))
+}
+
 /// What is told of an image, whatever its name.
 fn facts(work: &Work<'_>, image: &Chosen, unpack: bool) -> Result<Imported, Failure> {
     let everything = image.tree.everything().into_iter();
-    let content_size = everything
-        .filter(|descriptor| image.kept.contains(&descriptor.digest))
-        .map(|descriptor| descriptor.size)
-        .sum();
+    let content_size = total_size(everything.filter(|one| image.kept.contains(&one.digest)));
     let mut platform = None;
     let mut unpacked_size = None;
     for (tree, body) in picked(image) {

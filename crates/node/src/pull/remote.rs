@@ -21,15 +21,11 @@ use super::{
 use crate::{
     Event, Failure, Node, Pins, Progress,
     documents::{self, DOCUMENT_BYTES_MAX, DocumentError},
-    failure::size,
     intake::{Origin, Wanted},
     objects::word,
     registries::Origins,
     walk::{Blobs, Tree},
 };
-
-/// Most bytes of all documents of one image, which are in memory together.
-const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
 
 /// How long a request for a document does not look whether it is still wanted.
 const BEAT: Duration = Duration::from_millis(100);
@@ -53,8 +49,6 @@ pub(super) struct Remote<'a> {
     pub(super) news: Arc<News>,
     /// What can be asked for.
     pub(super) known: HashMap<Digest, Descriptor>,
-    /// Bytes of documents that were read.
-    pub(super) documents: AtomicU64,
 }
 
 /// What happened on the way, for whoever reads the bytes to tell: requests are made in other threads, which
@@ -251,19 +245,23 @@ impl Blobs for Remote<'_> {
         if !self.wanted.suits(descriptor) {
             return Ok(None);
         }
-        let before = self.documents.fetch_add(descriptor.size, Ordering::Relaxed);
-        if before.saturating_add(descriptor.size) > DOCUMENTS_BYTES_MAX {
-            let most = size(DOCUMENTS_BYTES_MAX);
-            let reason = format!("its documents have more than {most} together");
-            return Err(self.too_many(descriptor, reason));
+        // Containerd fetches neither what is to have no bytes nor what has others than it is to have.
+        if descriptor.size == 0 {
+            return Err(self.refuse(descriptor, DocumentError::Empty));
         }
         self.pins.blob(self.ns, &descriptor.digest);
         let content = self.node.content();
-        match content.read_all(self.ns, &descriptor.digest, DOCUMENT_BYTES_MAX) {
-            Ok(bytes) => Ok(Some(bytes)),
+        let bytes = match content.read_all(self.ns, &descriptor.digest, DOCUMENT_BYTES_MAX) {
+            Ok(bytes) => bytes,
             // Also what is damaged here.
-            Err(_) => self.fetch(descriptor).map(Some),
+            Err(_) => self.fetch(descriptor)?,
+        };
+        let (expected, actual) = (descriptor.size, bytes.len() as u64);
+        if actual != expected {
+            let reason = DocumentError::Size { expected, actual };
+            return Err(self.refuse(descriptor, reason));
         }
+        Ok(Some(bytes))
     }
 
     fn refuse(&self, descriptor: &Descriptor, reason: DocumentError) -> Failure {

@@ -8,6 +8,7 @@ mod registry;
 
 mod broken;
 mod many;
+mod sizes;
 mod slow;
 
 use std::{fs, path::Path};
@@ -267,6 +268,12 @@ fn documents_of_one_image_have_a_limit_together() {
         "its documents have more than 64.0 MiB together"
     );
     store.assert_empty();
+    // Wherever they come from.
+    let failure = store.import(layout.path()).expect_err("too many");
+    assert_eq!(
+        failure.reason,
+        "its documents have more than 64.0 MiB together"
+    );
 }
 
 #[test]
