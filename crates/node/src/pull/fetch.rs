@@ -245,13 +245,19 @@ impl Starved {
 }
 
 /// A part that another connection fetches. It keeps its place until it is handed on: what it has fetched
-/// is in memory until then.
+/// is in memory until then. Dropped, it ends.
 struct Part {
     task: JoinHandle<Result<Vec<Bytes>, Error>>,
     _place: Option<[Place; 2]>,
 }
 
-/// Parts under way, in order and without gaps. Dropped, they end.
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Parts under way, in order and without gaps.
 #[derive(Default)]
 struct Parts {
     queue: VecDeque<Part>,
@@ -281,12 +287,6 @@ impl Parts {
 
     fn is_given_up(&self) -> bool {
         self.given_up
-    }
-}
-
-impl Drop for Parts {
-    fn drop(&mut self) {
-        self.queue.iter().for_each(|part| part.task.abort());
     }
 }
 
@@ -456,6 +456,13 @@ async fn gather(
 
 #[cfg(test)]
 mod tests {
+    use cairn_registry::{Options, credentials::Anonymous};
+    use cairn_types::Digest;
+    use tokio::{
+        sync::oneshot::{self, error::TryRecvError},
+        task::yield_now,
+    };
+
     use super::*;
 
     async fn read(ahead: &mut Ahead) -> usize {
@@ -493,5 +500,54 @@ mod tests {
         tokio::task::yield_now().await;
         drop(held);
         assert!(!waiting.await.expect("handed"), "nobody reads any more");
+    }
+
+    struct Nobody;
+
+    impl Watch for Nobody {
+        fn asked(&self, _: &str, _: u32) {}
+        fn came(&self, _: usize) {}
+    }
+
+    fn fetch() -> Fetch {
+        let registry = "registry.example.com";
+        let nobody = Arc::new(Anonymous) as _;
+        let client = Client::new(registry, "shop/web", &[], &nobody, Options::default());
+        Fetch {
+            client: client.expect("client"),
+            descriptor: Descriptor::new("", Digest::sha256(b""), 2 * PART_BYTES),
+            at: 0,
+            next: PART_BYTES,
+            limits: Limits {
+                places: [Places::new(0), Places::new(0)],
+                paces: [Pace::new(0), Pace::new(0)],
+            },
+            watch: Arc::new(Nobody),
+            attempts: 0,
+        }
+    }
+
+    /// Also the part that is waited for: it would go on for as long as the host lets it.
+    #[tokio::test]
+    async fn parts_end_with_whoever_wants_them() {
+        let (held, mut ended) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        let mut parts = Parts::default();
+        parts.queue.push_back(Part { task, _place: None });
+        let (mut out, _ahead) = ahead();
+        let together = tokio::spawn(async move { fetch().together(parts, &mut out).await });
+        // One thread runs all of this, each until it waits.
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        assert_eq!(ended.try_recv(), Err(TryRecvError::Empty));
+        together.abort();
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        assert_eq!(ended.try_recv(), Err(TryRecvError::Closed));
     }
 }
