@@ -1,6 +1,9 @@
 //! A blob as one stream, however many connections and hosts it takes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Buf, Bytes};
 use cairn_types::{Descriptor, MediaKind};
@@ -11,6 +14,7 @@ use url::Url;
 
 use crate::{
     body::Body,
+    breaks::Breaks,
     client::{Client, Need},
     credentials::{Anonymous, Credentials},
     error::{Cause, Error, Failed, What},
@@ -52,10 +56,9 @@ struct Asked {
     ask: Ask,
     patience: Patience,
     open: Option<Open>,
-    /// It broke so often without a byte in between, and why it did last.
-    broke: u32,
+    /// How often it broke, and why it did last.
+    breaks: Breaks,
     why: Cause,
-    moved: bool,
     /// It wants to send all or nothing.
     whole: bool,
 }
@@ -146,7 +149,11 @@ impl Blob {
                 self.ask().await?;
                 continue;
             };
+            let since = Instant::now();
             let came = open.body.next().await;
+            if let Some(now) = self.now.as_mut() {
+                now.breaks.waited(since.elapsed());
+            }
             match self.take(came) {
                 Ok(bytes) if bytes.is_empty() => {}
                 Ok(bytes) => return Ok(Some(bytes)),
@@ -193,7 +200,7 @@ impl Blob {
         }
         bytes.truncate(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
         self.at += bytes.len() as u64;
-        now.moved |= !bytes.is_empty();
+        now.breaks.moved(bytes.len() as u64);
         Ok(bytes)
     }
 
@@ -201,13 +208,8 @@ impl Blob {
         let Some(now) = self.now.as_mut() else {
             return;
         };
-        // A trickle moves, too, and would never end.
-        if now.moved && !matches!(cause, Cause::TooSlow { .. }) {
-            now.broke = 0;
-        }
         now.open = None;
-        now.moved = false;
-        now.broke += 1;
+        now.breaks.broke(matches!(cause, Cause::TooSlow { .. }));
         now.why = match cause {
             Cause::Broken { why, .. } => Cause::Broken { at: self.at, why },
             cause => cause,
@@ -220,12 +222,13 @@ impl Blob {
         let Some(now) = self.now.as_mut() else {
             return self.next_place();
         };
+        let broke = now.breaks.in_row();
         let again = match now.patience {
-            _ if now.broke == 0 => true,
+            _ if broke == 0 => true,
             _ if !now.why.passes() => false,
-            Patience::Waits => now.host.pause(&what, now.broke, &now.why).await,
+            Patience::Waits => now.host.pause(&what, broke, &now.why).await,
             // Once more, since most connections break once; then the next host.
-            Patience::Once | Patience::ByCaller if now.broke == 1 => {
+            Patience::Once | Patience::ByCaller if broke == 1 => {
                 now.host
                     .again(Some(&what), (2, 2), Duration::ZERO, &now.why);
                 true
@@ -234,16 +237,11 @@ impl Blob {
         };
         let cause = if again {
             self.asked += 1;
-            match request(
-                now,
-                &self.client,
-                &self.descriptor,
-                self.at,
-                self.end,
-                self.part,
-            )
-            .await
-            {
+            let (at, end) = (self.at, self.end);
+            let since = Instant::now();
+            let opened = request(now, &self.client, &self.descriptor, at, end, self.part).await;
+            now.breaks.waited(since.elapsed());
+            match opened {
                 Ok(open) => {
                     now.open = open;
                     return Ok(());
@@ -280,7 +278,8 @@ impl Blob {
             Ok((host, mut ask, patience)) => {
                 ask.proven = true;
                 ask.what = Some(What::Blob(self.descriptor.digest.clone()));
-                self.now = Some(Asked::new(host, ask, patience));
+                let breaks = Breaks::new(&self.client.0.options);
+                self.now = Some(Asked::new(host, ask, patience, breaks));
             }
             Err(failed) => self.failed.push(failed),
         }
@@ -289,15 +288,14 @@ impl Blob {
 }
 
 impl Asked {
-    fn new(host: Arc<Host>, ask: Ask, patience: Patience) -> Asked {
+    fn new(host: Arc<Host>, ask: Ask, patience: Patience, breaks: Breaks) -> Asked {
         Asked {
             host,
             ask,
             patience,
             open: None,
-            broke: 0,
+            breaks,
             why: Cause::NoRanges,
-            moved: false,
             whole: false,
         }
     }

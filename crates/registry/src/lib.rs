@@ -6,6 +6,7 @@ mod answer;
 mod auth;
 mod blob;
 mod body;
+mod breaks;
 mod challenge;
 mod client;
 pub mod credentials;

@@ -1,6 +1,10 @@
 //! The upload of one blob: in one request or in chunks, resumed where the registry has it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cairn_types::{Descriptor, Digest};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -8,6 +12,7 @@ use reqwest::Response;
 use url::Url;
 
 use crate::{
+    breaks::Breaks,
     client::Client,
     error::{Cause, Error, What},
     host::{Host, Patience},
@@ -146,16 +151,18 @@ impl Upload {
     }
 
     async fn send_to(&mut self, host: &Host, source: &Arc<dyn Source>) -> Result<(), Cause> {
-        let mut broke = 0;
+        let mut breaks = Breaks::new(&self.client.0.options);
         let mut furthest = self.at;
         loop {
-            let cause = match self.go(host, source).await {
+            let since = Instant::now();
+            let cause = match self.go(host, source, &mut breaks).await {
                 Ok(()) => return Ok(()),
                 Err(cause) if self.may_recover(&cause) => cause,
                 Err(cause) => return Err(cause),
             };
-            broke += 1;
-            if !host.pause(&self.what(), broke, &cause).await {
+            let took = since.elapsed();
+            breaks.broke(false);
+            if !host.pause(&self.what(), breaks.in_row(), &cause).await {
                 return Err(cause);
             }
             match self.recover(host).await? {
@@ -169,8 +176,8 @@ impl Upload {
                 }
             }
             if self.at > furthest {
+                breaks.gained(self.at - furthest, took);
                 furthest = self.at;
-                broke = 0;
             }
         }
     }
@@ -188,11 +195,26 @@ impl Upload {
         }
     }
 
-    async fn go(&mut self, host: &Host, source: &Arc<dyn Source>) -> Result<(), Cause> {
+    async fn go(
+        &mut self,
+        host: &Host,
+        source: &Arc<dyn Source>,
+        breaks: &mut Breaks,
+    ) -> Result<(), Cause> {
         if let Some(chunk) = self.client.0.options.upload_chunk {
             let chunk = chunk.max(self.chunk_min).max(1);
             while self.descriptor.size - self.at > chunk {
-                self.patch(host, source, self.at + chunk).await?;
+                let (before, to) = (self.at, self.at + chunk);
+                let since = Instant::now();
+                self.patch(host, source, to).await?;
+                // Some storages take multiples of their own, and are sent the rest again.
+                if self.at < to {
+                    breaks.broke(false);
+                    if breaks.in_row() > self.client.0.options.retry.tries {
+                        return Err(takes_nothing(before, to, self.at));
+                    }
+                    breaks.gained(self.at - before, since.elapsed());
+                }
             }
         }
         self.put(host, source).await
@@ -222,10 +244,18 @@ impl Upload {
         }
         self.location = session(host, &response)?;
         // Where it does not say, it has all that it was sent.
-        let has = received(&response).unwrap_or(to);
+        let has = match received(&response) {
+            // Of one byte that is the range, too.
+            Some(0) if to == 1 => 1,
+            has => has.unwrap_or(to),
+        };
         if has > to {
             let why = format!("it has {has} bytes of an upload of which {to} were sent");
             return Err(Cause::Malformed(why));
+        }
+        // It would be sent the same again, and say the same.
+        if has <= self.at {
+            return Err(takes_nothing(self.at, to, has));
         }
         self.at = has;
         Ok(())
@@ -355,6 +385,12 @@ async fn begin(client: &Client, host: &Host, what: &What) -> Result<Response, Ca
         return Err(host.refusal(response, what, client.repository()).await);
     }
     Ok(response)
+}
+
+fn takes_nothing(from: u64, to: u64, has: u64) -> Cause {
+    Cause::Malformed(format!(
+        "it was sent bytes {from} to {to} of an upload, and has {has}"
+    ))
 }
 
 /// The address of a session. It may be relative, and on another host, which is then shown nothing of ours;

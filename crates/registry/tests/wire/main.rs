@@ -3,6 +3,7 @@
 mod auth;
 mod blob;
 mod common;
+mod hostile;
 mod observer;
 mod patience;
 mod proxy;
