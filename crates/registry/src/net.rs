@@ -52,6 +52,8 @@ pub(crate) struct Ask {
     pub(crate) proven: bool,
     /// What it is about, for whoever is told when it is asked again.
     pub(crate) what: Option<What>,
+    /// Its payload is nobody's but the host's that is asked.
+    pub(crate) secret: bool,
 }
 
 impl Ask {
@@ -63,6 +65,7 @@ impl Ask {
             payload: Payload::Nothing,
             proven: false,
             what: None,
+            secret: false,
         }
     }
 
@@ -138,8 +141,10 @@ impl Net {
         secret: Option<&HeaderValue>,
     ) -> Result<Response, Cause> {
         if let Some(first) = self.by_https(ask) {
-            match self.follow(&first, secret).await {
-                Err(cause) if is_elsewhere(&cause, &first.url) => {
+            let mut answers = 0;
+            match self.follow(&first, secret, &mut answers).await {
+                // Once it has answered by https, what it redirects to is no reason to ask in the clear.
+                Err(cause) if answers == 0 && is_elsewhere(&cause, &first.url) => {
                     self.is_plain.store(true, Ordering::Relaxed);
                 }
                 answered => return answered,
@@ -159,10 +164,17 @@ impl Net {
         Some(first)
     }
 
-    async fn follow(&self, ask: &Ask, secret: Option<&HeaderValue>) -> Result<Response, Cause> {
+    /// `answers` counts those that came, whatever they were.
+    async fn follow(
+        &self,
+        ask: &Ask,
+        secret: Option<&HeaderValue>,
+        answers: &mut usize,
+    ) -> Result<Response, Cause> {
         let mut url = ask.url.clone();
-        for _ in 0..=REDIRECTS_MAX {
+        while *answers <= REDIRECTS_MAX {
             let response = self.once(ask, &url, secret).await?;
+            *answers += 1;
             if !is_redirect(response.status()) {
                 return Ok(response);
             }
@@ -390,6 +402,11 @@ fn onward(ask: &Ask, response: &Response) -> Result<Url, Cause> {
         )));
     }
     let location = location(response)?;
+    if ask.secret && location.origin() != ask.url.origin() {
+        let to = location.host_str().unwrap_or_default();
+        let why = format!("wants credentials sent on to {to}");
+        return Err(Cause::Redirect(why));
+    }
     if !matches!(location.scheme(), "http" | "https") {
         return Err(Cause::Redirect(
             "redirected to something else than http".to_owned(),

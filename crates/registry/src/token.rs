@@ -160,6 +160,7 @@ fn by_form(realm: &Realm, scopes: &Scopes, grant: &[(&str, &str)]) -> Ask {
     let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
     let mut ask = Ask::new(Method::POST, realm.url.clone()).header(header::CONTENT_TYPE, form_type);
     ask.payload = Payload::Bytes(form.finish().into());
+    ask.secret = true;
     ask
 }
 
