@@ -16,12 +16,14 @@ use crate::{
     body::Body,
     breaks::Breaks,
     client::{Client, Need},
-    credentials::{Anonymous, Credentials},
     error::{Cause, Error, Failed, What},
     host::{Host, Patience},
-    hosts::{Capabilities, Endpoint, Origin, Tls},
+    hosts::is_loopback,
     net::Ask,
 };
+
+/// Addresses of a foreign layer that are followed.
+const URLS_MAX: usize = 4;
 
 /// Bytes of a blob, or of a part of it, in order and each of them once.
 ///
@@ -47,7 +49,7 @@ enum Place {
     /// From an endpoint, by its place in the client's list.
     Host(usize, Patience),
     /// From wherever its maker said.
-    Elsewhere(Url),
+    Elsewhere(Url, Patience),
 }
 
 /// The place that is being asked.
@@ -75,8 +77,9 @@ impl Client {
     /// The bytes of a blob from an offset on; none where there are no more.
     ///
     /// Foreign layers are asked for at the addresses in their descriptors when no endpoint has them,
-    /// without credentials. Other descriptors' addresses are not followed: an image could have a daemon
-    /// ask whatever it can reach.
+    /// without credentials. Other descriptors' addresses are not followed, nor are more than a few of one:
+    /// an image could have a daemon ask whatever it can reach. For the same reason they have to be of https,
+    /// or of this machine if the registry is, too, and may not lead into networks in which it is not.
     pub fn blob(&self, descriptor: &Descriptor, offset: u64) -> Blob {
         self.open(descriptor, offset, descriptor.size, false)
     }
@@ -90,13 +93,7 @@ impl Client {
 
     fn open(&self, descriptor: &Descriptor, at: u64, end: u64, part: bool) -> Blob {
         let able = self.hosts(Need::Pull);
-        let urls = match MediaKind::of(&descriptor.media_type) {
-            MediaKind::Layer(layer) if layer.foreign => descriptor.urls.as_slice(),
-            _ => &[],
-        };
-        let urls = urls.iter().filter_map(|url| Url::parse(url).ok());
-        let urls = urls.filter(|url| matches!(url.scheme(), "http" | "https"));
-        let urls: Vec<Url> = urls.collect();
+        let urls = self.elsewhere(descriptor);
         let more = !urls.is_empty();
         let mut places = Vec::new();
         for (host, patience) in able {
@@ -108,7 +105,13 @@ impl Client {
             let patience = if more { Patience::Once } else { patience };
             places.extend(index.map(|index| Place::Host(index, patience)));
         }
-        places.extend(urls.into_iter().map(Place::Elsewhere));
+        let last = urls.len().saturating_sub(1);
+        let patience = |i| match i == last {
+            true => Patience::Waits,
+            false => Patience::Once,
+        };
+        let urls = urls.into_iter().enumerate();
+        places.extend(urls.map(|(i, url)| Place::Elsewhere(url, patience(i))));
         Blob {
             client: self.clone(),
             descriptor: descriptor.clone(),
@@ -121,6 +124,31 @@ impl Client {
             failed: Vec::new(),
         }
     }
+
+    /// Where the maker of a foreign layer has it, as far as that is followed, each once.
+    fn elsewhere(&self, descriptor: &Descriptor) -> Vec<Url> {
+        let said = match MediaKind::of(&descriptor.media_type) {
+            MediaKind::Layer(layer) if layer.foreign => descriptor.urls.as_slice(),
+            _ => &[],
+        };
+        let here = self.0.hosts.iter().any(|host| is_here(host.net.home()));
+        let mut urls: Vec<Url> = Vec::new();
+        for url in said.iter().filter_map(|url| Url::parse(url).ok()) {
+            let follows = match url.scheme() {
+                "https" => true,
+                "http" => here && is_here(&url),
+                _ => false,
+            };
+            if follows && !urls.contains(&url) && urls.len() < URLS_MAX {
+                urls.push(url);
+            }
+        }
+        urls
+    }
+}
+
+fn is_here(url: &Url) -> bool {
+    is_loopback(&url[url::Position::BeforeHost..url::Position::AfterPort])
 }
 
 impl Blob {
@@ -269,14 +297,16 @@ impl Blob {
                 let ask = ask.map_err(|cause| host.failed(cause));
                 ask.map(|ask| (host, ask, patience))
             }
-            Place::Elsewhere(url) => elsewhere(&self.client, &url).map(|host| {
+            Place::Elsewhere(url, patience) => {
+                let host = Host::foreign(self.client.foreign(), &url, &self.client.0.options);
                 let ask = Ask::new(Method::GET, url);
-                (Arc::new(host), ask, Patience::Waits)
-            }),
+                host.map(|host| (Arc::new(host), ask, patience))
+            }
         };
         match found {
             Ok((host, mut ask, patience)) => {
-                ask.proven = true;
+                // What an image names is to come by https all the way.
+                ask.proven = !host.net.is_foreign();
                 ask.what = Some(What::Blob(self.descriptor.digest.clone()));
                 let breaks = Breaks::new(&self.client.0.options);
                 self.now = Some(Asked::new(host, ask, patience, breaks));
@@ -403,33 +433,6 @@ fn parse_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
         total => Some(total.parse().ok()?),
     };
     Some((first.parse().ok()?, last.parse().ok()?, total))
-}
-
-/// A host that a descriptor names. It gets nothing of what registries do.
-fn elsewhere(client: &Client, url: &Url) -> Result<Host, Failed> {
-    let authority = match url.port() {
-        Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
-        None => url.host_str().unwrap_or_default().to_owned(),
-    };
-    let endpoint = Endpoint {
-        scheme: if url.scheme() == "https" {
-            "https"
-        } else {
-            "http"
-        },
-        https_first: false,
-        authority: authority.clone(),
-        path: String::new(),
-        capabilities: Capabilities::default(),
-        headers: Vec::new(),
-        tls: Tls::default(),
-        proxy: None,
-        dial_timeout: None,
-        is_origin: true,
-        from: Origin::Name,
-    };
-    let nobody: Arc<dyn Credentials> = Arc::new(Anonymous);
-    Host::new(&authority, "", &endpoint, &nobody, &client.0.options)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -10,9 +10,10 @@ use cairn_types::Digest;
 
 use crate::{
     credentials::Credentials,
-    error::{Error, Failed, What},
+    error::{Cause, Error, Failed, What},
     host::{Host, Patience},
     hosts::{Capabilities, Endpoint},
+    net::Foreign,
     options::Options,
     reference::is_repository,
     token::Scopes,
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     /// The document of the last resolution that needed its bytes, so that they are not fetched again.
     memo: Mutex<Option<(Digest, Bytes)>>,
+    /// What addresses in images are asked by, from when it is first needed.
+    foreign: OnceLock<Result<Foreign, Cause>>,
 }
 
 impl fmt::Debug for Client {
@@ -97,6 +100,7 @@ impl Client {
             hosts,
             options,
             memo: Mutex::new(None),
+            foreign: OnceLock::new(),
         })))
     }
 
@@ -130,6 +134,14 @@ impl Client {
         let able = self.hosts(Need::Push);
         let first = able.first().map(|(host, _)| *host);
         first.ok_or_else(|| self.error(what.clone(), Vec::new()))
+    }
+
+    pub(crate) fn foreign(&self) -> Result<&Foreign, &Cause> {
+        let new = || {
+            let homes = self.0.hosts.iter().map(|host| host.net.home());
+            Foreign::new(homes, &self.0.options)
+        };
+        self.0.foreign.get_or_init(new).as_ref()
     }
 
     pub(crate) fn error(&self, what: What, failed: Vec<Failed>) -> Error {

@@ -13,10 +13,10 @@ use crate::{
     auth::Auth,
     body::refusal,
     challenge,
-    credentials::Credentials,
+    credentials::{Anonymous, Credentials},
     error::{Cause, Failed, What},
     hosts::{Capabilities, Endpoint},
-    net::{Ask, Net},
+    net::{Ask, Foreign, Net},
     observer::Retry,
     options::Options,
     retry::{self, Tried},
@@ -91,6 +91,29 @@ impl Host {
             ),
             namespace: (!endpoint.is_origin).then(|| registry.to_owned()),
             net,
+            options: options.clone(),
+            resting: Mutex::new(None),
+        })
+    }
+
+    /// A host that an image names. It gets nothing of what registries do.
+    pub(crate) fn foreign(
+        foreign: Result<&Foreign, &Cause>,
+        url: &Url,
+        options: &Options,
+    ) -> Result<Host, Failed> {
+        let label = url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
+        let foreign = foreign.map_err(|cause| Failed {
+            host: label.clone(),
+            cause: cause.clone(),
+        })?;
+        Ok(Host {
+            auth: Auth::new(label.clone(), true, Arc::new(Anonymous)),
+            capabilities: Capabilities::default(),
+            base: String::new(),
+            namespace: None,
+            net: Net::foreign(foreign, url, &label, options),
+            label,
             options: options.clone(),
             resting: Mutex::new(None),
         })

@@ -23,6 +23,7 @@ mod observer;
 mod options;
 pub mod proxy;
 mod push;
+mod reach;
 mod reference;
 mod retry;
 mod source;

@@ -4,7 +4,10 @@ use std::{
     error::Error as StdError,
     io,
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,10 +21,11 @@ use url::Url;
 use crate::{
     answer::tame,
     error::{Cause, What},
-    hosts::Endpoint,
+    hosts::{Capabilities, Endpoint, Origin, Tls},
     observer::Watch,
     options::Options,
     proxy,
+    reach::{Reach, Refused, Resolver},
     source::{Meter, Outgoing},
     tls::{self, UnknownAuthority},
 };
@@ -95,6 +99,9 @@ pub(crate) struct Net {
     headers: HeaderMap,
     dial: Duration,
     options: Options,
+    reach: Arc<Reach>,
+    /// It was named by an image, and is nothing that was configured.
+    is_foreign: bool,
     pub(crate) watch: Watch,
 }
 
@@ -107,11 +114,18 @@ impl Net {
         let mut secure = home.clone();
         let secure = (endpoint.https_first && secure.set_scheme("https").is_ok()).then_some(secure);
         let dial = endpoint.dial_timeout.unwrap_or(options.connect_timeout);
-        let http = client(endpoint, options, dial, true)?;
+        let reach = Arc::new(Reach::of(&home));
+        let resolver = || {
+            let mut known = proxy::hosts(endpoint, &options.env);
+            known.extend(home.host_str().map(str::to_owned));
+            let reach = Arc::clone(&reach);
+            Resolver { reach, known }
+        };
+        let http = client(endpoint, options, resolver(), true)?;
         let abroad = if endpoint.tls.client.is_empty() {
             http.clone()
         } else {
-            client(endpoint, options, dial, false)?
+            client(endpoint, options, resolver(), false)?
         };
         Ok(Net {
             home,
@@ -122,8 +136,35 @@ impl Net {
             headers: endpoint.headers.iter().cloned().collect(),
             dial,
             options: options.clone(),
+            reach,
+            is_foreign: false,
             watch: Watch::new(label, &options.observer),
         })
+    }
+
+    /// For an address that an image names, by what was made for all of its kind.
+    pub(crate) fn foreign(foreign: &Foreign, url: &Url, label: &str, options: &Options) -> Net {
+        Net {
+            home: url.clone(),
+            secure_home: None,
+            is_plain: AtomicBool::new(false),
+            http: foreign.http.clone(),
+            abroad: foreign.http.clone(),
+            headers: HeaderMap::new(),
+            dial: options.connect_timeout,
+            options: options.clone(),
+            reach: Arc::clone(&foreign.reach),
+            is_foreign: true,
+            watch: Watch::new(label, &options.observer),
+        }
+    }
+
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.is_foreign
+    }
+
+    pub(crate) fn home(&self) -> &Url {
+        &self.home
     }
 
     /// Whether an address is the endpoint's own. Only there go its credentials, headers and certificates.
@@ -150,7 +191,7 @@ impl Net {
                 answered => return answered,
             }
         }
-        self.follow(ask, secret).await
+        self.follow(ask, secret, &mut 0).await
     }
 
     /// The same request by https, where that is to be tried first.
@@ -192,6 +233,9 @@ impl Net {
         secret: Option<&HeaderValue>,
     ) -> Result<Response, Cause> {
         let at_home = self.is_home(url);
+        if !at_home || self.is_foreign {
+            self.reach.check(url).await?;
+        }
         let client = if at_home { &self.http } else { &self.abroad };
         let mut headers = HeaderMap::new();
         if at_home {
@@ -316,12 +360,53 @@ fn is_elsewhere(cause: &Cause, url: &Url) -> bool {
     }
 }
 
+/// What all addresses that images name are asked by, as nobody.
+pub(crate) struct Foreign {
+    http: reqwest::Client,
+    pub(crate) reach: Arc<Reach>,
+}
+
+impl Foreign {
+    /// For images of a registry that has these endpoints.
+    pub(crate) fn new<'a>(
+        homes: impl Iterator<Item = &'a Url>,
+        options: &Options,
+    ) -> Result<Foreign, Cause> {
+        let endpoint = nobody();
+        let reach = Arc::new(Reach::of_image(homes));
+        let resolver = Resolver {
+            reach: Arc::clone(&reach),
+            known: proxy::hosts(&endpoint, &options.env),
+        };
+        let http = client(&endpoint, options, resolver, true)?;
+        Ok(Foreign { http, reach })
+    }
+}
+
+/// What no configuration says anything of.
+fn nobody() -> Endpoint {
+    Endpoint {
+        scheme: "https",
+        https_first: false,
+        authority: String::new(),
+        path: String::new(),
+        capabilities: Capabilities::default(),
+        headers: Vec::new(),
+        tls: Tls::default(),
+        proxy: None,
+        dial_timeout: None,
+        is_origin: true,
+        from: Origin::Name,
+    }
+}
+
 fn client(
     endpoint: &Endpoint,
     options: &Options,
-    dial: Duration,
+    resolver: Resolver,
     ours: bool,
 ) -> Result<reqwest::Client, Cause> {
+    let dial = endpoint.dial_timeout.unwrap_or(options.connect_timeout);
     let tls = tls::config(&endpoint.tls, ours).map_err(Cause::Config)?;
     let builder = reqwest::Client::builder()
         .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
@@ -329,6 +414,7 @@ fn client(
         // One connection for each body: what one of them suffers, or is throttled to, the others do not.
         .http1_only()
         .connect_timeout(dial)
+        .dns_resolver(Arc::new(resolver))
         // They are followed here, where it is known what may go along.
         .redirect(reqwest::redirect::Policy::none())
         .referer(false);
@@ -442,6 +528,9 @@ pub(crate) fn cause(err: &(dyn StdError + 'static)) -> Cause {
     while let Some(err) = next {
         if let Some(err) = err.downcast_ref::<reqwest::Error>() {
             connecting |= err.is_connect();
+        }
+        if let Some(Refused(why)) = err.downcast_ref() {
+            return Cause::Redirect(why.clone());
         }
         match find_tls(err) {
             // Who has an answer to a certificate of ours may have it after the handshake.

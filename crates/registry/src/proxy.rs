@@ -6,6 +6,8 @@ mod tests;
 
 use std::{fmt, net::IpAddr};
 
+use url::Url;
+
 use crate::{
     env::Env,
     hosts::{Endpoint, is_loopback, split},
@@ -83,6 +85,18 @@ pub fn of_environment(scheme: &str, authority: &str, env: &Env) -> Decision {
         return decided(None, by);
     }
     decided(Some(with_scheme(proxy)), by)
+}
+
+/// Names of hosts that may be asked to pass something on.
+pub(crate) fn hosts(endpoint: &Endpoint, env: &Env) -> Vec<String> {
+    let variables = [&HTTP, &HTTPS, &ALL].map(|names| env.first(names).map(|(_, proxy)| proxy));
+    let proxies = variables
+        .into_iter()
+        .flatten()
+        .chain(endpoint.proxy.as_deref());
+    let urls = proxies.filter_map(|proxy| Url::parse(&with_scheme(proxy)).ok());
+    urls.filter_map(|url| url.host_str().map(str::to_owned))
+        .collect()
 }
 
 /// A proxy that is only `host:port` is one of http.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use cairn_registry::{
     Blob, Cause, Client, Error, Options, Source,
-    credentials::Credential,
+    credentials::{Anonymous, Credential},
+    env::Env,
     hosts::{Endpoint, Tls},
 };
 use cairn_types::{Descriptor, Digest, media};
@@ -20,6 +21,8 @@ use crate::{
     },
     read::tag,
 };
+
+const FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
 
 fn cause(err: &Error) -> Cause {
     err.last().expect("asked").cause.clone()
@@ -141,6 +144,100 @@ async fn a_secret_follows_where_it_was_meant_for() {
     let asked = tokens.asked();
     assert_eq!(asked[1].line(), "POST /new");
     assert_eq!(asked[0].body, asked[1].body);
+}
+
+/// The address at which clouds tell machines their secrets.
+#[tokio::test]
+async fn a_registry_does_not_have_the_wire_asked() {
+    let inner = "http://169.254.169.254/latest";
+    let refused = "it may not have 169.254.169.254 asked, which is link-local; the registry is not";
+    let registry = Server::start(move |request: &Request, _| {
+        match request.method.as_str() {
+            // An upload.
+            "POST" => Reply::status(202).with("location", inner),
+            "PUT" => Reply::status(404),
+            _ if request.path().contains("/blobs/") => Reply::status(307).with("location", inner),
+            _ => Reply::status(401).with("www-authenticate", format!("Bearer realm=\"{inner}\"")),
+        }
+    })
+    .await;
+    // Each of them learns nothing from the others.
+    let new = || client(&[origin(&registry.host())]);
+    let err = new().resolve(&tag()).await.expect_err("realm");
+    assert_eq!(cause(&err), Cause::Redirect(refused.to_owned()));
+    let bytes = Bytes::from(noise(10));
+    let layer = Descriptor::new(media::OCI_LAYER, Digest::sha256(&bytes), 10);
+    let err = read(new().blob(&layer, 0)).await.expect_err("redirect");
+    assert_eq!(cause(&err), Cause::Redirect(refused.to_owned()));
+    let mut upload = new().upload(&layer).await.expect("session");
+    let source: Arc<dyn Source> = Arc::new(bytes);
+    let err = upload.send(&source).await.expect_err("location");
+    assert_eq!(cause(&err), Cause::Redirect(refused.to_owned()));
+}
+
+fn layer(urls: Vec<String>) -> Descriptor {
+    let mut layer = Descriptor::new(FOREIGN, Digest::sha256(b"foreign"), 7);
+    layer.urls = urls;
+    layer
+}
+
+#[tokio::test]
+async fn few_addresses_of_an_image_are_asked_and_each_once() {
+    let maker = Server::start(|_, _| Reply::status(404)).await;
+    let registry = Server::start(|_, _| Reply::status(404)).await;
+    let mut urls = vec!["ftp://127.0.0.1/x".to_owned(), "no address".to_owned()];
+    for number in 0..1000 {
+        urls.push(maker.url(&format!("/{}", number / 2)));
+    }
+    let client = client(&[origin(&registry.host())]);
+    let err = read(client.blob(&layer(urls), 0))
+        .await
+        .expect_err("nowhere");
+    assert_eq!(maker.lines(), ["GET /0", "GET /1", "GET /2", "GET /3"]);
+    assert_eq!(err.details().failed.len(), 5);
+}
+
+/// An image of a registry that is elsewhere has nothing asked that is here, by whatever name.
+#[tokio::test]
+async fn an_image_does_not_have_this_machine_asked() {
+    let certs = Certs::new();
+    certs.own(
+        "own",
+        "/CN=maker",
+        &["-addext", "subjectAltName=IP:127.0.0.1"],
+    );
+    let (config, _) = certs.server("own");
+    let here = Server::secure(config, |_, _| Reply::status(200)).await;
+    let plain = Server::start(|_, _| Reply::status(200)).await;
+    // What can be reached by it is elsewhere.
+    let proxy = Server::start(|_, _| Reply::status(404)).await;
+    let env: Env = [("HTTP_PROXY", proxy.url("").as_str())]
+        .into_iter()
+        .collect();
+    let options = Options {
+        env,
+        ..options(&FakeClock::new())
+    };
+    let client = client_as(
+        &[origin("registry.example.com")],
+        options,
+        Arc::new(Anonymous),
+    );
+    let port = here.host().split(':').nth(1).expect("port").to_owned();
+    for url in [
+        format!("https://{}/x", here.host()),
+        format!("https://localhost:{port}/x"),
+        format!("https://[::ffff:127.0.0.1]:{port}/x"),
+        plain.url("/x"),
+    ] {
+        let err = read(client.blob(&layer(vec![url]), 0))
+            .await
+            .expect_err("here");
+        let said = format!("{err}");
+        assert!(!said.contains("certificate"), "{said}");
+    }
+    assert_eq!(here.connections() + plain.connections(), 0);
+    assert_eq!(proxy.lines().len(), 4);
 }
 
 /// Https was there: what fails behind it is no reason to ask in the clear.
