@@ -1,5 +1,7 @@
 //! Lists that come in pages: tags, and who refers to a manifest.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use cairn_types::{Descriptor, Digest, Index, MediaKind};
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -24,6 +26,12 @@ const PAGES_MAX: usize = 10_000;
 /// Entries of one list; ten times what the largest known repositories have.
 const ENTRIES_MAX: usize = 1_000_000;
 
+/// Bytes of all pages of one list.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// Characters of a tag (distribution-spec, "Pulling manifests").
+const TAG_MAX: usize = 128;
+
 /// Tags of a page that are asked for, as many as registries allow that allow few.
 const PAGE: &str = "1000";
 
@@ -42,6 +50,32 @@ struct Page {
     next: Option<Url>,
     media_type: String,
     filtered: bool,
+}
+
+/// The pages of a list so far.
+#[derive(Default)]
+struct Pages {
+    /// Digests of their addresses, which a registry may make long.
+    seen: HashSet<Digest>,
+    bytes: u64,
+}
+
+impl Pages {
+    /// Notices a list that leads back into itself.
+    fn turn(&mut self, url: &Url) -> Result<(), Cause> {
+        match self.seen.insert(Digest::sha256(url.as_str().as_bytes())) {
+            true => Ok(()),
+            false => Err(endless()),
+        }
+    }
+
+    fn read(&mut self, page: &Page) -> Result<(), Cause> {
+        self.bytes += page.bytes.len() as u64;
+        match self.bytes > BYTES_MAX {
+            true => Err(Cause::TooLarge { limit: BYTES_MAX }),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What a host says to a request for a page.
@@ -68,17 +102,25 @@ impl Client {
 
     async fn tags_at(&self, host: &Host, patience: Patience) -> Result<Vec<String>, Cause> {
         let mut all = Vec::new();
+        let mut pages = Pages::default();
         let mut next = Some(host.url("tags/list", &[("n", PAGE)])?);
         for _ in 0..PAGES_MAX {
             let Some(url) = next else {
                 return Ok(all);
             };
+            pages.turn(&url)?;
             let page = match self.page(host, patience, url, &What::Tags).await? {
                 Said::Page(page) => page,
                 Said::Refused(_, cause) => return Err(cause),
             };
+            pages.read(&page)?;
             let tags: Tags = parse(&page.bytes)?;
-            all.extend(tags.tags.unwrap_or_default());
+            let tags = tags.tags.unwrap_or_default();
+            if let Some(long) = tags.iter().find(|tag| tag.len() > TAG_MAX) {
+                let why = format!("a tag of {} characters is in its list", long.len());
+                return Err(Cause::Malformed(why));
+            }
+            all.extend(tags);
             if all.len() > ENTRIES_MAX {
                 break;
             }
@@ -121,11 +163,13 @@ impl Client {
         let pairs = artifact_type.map(|kind| ("artifactType", kind));
         let pairs: Vec<_> = pairs.into_iter().collect();
         let mut all = Vec::new();
+        let mut pages = Pages::default();
         let mut next = Some(host.url(&format!("referrers/{digest}"), &pairs)?);
         for number in 0..PAGES_MAX {
             let Some(url) = next else {
                 return Ok(all);
             };
+            pages.turn(&url)?;
             let page = match self.page(host, patience, url, &what).await? {
                 Said::Page(page) => page,
                 // 404 is what the specification has for a registry that knows nothing of it; the others
@@ -138,6 +182,7 @@ impl Client {
                 }
                 Said::Refused(_, cause) => return Err(cause),
             };
+            pages.read(&page)?;
             let index: Index = parse(&page.bytes)?;
             let wanted = if page.filtered { None } else { artifact_type };
             all.extend(of_type(index.manifests, wanted));

@@ -270,3 +270,48 @@ async fn a_redirect_does_not_lead_back_to_http() {
     // By plain http it would have been asked in vain, and been told of as broken.
     assert_eq!(registry.connections(), 1);
 }
+
+#[tokio::test]
+async fn lists_that_are_too_much_are_refused() {
+    // A ring of two pages.
+    let ring = Server::start(|request: &Request, _| {
+        let next = match request.target.contains("page=1") {
+            true => "</v2/shop/web/tags/list?page=2>; rel=next",
+            false => "</v2/shop/web/tags/list?page=1>; rel=next",
+        };
+        Reply::json("{}").with("link", next)
+    })
+    .await;
+    let err = client(&[origin(&ring.host())])
+        .tags()
+        .await
+        .expect_err("ring");
+    let endless = Cause::Malformed("its list does not end".to_owned());
+    assert_eq!(cause(&err), endless);
+    assert!(ring.lines().len() < 5);
+
+    let long = format!(r#"{{"tags":["{}"]}}"#, "x".repeat(129));
+    let server = Server::start(move |_, _| Reply::json(&long)).await;
+    let err = client(&[origin(&server.host())])
+        .tags()
+        .await
+        .expect_err("long");
+    assert_eq!(
+        cause(&err),
+        Cause::Malformed("a tag of 129 characters is in its list".to_owned())
+    );
+
+    // Four megabytes of nothing in each page.
+    let padded = format!("{}{{}}", " ".repeat(4_000_000));
+    let server = Server::start(move |_, number| {
+        let next = format!("</v2/shop/web/tags/list?page={number}>; rel=next");
+        Reply::json(&padded).with("link", next)
+    })
+    .await;
+    let err = client(&[origin(&server.host())])
+        .tags()
+        .await
+        .expect_err("large");
+    assert_eq!(cause(&err), Cause::TooLarge { limit: 64 << 20 });
+    assert!(server.lines().len() < 20);
+}
