@@ -16,6 +16,7 @@ const DOMAIN: &str = "cairn";
 
 /// A failure as a status: one line for everybody, its parts as details.
 pub fn of(failure: Failure) -> Status {
+    let failure = failure.bounded();
     let parts = v1::Failure {
         kind: failure.kind.code().to_owned(),
         attempted: failure.attempted.clone(),
@@ -79,5 +80,32 @@ fn any(name: &str, message: &impl Message) -> Any {
     Any {
         type_url: format!("type.googleapis.com/{name}"),
         value: message.encode_to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_types::ErrorKind;
+
+    use super::*;
+
+    /// An image may name thousands of platforms, and a registry quote itself for megabytes.
+    #[test]
+    fn statuses_have_a_length() {
+        let mut failure = Failure::new(ErrorKind::NotFound, "pull image", "x".repeat(4 << 20));
+        for _ in 0..10_000 {
+            failure = failure.cause("y".repeat(2000)).next("z".repeat(1000));
+        }
+        let status = of(failure);
+        assert!(
+            status.message().len() < 20_000,
+            "{}",
+            status.message().len()
+        );
+        assert!(
+            status.details().len() < 80_000,
+            "{}",
+            status.details().len()
+        );
     }
 }

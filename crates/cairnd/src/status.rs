@@ -15,6 +15,7 @@ use crate::turns;
 
 /// A failure of the node as a status.
 pub fn of_failure(failure: Failure) -> Status {
+    let failure = failure.bounded();
     let mut message = failure.to_string();
     for cause in &failure.causes {
         message.push_str(": ");

@@ -410,7 +410,10 @@ fn content_range(response: &Response, size: u64, at: u64) -> Result<u64, Cause> 
     let text = header
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    let wrong = || Cause::Malformed(format!("a part {text:?} when asked from byte {at}"));
+    let wrong = || {
+        let said: String = text.chars().take(64).collect();
+        Cause::Malformed(format!("a part {said:?} when asked from byte {at}"))
+    };
     let (first, last, total) = parse_range(text).ok_or_else(wrong)?;
     if let Some(actual) = total.filter(|total| *total != size) {
         return Err(Cause::WrongLength {

@@ -11,6 +11,12 @@ use std::{
 
 use crate::{Classified, ErrorKind};
 
+/// Most bytes of a part that is to be read.
+const PART_BYTES_MAX: usize = 1024;
+
+/// Most causes, and most steps.
+const PARTS_MAX: usize = 16;
+
 /// What a [`Failure`] says, in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -127,6 +133,28 @@ impl Failure {
         self
     }
 
+    /// The same in a length that can be read and sent. Parts may quote what an image or a registry says,
+    /// which can be megabytes, or thousands of platforms.
+    #[must_use]
+    pub fn bounded(mut self) -> Failure {
+        let parts = &mut *self.0;
+        cut(&mut parts.reason);
+        parts.object.iter_mut().for_each(|(_, name)| cut(name));
+        parts.location.iter_mut().for_each(cut);
+        if parts.causes.len() > PARTS_MAX {
+            let more = parts.causes.len() - (PARTS_MAX - 1);
+            parts.causes.truncate(PARTS_MAX - 1);
+            parts.causes.push(format!("and {more} more"));
+        }
+        parts.causes.iter_mut().for_each(cut);
+        // A piece of a command is another command.
+        let is_whole = |step: &String| step.len() <= PART_BYTES_MAX;
+        parts.next.retain(is_whole);
+        parts.next.truncate(PARTS_MAX);
+        parts.other_platform = parts.other_platform.take().filter(is_whole);
+        self
+    }
+
     /// Adds a step that leads on.
     #[must_use]
     pub fn next(mut self, step: impl Into<String>) -> Failure {
@@ -170,6 +198,16 @@ impl Classified for Failure {
     }
 }
 
+/// Cuts a text that is too long, and shows that.
+fn cut(text: &mut String) {
+    if text.len() > PART_BYTES_MAX {
+        let fits = |(at, _): &(usize, char)| *at <= PART_BYTES_MAX;
+        let end = text.char_indices().take_while(fits).last();
+        text.truncate(end.map_or(0, |(at, _)| at));
+        text.push('…');
+    }
+}
+
 /// Why a system call failed, in lower case and without its number.
 pub fn words(err: &std::io::Error) -> String {
     let text = err.to_string();
@@ -187,6 +225,36 @@ mod tests {
     fn words_are_for_people() {
         let err = std::io::Error::from_raw_os_error(28);
         assert_eq!(words(&err), "no space left on device");
+    }
+
+    #[test]
+    fn what_is_shown_has_a_length() {
+        let platform = "linux/ü".repeat(1 << 19);
+        let mut failure = Failure::new(ErrorKind::NotFound, "pull image", platform.clone())
+            .object("image", "x".repeat(1 << 20))
+            .at(platform.clone())
+            .other_platform(platform.clone());
+        for number in 0..10_000 {
+            failure = failure.cause(format!("cause {number}"));
+            failure = failure.next(format!("step {number}"));
+        }
+        failure.causes[3].clone_from(&platform);
+        failure.next[3].clone_from(&platform);
+        let bounded = failure.bounded();
+        assert!(bounded.reason.starts_with("linux/ü"));
+        assert!(bounded.reason.ends_with('…') && bounded.reason.len() < 1100);
+        assert_eq!(bounded.causes.len(), 16);
+        assert_eq!(bounded.causes[15], "and 9985 more");
+        assert!(bounded.causes.iter().all(|cause| cause.len() < 1100));
+        assert_eq!(bounded.next.len(), 16);
+        assert_eq!(bounded.next[3], "step 4");
+        assert_eq!(bounded.other_platform, None);
+        assert!(bounded.to_string().len() < 2300);
+        // What can be read stays as it is.
+        let short = Failure::new(ErrorKind::NotFound, "a", "x".repeat(1024))
+            .cause("c")
+            .next("n");
+        assert_eq!(short.clone().bounded(), short);
     }
 
     #[test]
