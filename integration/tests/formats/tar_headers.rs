@@ -7,10 +7,8 @@
 //! | PAX path/linkpath with NUL, non-UTF-8, trailing slash | `pax_names`, `pax_names_with_nul` |
 //! | PAX global `g`; > 2 blocks; per-entry > 1 MiB | `pax_global_headers`, `pax_global_headers_that_mean_something`, `pax_headers_of_many_blocks`, `pax_headers_over_the_limit` |
 //!
-//! Times and numbers are in `formats_tar_numbers.rs`. What other programs write of real trees is in `formats_tar_writers.rs`; damaged and lying headers
-//! are in `crates/layer/tests/tar_hostile.rs`.
-
-#![allow(missing_docs)]
+//! Times and numbers are in `tar_numbers.rs`. What other programs write of real trees is in `tar_writers.rs`; damaged and lying headers
+//! are in `crates/layer/tests/it/tar_hostile.rs`.
 
 use cairn_integration::{
     fixture::{Case, Peer},

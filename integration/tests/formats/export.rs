@@ -4,13 +4,11 @@
 //! |---|---|
 //! | docker v2s2, OCI manifest | `every_kind_of_image_comes_back_with_its_digest` |
 //! | index of several platforms | `an_index_keeps_its_digest` |
-//! | foreign layers left out | `foreign_layers` in `formats_documents.rs` |
-//! | attestations, artifacts, checkpoints, sha512 | `formats_platforms.rs`, `formats_documents.rs` |
+//! | foreign layers left out | `foreign_layers` in `documents.rs` |
+//! | attestations, artifacts, checkpoints, sha512 | `platforms.rs`, `documents.rs` |
 //! | (several images, standard output, the same bytes twice) | `several_images_in_one_archive`, `the_archive_is_the_same_each_time` |
 //!
 //! A real image goes the same way in `real.rs`.
-
-#![allow(missing_docs)]
 
 use std::{fs, path::Path};
 

@@ -12,8 +12,6 @@
 //! | SCHILY.acl, RHT.security.selinux | `attributes_of_a_host_are_left_out`, `acls_of_gnu_tar` |
 //! | (root directory metadata, E2) | `the_root_directory_has_metadata` |
 
-#![allow(missing_docs)]
-
 use std::fs;
 
 use cairn_integration::{

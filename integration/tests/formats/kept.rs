@@ -8,10 +8,8 @@
 //! | sha512 (all or mixed); blake3 | `other_digests`, `digests_of_unknown_kinds` |
 //! | checkpoint images (criu) | `checkpoints_are_kept_untouched` |
 //!
-//! Encrypted layers are in `formats_compress.rs`; fetching foreign layers by `urls` and referrers of a
+//! Encrypted layers are in `compress.rs`; fetching foreign layers by `urls` and referrers of a
 //! registry need a registry.
-
-#![allow(missing_docs)]
 
 use std::fs;
 
@@ -24,17 +22,7 @@ use cairn_integration::{
 };
 use serde_json::{Value, json};
 
-fn tar() -> Vec<u8> {
-    Tar::new().file("who", b"me").finish()
-}
-
-fn config(diff_ids: &[String]) -> Value {
-    json!({
-        "architecture": architecture(),
-        "os": "linux",
-        "rootfs": { "type": "layers", "diff_ids": diff_ids },
-    })
-}
+use crate::common::{config, tar};
 
 /// An image of one layer.
 fn with_layer(make: impl FnOnce(&Layout) -> Value) -> Case {

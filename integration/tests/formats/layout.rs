@@ -12,8 +12,6 @@
 //!
 //! More refusals are in `crates/node/tests/refusals.rs`.
 
-#![allow(missing_docs)]
-
 use std::{
     fs,
     path::Path,

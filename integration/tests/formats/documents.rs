@@ -3,37 +3,25 @@
 //! | row of the image table | tests |
 //! |---|---|
 //! | schema1 signed / unsigned | `schema_1_is_refused_with_a_reason` |
-//! | docker v2s2 image, manifest list | `docker_manifests` (lists: `formats_platforms.rs`) |
+//! | docker v2s2 image, manifest list | `docker_manifests` (lists: `platforms.rs`) |
 //! | `data` in a descriptor | `data_in_the_descriptor` |
 //! | negative/huge size, missing mediaType, both layers+manifests | `descriptors_that_lie`, `media_types_may_be_missing`, `documents_with_two_meanings` |
 //! | duplicate layers, zero layers | `the_same_layer_twice`, `no_layers_at_all` |
 //!
-//! What is only kept is in `formats_kept.rs`.
-
-#![allow(missing_docs)]
+//! What is only kept is in `kept.rs`.
 
 use std::fs;
 
 use cairn_integration::{
     cairn::Cairn,
     fixture::{Case, Peer, nothing_is_left, text},
-    image::{Layout, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Packing, Stored, architecture, digest},
+    image::{Layout, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Packing, Stored, digest},
     peers,
     raw::Tar,
 };
 use serde_json::{Value, json};
 
-fn tar() -> Vec<u8> {
-    Tar::new().file("who", b"me").finish()
-}
-
-fn config(diff_ids: &[String]) -> Value {
-    json!({
-        "architecture": architecture(),
-        "os": "linux",
-        "rootfs": { "type": "layers", "diff_ids": diff_ids },
-    })
-}
+use crate::common::{config, tar};
 
 /// The manifest of a good image, for changes.
 fn manifest(layout: &Layout) -> Value {

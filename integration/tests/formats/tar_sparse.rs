@@ -10,10 +10,8 @@
 //! | GNU sparse old (`S` + extended headers) | `old_gnu`, `gnu_tar_writes_every_form` |
 //! | PAX sparse 0.0, 0.1, 1.0 | `pax_0_0`, `pax_0_1`, `pax_1_0`, `gnu_tar_writes_every_form` |
 //!
-//! Maps that lie are in `crates/layer/tests/tar_sparse.rs`. The forms are described in the GNU tar
+//! Maps that lie are in `crates/layer/tests/it/tar_sparse.rs`. The forms are described in the GNU tar
 //! manual, "Storing Sparse Files".
-
-#![allow(missing_docs)]
 
 use std::{
     fs::{self, File},

@@ -5,9 +5,7 @@
 //! | atime, ctime, mtime: sub-second, negative, beyond 2038 | `times_to_the_nanosecond`, `access_times` |
 //! | base-256 numbers, uid > 2^31, size > 8 GiB | `base_256_numbers`, `owners_beyond_31_bits`, `owners_out_of_range`, `sizes_beyond_8_gib` |
 //!
-//! Numbers that are none are in `crates/layer/tests/tar_hostile.rs`.
-
-#![allow(missing_docs)]
+//! Numbers that are none are in `crates/layer/tests/it/tar_values.rs`.
 
 use std::{
     fs,

@@ -10,8 +10,6 @@
 //! All orders and places are in `crates/layer/tests/whiteouts.rs` and, against a model, in
 //! `stacks.rs`.
 
-#![allow(missing_docs)]
-
 use cairn_integration::{
     fixture::{Case, Peer},
     image::Packing::Plain,

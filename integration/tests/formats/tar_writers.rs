@@ -8,9 +8,7 @@
 //! | PAX, with attributes and nanoseconds | GNU tar, bsdtar, Python |
 //!
 //! What a format cannot hold is taken out of the expectation, and of nothing else. star itself is not
-//! in Debian; its headers are made by hand in `formats_tar_headers.rs`.
-
-#![allow(missing_docs)]
+//! in Debian; its headers are made by hand in `tar_headers.rs`.
 
 use std::{
     fs,

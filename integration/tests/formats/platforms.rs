@@ -12,8 +12,6 @@
 //! The rules are containerd's `platforms.Only` (`core/images/image.go`): the wanted platform or what
 //! runs on it, the better match first, of equals the first, entries without any platform last.
 
-#![allow(missing_docs)]
-
 use std::fs;
 
 use cairn_integration::{

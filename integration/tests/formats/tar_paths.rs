@@ -10,8 +10,6 @@
 //!
 //! Every row of attempts to get out is in `crates/layer/tests/paths.rs`.
 
-#![allow(missing_docs)]
-
 use cairn_integration::{
     fixture::{Case, Peer},
     raw::{Header, Tar},

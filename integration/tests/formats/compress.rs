@@ -15,8 +15,6 @@
 //! Bombs and cut streams at every length are in `crates/layer/tests/unpack.rs`. Debian's umoci knows
 //! no zstd; containerd 1.6 does.
 
-#![allow(missing_docs)]
-
 use cairn_integration::{
     fixture::{Case, Peer},
     image::{Packing, Stored, digest},

@@ -16,8 +16,6 @@
 //! containerd makes a manifest for these archives, and ours is the same to the byte: its digest is
 //! compared wherever containerd 1.6 reads the archive.
 
-#![allow(missing_docs)]
-
 use std::{
     fs,
     os::unix::fs::symlink,

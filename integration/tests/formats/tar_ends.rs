@@ -8,8 +8,6 @@
 //! | truncated last entry | `truncated_archives` |
 //! | empty layer tar | `layers_of_nothing` |
 
-#![allow(missing_docs)]
-
 use std::process::Command;
 
 use cairn_integration::{
