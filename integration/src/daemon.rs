@@ -5,15 +5,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::cairn::Cairn;
-
-/// How long a daemon may take to start, to stop, or to do what a test waits for.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::{cairn::Cairn, wait};
 
 /// A daemon on a root and a socket in a temporary directory.
 pub struct Daemon {
@@ -127,12 +123,9 @@ impl Daemon {
     }
 
     fn wait(&self) {
-        let started = Instant::now();
-        while !self.ctr(&["version"]).status.success() {
-            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(started.elapsed() < PATIENCE, "no answer:\n{log}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let log = || fs::read_to_string(self.path("log")).unwrap_or_default();
+        let answers = || self.ctr(&["version"]).status.success();
+        wait::until(answers, || format!("no answer:\n{}", log()));
     }
 
     /// A path beside the root.
@@ -188,24 +181,13 @@ impl Daemon {
         let id = self.process.id().to_string();
         let told = Command::new("kill").arg(id).status().expect("kill");
         assert!(told.success());
-        let asked = Instant::now();
-        loop {
-            if let Some(status) = self.process.try_wait().expect("wait") {
-                return status;
-            }
-            assert!(asked.elapsed() < PATIENCE, "it does not stop");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait::ended(&mut self.process, || "it does not stop".to_owned())
     }
 
     /// Waits until something is so.
     #[track_caller]
-    pub fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
-        let began = Instant::now();
-        while !so() {
-            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    pub fn until(&self, what: &str, so: impl FnMut() -> bool) {
+        wait::until(so, || format!("waited in vain for {what}"));
     }
 
     /// Runs a program where the daemon is.

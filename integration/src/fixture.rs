@@ -6,7 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::{Value, json};
@@ -16,10 +16,8 @@ use crate::{
     image::{Layout, Packing},
     peers::{self, Containerd},
     tree::Tree,
+    wait,
 };
-
-/// What a daemon does behind its answer has so long to end.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a peer makes of a case.
 #[derive(Clone, Copy, Debug)]
@@ -220,17 +218,15 @@ pub fn nothing_is_left(cairn: &Cairn) {
     assert_eq!(files(&store.join("content/blobs")), 0, "a blob is left");
     assert_eq!(files(&store.join("content/ingest")), 0, "an ingest is left");
     // A daemon removes them behind its answer.
-    let began = Instant::now();
-    loop {
+    let left = || -> Vec<_> {
         let snapshots = fs::read_dir(store.join("snapshots")).expect("snapshots");
         let names = snapshots.map(|entry| entry.expect("entry").file_name());
-        let left: Vec<_> = names.filter(|name| name != "trash").collect();
-        if left.is_empty() {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "snapshots are left: {left:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        names.filter(|name| name != "trash").collect()
+    };
+    wait::until(
+        || left().is_empty(),
+        || format!("snapshots are left: {:?}", left()),
+    );
 }
 
 fn files(dir: &Path) -> usize {

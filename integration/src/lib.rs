@@ -24,3 +24,4 @@ pub mod registry_images;
 pub mod script;
 pub mod soak;
 pub mod tree;
+pub mod wait;

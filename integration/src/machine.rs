@@ -8,12 +8,12 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
-use crate::cairn::Cairn;
+use crate::{cairn::Cairn, wait};
 
 /// How long it may take to boot. It takes two seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -79,18 +79,15 @@ impl Machine {
         read.expect("process id");
         self.init.truncate(self.init.trim_end().len());
         assert!(!self.init.is_empty(), "it does not begin:\n{}", self.log());
-        let began = Instant::now();
-        loop {
-            let state = self.run("systemctl is-system-running").stdout;
+        let mut state = String::new();
+        let up = wait::within(PATIENCE, || {
+            state = self.run("systemctl is-system-running").stdout;
             // What fails of this machine's own is not what is looked at.
-            if ["running\n", "degraded\n"].contains(&&*state) {
-                return;
-            }
-            if began.elapsed() > PATIENCE {
-                let why = self.run("systemctl list-jobs; journalctl -n 50");
-                panic!("it is {state}{}{}{}", why.stdout, why.stderr, self.log());
-            }
-            std::thread::sleep(Duration::from_millis(100));
+            ["running\n", "degraded\n"].contains(&&*state).then_some(())
+        });
+        if up.is_none() {
+            let why = self.run("systemctl list-jobs; journalctl -n 50");
+            panic!("it is {state}{}{}{}", why.stdout, why.stderr, self.log());
         }
     }
 

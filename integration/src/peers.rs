@@ -5,10 +5,11 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+use crate::wait;
 
 /// Runs a program to its end and expects success; returns what it printed.
 #[track_caller]
@@ -102,15 +103,11 @@ impl Containerd {
             .spawn()
             .expect("start containerd");
         let containerd = Containerd { work, daemon };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !containerd.ctr(&["version"]).status.success() {
-            let log = fs::read_to_string(containerd.work.path().join("log")).unwrap_or_default();
-            assert!(
-                Instant::now() < deadline,
-                "containerd does not answer:\n{log}"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let log = || fs::read_to_string(containerd.work.path().join("log")).unwrap_or_default();
+        let answers = || containerd.ctr(&["version"]).status.success();
+        wait::until(answers, || {
+            format!("containerd does not answer:\n{}", log())
+        });
         containerd
     }
 

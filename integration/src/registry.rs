@@ -12,7 +12,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -20,7 +19,7 @@ use tempfile::TempDir;
 pub use jwt::KeyHint;
 pub use tokens::{Given, Rules, TokenServer};
 
-use crate::peers;
+use crate::{peers, wait};
 use certs::Certs;
 
 /// A registry with storage of its own, which ends with it.
@@ -127,15 +126,8 @@ impl Registry {
             work,
             access,
         };
-        let began = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            assert!(
-                began.elapsed() < PATIENCE,
-                "no registry:\n{}",
-                registry.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let listens = || TcpStream::connect(address).is_ok();
+        wait::until(listens, || format!("no registry:\n{}", registry.log()));
         registry
     }
 
@@ -169,9 +161,6 @@ impl Registry {
 
 /// Where the certificate is that others need.
 const TRUSTED: &str = "trusted";
-
-/// It may have keys to make first.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn work() -> TempDir {
     TempDir::new().expect("temporary directory")

@@ -6,10 +6,9 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
 };
 
-use cairn_integration::{cairn::Cairn, peers::run};
+use cairn_integration::{cairn::Cairn, peers::run, wait};
 use tempfile::TempDir;
 
 /// A daemon on a socket of its own that `ctr` talks to.
@@ -47,11 +46,8 @@ impl Daemon {
         command.stdout(Stdio::null()).stderr(log);
         let process = command.spawn().expect("start the daemon");
         let daemon = Daemon { work, process };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !daemon.ctr(&["version"]).status.success() {
-            assert!(Instant::now() < deadline, "the daemon does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let answers = || daemon.ctr(&["version"]).status.success();
+        wait::until(answers, || "the daemon does not answer".to_owned());
         daemon
     }
 

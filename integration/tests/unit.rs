@@ -7,21 +7,18 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
 };
 
 use cairn_integration::{
     cairn::Cairn,
     fixture::{Case, text},
     image::{Layer, Packing},
+    wait,
 };
 use tempfile::TempDir;
 
 /// Most exposure that is let pass, in tenths, as `systemd-analyze security` rates it.
 const EXPOSURE_MAX: &str = "--threshold=30";
-/// Longest wait for a daemon.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 fn units() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd")
 }
@@ -120,15 +117,8 @@ impl Daemon {
             .spawn()
             .expect("starts");
         let daemon = Daemon { child, work };
-        let began = Instant::now();
-        while !daemon.log().contains("serving at ") {
-            assert!(
-                began.elapsed() < PATIENCE,
-                "it does not serve: {}",
-                daemon.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let serves = || daemon.log().contains("serving at ");
+        wait::until(serves, || format!("it does not serve: {}", daemon.log()));
         daemon
     }
 
@@ -156,19 +146,21 @@ impl Daemon {
         found.ok_or_else(|| format!("{name} is not unpacked"))
     }
 
+    fn ended(&mut self) {
+        let log = self.work.path().join("log");
+        wait::ended(&mut self.child, || {
+            format!(
+                "it does not end: {}",
+                fs::read_to_string(log).unwrap_or_default()
+            )
+        });
+    }
+
     fn stop(&mut self) {
         // The wrappers become the daemon, or pass signals on.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").arg(pid).status();
-        let began = Instant::now();
-        while self.child.try_wait().expect("wait").is_none() {
-            assert!(
-                began.elapsed() < PATIENCE,
-                "it does not end: {}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.ended();
     }
 }
 
@@ -349,15 +341,7 @@ fn its_system_calls_are_enough() {
         .status()
         .expect("kill");
     assert!(killed.success());
-    let began = Instant::now();
-    while daemon.child.try_wait().expect("wait").is_none() {
-        assert!(
-            began.elapsed() < PATIENCE,
-            "it does not end: {}",
-            daemon.log()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    daemon.ended();
     let trace = fs::read_to_string(&trace).expect("trace");
     let used: BTreeSet<&str> = trace
         .lines()

@@ -5,10 +5,12 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tempfile::TempDir;
+
+use crate::wait::within;
 
 /// Within this it starts and stops.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,13 +40,10 @@ impl Served {
             .stderr(fs::File::create(path("log"))?)
             .spawn()?;
         let served = Served { work, process };
-        let began = Instant::now();
-        while UnixStream::connect(served.socket()).is_err() {
-            if began.elapsed() > PATIENCE {
-                let text = format!("it does not listen:\n{}", served.log());
-                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        let listens = || UnixStream::connect(served.socket()).ok();
+        if within(PATIENCE, listens).is_none() {
+            let text = format!("it does not listen:\n{}", served.log());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         Ok(served)
     }
@@ -106,14 +105,8 @@ impl Served {
     pub(super) fn stop(&mut self) -> io::Result<bool> {
         let id = self.process.id().to_string();
         Command::new("kill").arg(id).status()?;
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let Some(status) = self.process.try_wait()? {
-                return Ok(status.success());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(false)
+        let ended = within(PATIENCE, || self.process.try_wait().transpose());
+        Ok(ended.transpose()?.is_some_and(|status| status.success()))
     }
 }
 

@@ -1,12 +1,7 @@
 //! What is left when all clients are gone: nothing but what killed ones held, and without that nothing
 //! at all.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use cairn_proto::containerd::services::{
     content::v1::{ListContentRequest, ListStatusesRequest},
@@ -21,6 +16,7 @@ use super::{
     api::{Api, Verdict, good, told as status_told},
     daemon::Served,
 };
+use crate::wait::within;
 
 /// What goes on behind an answer has so long to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,14 +53,12 @@ pub(super) fn check(daemon: &Served, descriptors: u64, told: &mut Told) {
 
 /// What is still wrong after a while.
 fn until_none(found: &mut Vec<String>, look: impl Fn() -> Vec<String>) {
-    let began = Instant::now();
-    loop {
-        let wrong = look();
-        if wrong.is_empty() || began.elapsed() > PATIENCE {
-            return found.extend(wrong);
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let mut wrong = Vec::new();
+    within(PATIENCE, || {
+        wrong = look();
+        wrong.is_empty().then_some(())
+    });
+    found.extend(wrong);
 }
 
 /// Whether a name is of a life that was killed. Names that all use are nobody's.

@@ -9,13 +9,12 @@ use std::{
 };
 
 use super::{DONE, FAULT, Told, daemon::Served};
-use crate::fault::Dice;
+use crate::{fault::Dice, wait::within};
 
 /// Longest life of a client that is to be killed.
 const LIFE_MAX_MS: usize = 8000;
 /// A client that was asked to stop has so long for the work in its hands.
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A place for a client.
 pub(super) struct Slot<'s> {
@@ -131,13 +130,6 @@ impl Slot<'_> {
 }
 
 fn wait(child: &mut Child, until: Instant) -> io::Result<Option<std::process::ExitStatus>> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= until {
-            return Ok(None);
-        }
-        std::thread::sleep(LOOK);
-    }
+    let time = until.saturating_duration_since(Instant::now());
+    within(time, || child.try_wait().transpose()).transpose()
 }
