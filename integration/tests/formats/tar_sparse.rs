@@ -51,11 +51,13 @@ fn whole() -> Vec<u8> {
     whole
 }
 
-/// The file has the right bytes, and takes no more than its data on disk.
+/// The file has the right bytes, and takes no more than its data on disk, and the block in which the
+/// file system says where they are, once it has written them.
 fn check_file(path: &Path) {
     assert!(fs::read(path).expect("read") == whole(), "the content");
     let file = File::open(path).expect("open");
-    assert_eq!(file.metadata().expect("stat").blocks() * 512, 6 * DATA);
+    let taken = file.metadata().expect("stat").blocks() * 512;
+    assert!([6 * DATA, 7 * DATA].contains(&taken), "{taken} bytes");
     for i in 0..6 {
         let hole = rustix::fs::seek(&file, SeekFrom::Hole(i * STEP)).expect("seek");
         assert_eq!(hole, i * STEP + DATA, "the hole after region {i}");
