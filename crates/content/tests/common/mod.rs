@@ -1,7 +1,11 @@
 //! A store of blobs, and what is done with it.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::{fs, io::Read, path::PathBuf};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use cairn_content::{Content, Ingest};
 use cairn_meta::{EngineKind, Store};
@@ -20,11 +24,7 @@ impl Fixture {
     }
 
     pub(crate) fn at(root: tempfile::TempDir) -> Fixture {
-        let dir = Dir::open(root.path()).expect("root");
-        let records = dir.create_dir_all_open("meta", 0o700).expect("meta dir");
-        let meta = Store::open(&records, EngineKind::Redb).expect("records");
-        let place = dir.create_dir_all_open("content", 0o711).expect("content");
-        let content = Content::open(&place, meta.clone()).expect("content");
+        let (meta, content) = open(root.path());
         Fixture {
             root,
             meta,
@@ -44,8 +44,7 @@ impl Fixture {
     }
 
     pub(crate) fn file(&self, digest: &Digest) -> PathBuf {
-        let blobs = self.root.path().join("content/blobs");
-        blobs.join(digest.algorithm().name()).join(digest.hex())
+        file(self.root.path(), digest)
     }
 
     pub(crate) fn ingest_entries(&self) -> usize {
@@ -70,6 +69,22 @@ impl Fixture {
             .writer(&ns("default"), &reference(name), None, total)
             .expect("writer")
     }
+}
+
+/// Opens the store in `root` as it is.
+pub(crate) fn open(root: &Path) -> (Store, Content) {
+    let dir = Dir::open(root).expect("root");
+    let records = dir.create_dir_all_open("meta", 0o700).expect("meta dir");
+    let meta = Store::open(&records, EngineKind::Redb).expect("records");
+    let place = dir.create_dir_all_open("content", 0o711).expect("content");
+    let content = Content::open(&place, meta.clone()).expect("content");
+    (meta, content)
+}
+
+/// Where the bytes of a blob are.
+pub(crate) fn file(root: &Path, digest: &Digest) -> PathBuf {
+    let blobs = root.join("content/blobs");
+    blobs.join(digest.algorithm().name()).join(digest.hex())
 }
 
 pub(crate) fn ns(name: &str) -> Namespace {
