@@ -1,5 +1,5 @@
 //! A disk that fails under the daemon: it says so, changes nothing more, hands out what it has, and has
-//! everything it acknowledged when the disk is mended.
+//! everything it acknowledged when the disk is mended. One that is full only makes it refuse.
 
 #![allow(missing_docs)]
 
@@ -10,12 +10,13 @@ use std::{
 };
 
 use cairn_integration::{daemon::Daemon, fault::Disk, image::digest};
-use cairn_proto::containerd::services::content::v1::{
-    WriteAction, WriteContentRequest, content_client::ContentClient,
+use cairn_proto::containerd::services::{
+    content::v1::{WriteAction, WriteContentRequest, content_client::ContentClient},
+    namespaces::v1::{CreateNamespaceRequest, Namespace, namespaces_client::NamespacesClient},
 };
 use tokio::runtime::Runtime;
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{
@@ -64,6 +65,18 @@ impl Caller {
         });
         written.map_err(|status| status.message().to_owned())?;
         Ok(name)
+    }
+
+    /// Makes a namespace of which there is much to record.
+    fn create(&self, name: &str) -> Result<(), Status> {
+        let labels = (0..15).map(|number| (format!("label{number}"), name.repeat(400)));
+        let namespace = Some(Namespace {
+            name: name.to_owned(),
+            labels: labels.collect(),
+        });
+        let mut client = NamespacesClient::new(self.channel.clone());
+        let created = client.create(CreateNamespaceRequest { namespace });
+        self.runtime.block_on(created).map(drop)
     }
 
     fn health(&self) -> ServingStatus {
@@ -156,4 +169,42 @@ fn a_failing_disk_makes_the_store_read_only() {
         assert_eq!(digest(bytes.as_bytes()), *name, "it was acknowledged");
     }
     daemon.ok(&["namespaces", "create", "n"]);
+}
+
+/// Records find no room for hours, and then they do.
+#[test]
+fn a_full_disk_breaks_nothing() {
+    let disk = Disk::new("64M", &[]);
+    let mut daemon = Daemon::with_store(&disk.path().join("root"));
+    let caller = Caller::of(&daemon);
+    disk.fill(0);
+    let mut made = Vec::new();
+    let refused = loop {
+        let name = format!("n{:08}", made.len());
+        match caller.create(&name) {
+            Ok(()) => made.push(name),
+            Err(refused) => break refused,
+        }
+        assert!(made.len() < 5000, "a full disk takes everything");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("no space left"), "{refused}");
+    // It says so as often as it is asked, and is well.
+    let refused = caller.create("more").expect_err("no room");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert_eq!(caller.health(), ServingStatus::Serving);
+    assert!(get(&daemon, "/metrics").contains(&format!("{READ_ONLY} 0")));
+
+    disk.unfill();
+    for _ in 0..100 {
+        let name = format!("n{:08}", made.len());
+        caller.create(&name).expect("there is room");
+        made.push(name);
+    }
+    daemon.kill();
+    daemon.restart();
+    let listed = daemon.ok(&["namespaces", "ls", "-q"]);
+    for name in &made {
+        assert!(listed.contains(name), "{name} was acknowledged");
+    }
 }

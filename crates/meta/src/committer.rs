@@ -224,6 +224,7 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
     let mut transactions = 0;
     let mut wanted = Wanted::Seen;
     let mut answers = Vec::with_capacity(jobs.len());
+    let full = engine.full();
     match engine.snapshot() {
         Ok(snapshot) => {
             for job in jobs {
@@ -239,9 +240,12 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
                 // Whatever a transaction found, even its own refusal, may rest on changes before it
                 // that are not on the disk yet; only one that saw none of them and made none can be
                 // answered whatever comes of the commit.
-                match (wrote, told.broken.get()) {
-                    (true, Some(broken)) => (outcome.answer)(Err(Error::ReadOnly(broken.clone()))),
-                    (wrote, _) => {
+                match (wrote, told.broken.get(), &full) {
+                    (true, Some(broken), _) => {
+                        (outcome.answer)(Err(Error::ReadOnly(broken.clone())));
+                    }
+                    (true, None, Some(full)) => (outcome.answer)(Err(full.clone())),
+                    (wrote, ..) => {
                         told.watches.tell(&outcome.changes);
                         transactions += usize::from(wrote);
                         if wrote && job.wanted == Wanted::OnDisk {

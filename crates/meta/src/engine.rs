@@ -66,6 +66,11 @@ pub(crate) trait Engine: Send + Sync {
     fn note(&self, batch: &Batch) -> Result<(), String> {
         self.commit(batch)
     }
+    /// Why nothing can be changed for now, though nothing is broken: there is no room for what would have to
+    /// be written soon. Asked before each batch.
+    fn full(&self) -> Option<Error> {
+        None
+    }
     /// Most bytes of one value.
     fn value_bytes_max(&self) -> usize;
     /// Most bytes of one key.

@@ -147,6 +147,14 @@ pub enum Error {
     /// Writing failed in the engine; the store takes no more changes until it is opened again.
     #[error("{0}")]
     ReadOnly(ReadOnly),
+    /// The disk has no room left for records; they can be changed again as soon as it has.
+    #[error("no space left for records ({free} bytes free, at least {needed} needed)")]
+    Full {
+        /// Bytes free on their file system.
+        free: u64,
+        /// Bytes without which none is begun.
+        needed: u64,
+    },
     /// A system call beside the engine failed.
     #[error("keep records")]
     Sys(#[source] Arc<cairn_sys::Error>),
@@ -165,7 +173,7 @@ impl Classified for Error {
             Error::Nul(_) | Error::KeyTooLong { .. } | Error::Line { .. } => {
                 ErrorKind::InvalidArgument
             }
-            Error::TooLarge { .. } => ErrorKind::ResourceExhausted,
+            Error::TooLarge { .. } | Error::Full { .. } => ErrorKind::ResourceExhausted,
             Error::Open { kind, .. } | Error::Stream { kind, .. } => *kind,
             Error::OtherEngine { .. } | Error::Occupied { .. } => ErrorKind::FailedPrecondition,
             Error::Read(_) | Error::Nested => ErrorKind::Internal,

@@ -172,6 +172,11 @@ impl Journal {
         end > 0 && end + frame.bytes.len() as u64 > SEGMENT_BYTES
     }
 
+    /// Whether the segment in use will soon be full, and the engine has to take over what it holds.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.segments[self.current].end > SEGMENT_BYTES / 2
+    }
+
     /// Packs changes as the next frame.
     pub(crate) fn pack(&self, changes: &Batch) -> Result<Packed, String> {
         let head = Head {

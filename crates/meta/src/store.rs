@@ -84,7 +84,7 @@ impl Store {
             EngineKind::Redb => Box::new(Redb::open(&inside)?),
             EngineKind::Sled => Box::new(Sled::open(&inside)?),
         };
-        let engine: Arc<dyn Engine> = Arc::new(Journaled::open(&inside, engine)?);
+        let engine: Arc<dyn Engine> = Arc::new(Journaled::open(&inside, engine)?.with_reserve(dir));
         let told = Arc::new(Told::default());
         let committer = Committer::new(Arc::clone(&engine), Arc::clone(&told));
         Ok(Store {

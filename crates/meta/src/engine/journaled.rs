@@ -21,7 +21,7 @@ use crate::{
     Error,
     error::kind_of_words,
     journal::{Journal, Trouble},
-    record,
+    record, reserve,
 };
 
 /// Under it the engine has the number of the last frame that it took over. No table has this tag.
@@ -65,6 +65,8 @@ pub(crate) struct Journaled {
     /// Of whoever commits, one at a time. Gone when a write failed: what is on the disk is not known then,
     /// and no later write may succeed.
     journal: Mutex<Option<Journal>>,
+    /// Where the reserve is, if there is one.
+    reserve: Option<Dir>,
     /// Taken on drop.
     carrier: Option<(Sender<Load>, JoinHandle<()>)>,
 }
@@ -114,8 +116,17 @@ impl Journaled {
         Ok(Journaled {
             shared,
             journal: Mutex::new(Some(found.journal)),
+            reserve: None,
             carrier: Some((sender, thread)),
         })
+    }
+
+    /// The engine is given nothing while the disk has too little room for it, also when the reserve in
+    /// `dir` is given up: one that finds the disk full in the middle of a commit is of no use any more. What
+    /// the journal has room for is taken before.
+    pub(crate) fn with_reserve(mut self, dir: &Dir) -> Journaled {
+        self.reserve = Some(dir.clone());
+        self
     }
 
     fn write(&self, changes: &Batch, durably: bool) -> Result<(), String> {
@@ -260,6 +271,21 @@ impl Engine for Journaled {
 
     fn note(&self, batch: &Batch) -> Result<(), String> {
         self.write(batch, false)
+    }
+
+    fn full(&self) -> Option<Error> {
+        let dir = self.reserve.as_ref()?;
+        if !lock(&self.journal).as_ref()?.is_nearly_full() {
+            return None;
+        }
+        // What cannot be known is left to the engine.
+        let free = reserve::room(dir).ok()?;
+        if free < reserve::NEEDED_BYTES {
+            let needed = reserve::NEEDED_BYTES;
+            return Some(Error::Full { free, needed });
+        }
+        reserve::keep(dir);
+        None
     }
 
     fn value_bytes_max(&self) -> usize {
