@@ -314,6 +314,11 @@ impl Content {
 }
 
 impl Ingest {
+    /// Its name.
+    pub fn reference(&self) -> &IngestRef {
+        &self.reference
+    }
+
     /// Bytes that came.
     pub fn offset(&self) -> u64 {
         self.offset

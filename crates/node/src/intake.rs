@@ -59,6 +59,11 @@ pub(crate) trait Origin: Sync {
     fn is_dear(&self) -> bool {
         false
     }
+    /// From where it comes and how quickly it may: who waits for another one's bytes would get his own no
+    /// sooner if this is the same of both.
+    fn alike(&self) -> String {
+        String::new()
+    }
     /// How many blobs come side by side, if that is not up to the processors.
     fn at_once(&self) -> Option<usize> {
         None

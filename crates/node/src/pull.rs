@@ -2,12 +2,14 @@
 //!
 //! - `remote` is the registry as a place that images come from, and hands it all to `intake`;
 //! - `fetch` brings the bytes of a blob, by one connection or several;
+//! - `places` is how many there are of these, and how quick they may be;
 //! - `held` keeps what came of a pull that broke off.
 //!
 //! What is to be unpacked passes through `unpack/pool.rs`, as everywhere.
 
 mod fetch;
 mod held;
+mod places;
 mod remote;
 
 use std::{
@@ -20,7 +22,7 @@ use cairn_types::{
     Platform, PlatformMatcher, SnapshotKey,
 };
 
-use self::{fetch::Limits, remote::News};
+use self::{places::Limits, remote::News};
 use crate::{
     Caller, Event, Failure, Imported, Node, Progress,
     failure::size,
@@ -196,12 +198,16 @@ impl Node {
             client: reach.client()?,
             runtime,
             limits: Limits {
-                places: [self.inner.places.clone(), Places::new(own)],
+                places: [self.inner.places.share(), Places::new(own).share()],
                 paces: [
                     self.inner.pace.clone(),
                     Pace::new(request.remote.limit_rate),
                 ],
             },
+            alike: format!(
+                "{}/{} {}",
+                reach.name.registry, reach.name.repository, request.remote.limit_rate
+            ),
             at_once,
             wanted: Wanted::new(&request.platforms, request.all_platforms),
             origins: Origins::new(&request.caller.ns, &request.name)?,

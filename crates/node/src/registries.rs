@@ -24,7 +24,7 @@ use crate::Node;
 
 pub use client::RemoteName;
 pub(crate) use client::{Reach, Threads};
-pub(crate) use limits::{Pace, Place, Places};
+pub(crate) use limits::{Pace, Place, Places, Share};
 pub(crate) use origins::Origins;
 
 /// The table `[registry]` of the configuration.

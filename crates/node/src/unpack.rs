@@ -170,6 +170,7 @@ impl Node {
             progress,
             pins,
             missing: Arc::default(),
+            pulse: Arc::default(),
         };
         let stack = Stack::of(&work, picked, body)?;
         let chains = stack.chains();

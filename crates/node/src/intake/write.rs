@@ -13,7 +13,9 @@ use cairn_types::{
 
 use super::{Imported, Origin, choose::Chosen};
 use crate::{
-    Event, Failure, Node, Progress, events,
+    Event, Failure, Node, Progress,
+    claims::Pulse,
+    events,
     events::What,
     store::SNAPSHOT_REF,
     unpack::{self, Stack, Work},
@@ -70,6 +72,7 @@ pub(crate) fn write(
         progress,
         pins: origin.pins(),
         missing: Arc::default(),
+        pulse: Arc::new(Pulse::new(origin.alike())),
     };
     let chosen = origin.prepare(&work, chosen, stored)?;
     let discarded = match options.unpack && options.discard {

@@ -20,7 +20,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::registries::{Pace, Place, Places};
+use super::places::{Limits, Meter, Taken};
 
 /// Bytes that wait to be read.
 const AHEAD_BYTES: u32 = 4 << 20;
@@ -36,36 +36,6 @@ const PARTS_MAX: usize = 4;
 const WIDE_BYTES_MIN: u64 = 4 * PART_BYTES;
 /// For so long a connection is watched before it counts as slow.
 const WATCHED: Duration = Duration::from_millis(300);
-
-/// What limits a blob's way here.
-#[derive(Clone)]
-pub(crate) struct Limits {
-    /// Connections of the whole daemon, and of this pull.
-    pub(crate) places: [Places; 2],
-    /// Bytes a second of both.
-    pub(crate) paces: [Pace; 2],
-}
-
-impl Limits {
-    async fn place(&self) -> [Place; 2] {
-        let [all, own] = &self.places;
-        // Its own first: who waits for that must not hold what others could use.
-        let own = own.take().await;
-        [all.take().await, own]
-    }
-
-    fn try_place(&self) -> Option<[Place; 2]> {
-        let [all, own] = &self.places;
-        let own = own.try_take()?;
-        Some([all.try_take()?, own])
-    }
-
-    async fn pace(&self, bytes: usize) {
-        for pace in &self.paces {
-            pace.take(bytes).await;
-        }
-    }
-}
 
 /// What is told of a blob's way.
 pub(crate) trait Watch: Send + Sync {
@@ -248,7 +218,7 @@ impl Starved {
 /// is in memory until then. Dropped, it ends.
 struct Part {
     task: JoinHandle<Result<Vec<Bytes>, Error>>,
-    _place: Option<[Place; 2]>,
+    _taken: Arc<Taken>,
 }
 
 impl Drop for Part {
@@ -304,10 +274,10 @@ struct Fetch {
 
 impl Fetch {
     async fn run(&mut self, out: &mut Out) -> Result<(), Error> {
-        let _place = self.limits.place().await;
+        let taken = Arc::new(self.limits.place().await);
         let mut may_part = true;
-        while let Some(parts) = self.alone(out, may_part).await? {
-            if self.together(parts, out).await? {
+        while let Some(parts) = self.alone(out, may_part, &taken).await? {
+            if self.together(parts, out, &taken).await? {
                 break;
             }
             // Parts are not to be had, or not to be had from everybody.
@@ -318,7 +288,13 @@ impl Fetch {
 
     /// By one connection, until the whole blob has come, or nobody reads it any more, or what comes next
     /// is there as parts.
-    async fn alone(&mut self, out: &mut Out, mut may_part: bool) -> Result<Option<Parts>, Error> {
+    async fn alone(
+        &mut self,
+        out: &mut Out,
+        mut may_part: bool,
+        taken: &Taken,
+    ) -> Result<Option<Parts>, Error> {
+        let mut meter = Meter::default();
         let mut blob = self.client.blob(&self.descriptor, self.at);
         let mut asked = 0;
         let mut parts = Parts::default();
@@ -342,7 +318,7 @@ impl Fetch {
             if self.at == self.descriptor.size {
                 return Ok(None);
             }
-            let Some(mut piece) = blob.chunk().await? else {
+            let Some(mut piece) = meter.chunk(&mut blob, taken).await? else {
                 return Ok(None);
             };
             let more = blob.asked() - asked;
@@ -358,7 +334,7 @@ impl Fetch {
                 beyond = piece.split_off(wanted);
             }
             let paced = Instant::now();
-            self.limits.pace(piece.len()).await;
+            self.limits.pace(piece.len(), taken).await;
             // A limit of ours is nothing that more connections help against.
             out.starved.handing(paced.elapsed());
             if !self.hand(piece, out).await {
@@ -377,11 +353,16 @@ impl Fetch {
     }
 
     /// By several connections; `false` when one of them failed.
-    async fn together(&mut self, mut parts: Parts, out: &mut Out) -> Result<bool, Error> {
+    async fn together(
+        &mut self,
+        mut parts: Parts,
+        out: &mut Out,
+        taken: &Arc<Taken>,
+    ) -> Result<bool, Error> {
         while self.at < self.descriptor.size {
             if parts.queue.is_empty() {
                 // In the place of the first connection, which is gone.
-                parts.queue.extend(self.part(None));
+                parts.queue.extend(self.part(Arc::clone(taken)));
             }
             let Some(mut first) = parts.queue.pop_front() else {
                 return Ok(true);
@@ -403,15 +384,15 @@ impl Fetch {
     /// Has as many parts fetched as there are places for.
     fn fill(&mut self, parts: &mut Parts) {
         while parts.queue.len() < PARTS_MAX && self.next < self.descriptor.size {
-            let Some(place) = self.limits.try_place() else {
+            let Some(taken) = self.limits.try_place() else {
                 return;
             };
-            parts.queue.extend(self.part(Some(place)));
+            parts.queue.extend(self.part(Arc::new(taken)));
         }
     }
 
     /// The part that comes next, if there is one.
-    fn part(&mut self, place: Option<[Place; 2]>) -> Option<Part> {
+    fn part(&mut self, taken: Arc<Taken>) -> Option<Part> {
         let from = self.next;
         let to = (from + PART_BYTES).min(self.descriptor.size);
         if from >= to {
@@ -420,11 +401,16 @@ impl Fetch {
         self.next = to;
         self.attempts += 1;
         let blob = self.client.part(&self.descriptor, from, to);
-        let (limits, watch, attempt) = (self.limits.clone(), self.watch.clone(), self.attempts);
-        let task = tokio::spawn(gather(blob, limits, watch, attempt));
+        let gathered = gather(
+            blob,
+            self.limits.clone(),
+            Arc::clone(&taken),
+            self.watch.clone(),
+            self.attempts,
+        );
         Some(Part {
-            task,
-            _place: place,
+            task: tokio::spawn(gathered),
+            _taken: taken,
         })
     }
 
@@ -439,16 +425,18 @@ impl Fetch {
 async fn gather(
     mut blob: Blob,
     limits: Limits,
+    taken: Arc<Taken>,
     watch: Arc<dyn Watch>,
     attempt: u32,
 ) -> Result<Vec<Bytes>, Error> {
     let mut pieces = Vec::new();
-    while let Some(piece) = blob.chunk().await? {
+    let mut meter = Meter::default();
+    while let Some(piece) = meter.chunk(&mut blob, &taken).await? {
         if pieces.is_empty() {
             watch.asked(blob.host().unwrap_or_default(), attempt);
         }
         watch.came(piece.len());
-        limits.pace(piece.len()).await;
+        limits.pace(piece.len(), &taken).await;
         pieces.push(piece);
     }
     Ok(pieces)
@@ -464,6 +452,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::registries::{Pace, Places};
 
     async fn read(ahead: &mut Ahead) -> usize {
         let piece = ahead.pieces.recv().await.expect("a piece").expect("bytes");
@@ -519,7 +508,7 @@ mod tests {
             at: 0,
             next: PART_BYTES,
             limits: Limits {
-                places: [Places::new(0), Places::new(0)],
+                places: [Places::new(1).share(), Places::new(1).share()],
                 paces: [Pace::new(0), Pace::new(0)],
             },
             watch: Arc::new(Nobody),
@@ -536,9 +525,12 @@ mod tests {
             std::future::pending().await
         });
         let mut parts = Parts::default();
-        parts.queue.push_back(Part { task, _place: None });
+        let mut fetch = fetch();
+        let taken = Arc::new(fetch.limits.place().await);
+        let _taken = Arc::clone(&taken);
+        parts.queue.push_back(Part { task, _taken });
         let (mut out, _ahead) = ahead();
-        let together = tokio::spawn(async move { fetch().together(parts, &mut out).await });
+        let together = tokio::spawn(async move { fetch.together(parts, &mut out, &taken).await });
         // One thread runs all of this, each until it waits.
         for _ in 0..10 {
             yield_now().await;

@@ -16,7 +16,8 @@ use tokio::runtime::Handle;
 
 use super::{
     ATTEMPTED, COMMAND,
-    fetch::{self, Incoming, Limits, Watch},
+    fetch::{self, Incoming, Watch},
+    places::Limits,
 };
 use crate::{
     Event, Failure, Node, Pins, Progress,
@@ -39,6 +40,8 @@ pub(super) struct Remote<'a> {
     pub(super) client: Client,
     pub(super) runtime: Handle,
     pub(super) limits: Limits,
+    /// As of [`Origin::alike`].
+    pub(super) alike: String,
     pub(super) at_once: usize,
     /// Which platforms are wanted of an index.
     pub(super) wanted: Wanted,
@@ -360,6 +363,10 @@ impl Origin for Remote<'_> {
 
     fn is_dear(&self) -> bool {
         true
+    }
+
+    fn alike(&self) -> String {
+        self.alike.clone()
     }
 
     fn at_once(&self) -> Option<usize> {

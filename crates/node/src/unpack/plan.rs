@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Failure, Phase, Sharing,
-    claims::{Claim, Claimed},
+    claims::{Awaiting, Claim, Claimed, Doubts, Waited},
 };
 
 /// A snapshot that is to exist.
@@ -38,13 +38,25 @@ pub(crate) fn make(
     blobs: &[Descriptor],
     stored: &mut Vec<Digest>,
 ) -> Result<Ready, Failure> {
+    let mut doubts = Doubts::new();
     loop {
-        let plan = Plan::new(work, stacks, blobs)?;
-        if let Some(ready) = plan.run(work, stored)? {
-            return Ok(ready);
+        let plan = Plan::new(work, stacks, blobs, &doubts)?;
+        match plan.run(work, stored)? {
+            Ran::Ready(ready) => return Ok(ready),
+            // All of it is looked at anew.
+            Ran::InVain => {}
+            Ran::Doubted(more) => doubts.extend(more),
         }
-        // Who was at a part of it has failed. All of it is looked at anew.
     }
+}
+
+/// How a plan went.
+enum Ran {
+    Ready(Ready),
+    /// Who was at a part of it has failed.
+    InVain,
+    /// Who is at a part of it does not get on.
+    Doubted(Doubts),
 }
 
 /// What is to be done for some stacks and blobs.
@@ -64,6 +76,7 @@ struct Plan {
 /// What is waited for.
 #[derive(Default)]
 struct Awaited {
+    all: Vec<Awaiting>,
     blobs: Vec<Descriptor>,
     layers: Vec<SnapshotKey>,
     /// In which those layers are.
@@ -73,8 +86,13 @@ struct Awaited {
 impl Plan {
     /// Finds out what is missing. A blob that a stack needs unpacked and that is in no `blobs` is read
     /// from the store.
-    fn new(work: &Work<'_>, stacks: &[Stack], blobs: &[Descriptor]) -> Result<Plan, Failure> {
-        let mut planning = Planning::new(work, stacks, blobs);
+    fn new(
+        work: &Work<'_>,
+        stacks: &[Stack],
+        blobs: &[Descriptor],
+        doubts: &Doubts,
+    ) -> Result<Plan, Failure> {
+        let mut planning = Planning::new(work, stacks, blobs, doubts);
         for blob in blobs {
             planning.blob(blob)?;
         }
@@ -84,8 +102,8 @@ impl Plan {
         Ok(planning.done())
     }
 
-    /// Does it; `None` when somebody else did not do his part.
-    fn run(mut self, work: &Work<'_>, stored: &mut Vec<Digest>) -> Result<Option<Ready>, Failure> {
+    /// Does it, unless somebody else does not do his part.
+    fn run(mut self, work: &Work<'_>, stored: &mut Vec<Digest>) -> Result<Ran, Failure> {
         for (digest, size) in &self.here {
             work.layer(digest, Phase::HereAlready, *size, *size);
         }
@@ -94,18 +112,21 @@ impl Plan {
         }
         let mut made = Made::default();
         let mut done = pool::run(work, self.jobs, &mut made);
-        let mut whole = true;
+        let mut alone = None;
         if done.is_ok() {
-            whole = self.awaited.wait(work, &self.claim)?;
-            if whole {
-                done = pool::run(work, self.later, &mut made);
+            match self.awaited.wait(work, &self.claim) {
+                Ok(None) => done = pool::run(work, self.later, &mut made),
+                Ok(left) => alone = left,
+                Err(failure) => done = Err(failure),
             }
         }
         stored.append(&mut made.stored);
         done?;
-        if !whole {
-            return Ok(None);
+        if let Some(left_alone) = alone {
+            return Ok(left_alone);
         }
+        // What is left to do is up to this machine.
+        work.pulse.stay_busy();
         let mut trees: HashMap<SnapshotKey, Unpacked> = made
             .trees
             .into_iter()
@@ -131,7 +152,7 @@ impl Plan {
                 labels: Labels::new(),
             });
         }
-        Ok(Some(Ready {
+        Ok(Ran::Ready(Ready {
             layers,
             _claim: self.claim,
         }))
@@ -139,18 +160,22 @@ impl Plan {
 }
 
 impl Awaited {
-    /// Waits for the others; whether they did what was expected of them.
-    fn wait(&self, work: &Work<'_>, claim: &Claim) -> Result<bool, Failure> {
-        if self.blobs.is_empty() && self.layers.is_empty() {
-            return Ok(true);
+    /// Waits for the others; `None` when they did what was expected of them.
+    fn wait(&self, work: &Work<'_>, claim: &Claim) -> Result<Option<Ran>, Failure> {
+        if self.all.is_empty() {
+            return Ok(None);
         }
-        if !claim.wait(&|| work.progress.given_up()) {
-            let failure = Failure::new(ErrorKind::Canceled, work.attempted, "it was stopped");
-            return Err(work.failure(failure));
+        match claim.wait(&self.all, &|| work.progress.given_up()) {
+            Waited::Over => {}
+            Waited::Doubted(doubts) => return Ok(Some(Ran::Doubted(doubts))),
+            Waited::GivenUp => {
+                let failure = Failure::new(ErrorKind::Canceled, work.attempted, "it was stopped");
+                return Err(work.failure(failure));
+            }
         }
         for blob in &self.blobs {
             if !has_blob(work, blob)? {
-                return Ok(false);
+                return Ok(Some(Ran::InVain));
             }
             work.layer(&blob.digest, Phase::HereAlready, blob.size, blob.size);
         }
@@ -160,10 +185,18 @@ impl Awaited {
         }
         for key in &self.layers {
             if !work.node.has_snapshot(work.ns, key)? {
-                return Ok(false);
+                return Ok(Some(Ran::InVain));
             }
         }
-        Ok(true)
+        Ok(None)
+    }
+
+    fn add(&mut self, what: Claimed, blob: &Descriptor) {
+        self.all.push(Awaiting {
+            what,
+            blob: blob.digest.clone(),
+            size: blob.size,
+        });
     }
 }
 
@@ -183,7 +216,7 @@ struct Planning<'w, 'a> {
 impl<'w, 'a> Planning<'w, 'a> {
     /// Claims everything before anything is looked for: what is missing then is missing for good, or
     /// somebody else is at it.
-    fn new(work: &'w Work<'a>, stacks: &[Stack], blobs: &[Descriptor]) -> Self {
+    fn new(work: &'w Work<'a>, stacks: &[Stack], blobs: &[Descriptor], doubts: &Doubts) -> Self {
         let mut wanted = Vec::new();
         if work.is_dear() {
             wanted.extend(blobs.iter().map(|blob| claimed_blob(work, &blob.digest)));
@@ -192,7 +225,7 @@ impl<'w, 'a> Planning<'w, 'a> {
         }
         Planning {
             work,
-            claim: work.node.inner.claims.claim(wanted),
+            claim: work.node.inner.claims.claim(wanted, &work.pulse, doubts),
             needed: HashSet::new(),
             jobs: HashMap::new(),
             others: HashSet::new(),
@@ -214,6 +247,7 @@ impl<'w, 'a> Planning<'w, 'a> {
         if !stored && self.claim.is_others(&claimed) {
             self.others.insert(blob.digest.clone());
             self.awaited.blobs.push(blob.clone());
+            self.awaited.add(claimed, blob);
         } else if !stored {
             self.needed.insert(claimed);
         }
@@ -278,6 +312,7 @@ impl<'w, 'a> Planning<'w, 'a> {
         let claimed = claimed_layer(self.work, &key);
         if self.claim.is_others(&claimed) {
             self.awaited.layers.push(key);
+            self.awaited.add(claimed, layer);
             return;
         }
         self.needed.insert(claimed);

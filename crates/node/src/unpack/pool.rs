@@ -5,7 +5,7 @@
 //! unpacked before the ones below it are known to be right; nothing of it is visible until all are.
 
 use std::{
-    io::Read,
+    io::{self, Read},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -177,6 +177,13 @@ fn begin(
         let digest = job.digest.clone();
         work.progress.event(Event::Resumed { digest, at: here });
     }
+    if work.is_dear() {
+        source = Box::new(Felt {
+            source,
+            pulse: &work.pulse,
+            digest: job.digest.clone(),
+        });
+    }
     let mut tee = Tee::new(work, (source, job.size), ingest, stop);
     let phase = match (stores, key) {
         (true, None) => Phase::Fetch,
@@ -194,6 +201,21 @@ fn begin(
     Ok(Begun::Done)
 }
 
+/// A blob whose bytes are felt by those who wait for it.
+struct Felt<'a> {
+    source: Box<dyn Read + Send + 'a>,
+    pulse: &'a Pulse,
+    digest: Digest,
+}
+
+impl Read for Felt<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.pulse.came(&self.digest, read as u64);
+        Ok(read)
+    }
+}
+
 /// What only uploads that can be gone on with begin with; the rest is the digest.
 const RESUMED: &str = "cairn.pull-";
 
@@ -203,10 +225,16 @@ fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
         false => uploads::name(),
     };
     let reference = name.map_err(|err| work.failure(Failure::of(work.attempted, &err)))?;
-    let opened = work
-        .node
-        .content()
-        .writer(work.ns, &reference, Some(&job.digest), job.size);
+    let open = |reference: &IngestRef| {
+        let content = work.node.content();
+        content.writer(work.ns, reference, Some(&job.digest), job.size)
+    };
+    let mut opened = open(&reference);
+    if opened.as_ref().is_err_and(is_taken) && work.is_dear() {
+        // By one that was waited for in vain, and is at it still.
+        let own = uploads::name().map_err(|err| work.failure(Failure::of(work.attempted, &err)))?;
+        opened = open(&own);
+    }
     let mut ingest = match opened {
         Ok(ingest) => ingest,
         Err(err) if err.kind() == ErrorKind::AlreadyExists => {
@@ -221,6 +249,10 @@ fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
     }
     work.missing.fetch_sub(ingest.offset(), Ordering::Relaxed);
     Ok(Some(ingest))
+}
+
+fn is_taken(err: &cairn_content::Error) -> bool {
+    err.kind() == ErrorKind::Unavailable
 }
 
 /// A layer that broke off. What there is of it stays as long as this does, so that what a full disk
@@ -332,8 +364,9 @@ fn settle(
     if let Some(cause) = failed {
         // Before there is room again.
         let failure = cause.failure(work, &job.digest);
-        // What came is not wrong: the next try goes on from there.
-        if !work.is_dear() {
+        // What came is not wrong: the next try goes on from there, if it finds it.
+        let kept = |ingest: &Ingest| ingest.reference().as_str().starts_with(RESUMED);
+        if !ingest.as_ref().is_some_and(kept) {
             abort(ingest);
         }
         return Err(failure);
@@ -402,6 +435,7 @@ fn commit(
     made: &mut Made,
 ) -> Result<(), Failure> {
     work.layer(&job.digest, Phase::Sync, job.size, job.size);
+    let _busy = work.pulse.busy();
     let mut labels = work.origin.map(Origin::labels).unwrap_or_default();
     if let Some(tree) = tree.filter(|t| t.unpacked.compression != Compression::None) {
         labels.insert(UNCOMPRESSED.to_owned(), tree.unpacked.diff_id.to_string());

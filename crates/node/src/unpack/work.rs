@@ -10,7 +10,9 @@ use std::{
 
 use cairn_types::{Classified, Digest, ErrorKind, Namespace};
 
-use crate::{Event, Failure, Node, Phase, Pins, Progress, intake::Origin, store::is_full};
+use crate::{
+    Event, Failure, Node, Phase, Pins, Progress, claims::Pulse, intake::Origin, store::is_full,
+};
 
 /// What to do about damage in the store.
 const FROM_STORE: &str = "import or pull the image again";
@@ -39,6 +41,8 @@ pub(crate) struct Work<'a> {
     pub(crate) pins: &'a Pins,
     /// Bytes of blobs that are still to be stored, as far as the workers know.
     pub(crate) missing: Arc<AtomicU64>,
+    /// Whether it gets on, for those who wait for it.
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl<'a> Work<'a> {

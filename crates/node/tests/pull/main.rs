@@ -7,6 +7,7 @@ mod common;
 mod registry;
 
 mod broken;
+mod fair;
 mod many;
 mod sizes;
 mod slow;

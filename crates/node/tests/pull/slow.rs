@@ -17,17 +17,17 @@ use cairn_types::ImageName;
 use crate::{common::*, large, noise, pull, push, registry::Registry};
 
 /// A way to a registry that lets each connection have so many bytes a second.
-struct Narrow {
-    address: SocketAddr,
+pub(crate) struct Narrow {
+    pub(crate) address: SocketAddr,
     /// Bytes that each connection brought.
-    brought: Arc<Mutex<Vec<u64>>>,
+    pub(crate) brought: Arc<Mutex<Vec<u64>>>,
     /// Requests for parts.
     asked: Arc<AtomicU64>,
 }
 
 impl Narrow {
     /// With `parts` false what asks for a part of a blob gets all of it.
-    fn to(registry: &Registry, rate: u64, parts: bool) -> Narrow {
+    pub(crate) fn to(registry: &Registry, rate: u64, parts: bool) -> Narrow {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let address = listener.local_addr().expect("address");
         let brought = Arc::new(Mutex::new(Vec::new()));
