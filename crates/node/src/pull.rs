@@ -27,7 +27,7 @@ use crate::{
     Caller, Event, Failure, Imported, Node, Progress,
     failure::size,
     intake::{self, Chosen, Wanted, total_size},
-    registries::{Origins, Pace, Places, Remote, RemoteName},
+    registries::{CONNECTIONS_MAX, Origins, Pace, Places, Remote, RemoteName},
     store::StoreBlobs,
     walk::{Body, ManifestBody, Tree},
 };
@@ -188,8 +188,11 @@ impl Node {
         let options = self.registry_options();
         let (own, at_once) = match request.remote.max_concurrent {
             // The limit of all may be raised meanwhile; threads that wait for a place cost little.
-            0 => (usize::MAX, options.max_concurrent_downloads.max(AT_ONCE)),
-            chosen => (chosen, chosen),
+            0 => {
+                let at_once = options.max_concurrent_downloads;
+                (usize::MAX, at_once.clamp(AT_ONCE, CONNECTIONS_MAX))
+            }
+            chosen => (chosen, chosen.min(CONNECTIONS_MAX)),
         };
         Ok(remote::Remote {
             node: self,

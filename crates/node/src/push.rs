@@ -41,16 +41,13 @@ use self::{
 use crate::{
     Event, Failure, Node, Phase, Progress,
     pull::TransferredLayer,
-    registries::{Origins, Pace, Reach, Remote, RemoteName},
+    registries::{CONNECTIONS_MAX, Origins, Pace, Reach, Remote, RemoteName},
 };
 
 const ATTEMPTED: &str = "push image";
 
 /// Blobs at once where a request names no number.
 const LANES: usize = 4;
-
-/// No registry likes more, and each takes a thread.
-const LANES_MAX: usize = 64;
 
 /// How often it is looked whether anybody waits still, and how far the layers are.
 const TICK: Duration = Duration::from_millis(200);
@@ -118,7 +115,7 @@ impl Node {
         let reference = reference(&request, &reach.name, &plan.target)?;
         let lanes = match request.remote.max_concurrent {
             0 => LANES,
-            some => some.min(LANES_MAX),
+            some => some.min(CONNECTIONS_MAX),
         };
         let rate = request.remote.limit_rate;
         if rate > 0 {

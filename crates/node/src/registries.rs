@@ -27,6 +27,9 @@ pub(crate) use client::{Reach, Threads};
 pub(crate) use limits::{Pace, Place, Places, Share};
 pub(crate) use origins::Origins;
 
+/// Most blobs that one pull or push is at. No registry likes more, and each takes a thread.
+pub(crate) const CONNECTIONS_MAX: usize = 64;
+
 /// The table `[registry]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryOptions {

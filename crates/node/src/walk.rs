@@ -22,6 +22,8 @@ const NODES_MAX: usize = 10_000;
 /// Most bytes of all documents of one image, which are in memory together. One that is listed twice counts
 /// twice: what is made of it is there twice.
 const BYTES_MAX: u64 = 64 << 20;
+/// Most blobs that one manifest may list, whatever they are: each is work for somebody.
+const BLOBS_MAX: usize = 10_000;
 /// Most layers of one image that we unpack: the kernel takes 500 lower directories, and one more
 /// commit must still fit.
 pub(crate) const LAYERS_MAX: usize = 499;
@@ -145,7 +147,15 @@ impl<B: Blobs> Walk<'_, B> {
                 let children = index.manifests.iter().map(|child| self.node(child));
                 Body::Index(children.collect::<Result<_, _>>()?)
             }
-            Document::Manifest(manifest) => Body::Manifest(Box::new(self.with_config(*manifest)?)),
+            Document::Manifest(manifest) => {
+                let count = manifest.layers.len();
+                if count > BLOBS_MAX {
+                    let reason =
+                        format!("a manifest of it lists {count} blobs, more than {BLOBS_MAX}");
+                    return Err(self.blobs.too_many(descriptor, reason));
+                }
+                Body::Manifest(Box::new(self.with_config(*manifest)?))
+            }
         };
         self.above.pop();
         Ok(tree)

@@ -22,8 +22,14 @@ use cairn_types::{
     SnapshotKey,
 };
 
-use super::{Reading, Work, tee::Tee};
-use crate::{Event, Failure, Phase, intake::Origin, uploads};
+use super::{
+    Reading, Work,
+    tee::{Broken, Tee, is_full},
+};
+use crate::{Event, Failure, Phase, claims::Pulse, intake::Origin, uploads};
+
+/// What its threads are called.
+const WORKER: &str = "cairn-layer";
 
 /// The label that tells a packed layer's diff ID (containerd `core/images/labels.go`).
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -75,35 +81,50 @@ pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Resul
     let queue = Mutex::new(jobs);
     let results = Mutex::new((std::mem::take(made), None::<Failure>));
     let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let next = lock(&queue).pop();
-                    let Some(job) = next else { break };
-                    let mut own = Made::default();
-                    let done = one(work, &job, &stop, &mut own);
-                    let mut results = lock(&results);
-                    results.0.trees.append(&mut own.trees);
-                    results.0.stored.append(&mut own.stored);
-                    if let Err(failure) = done {
-                        stop.store(true, Ordering::Relaxed);
-                        // Those that were only stopped are not the cause.
-                        let keep = results
-                            .1
-                            .as_ref()
-                            .is_none_or(|f| f.kind == ErrorKind::Canceled);
-                        if keep {
-                            results.1 = Some(failure);
-                        }
-                    }
+    let worker = || {
+        while !stop.load(Ordering::Relaxed) {
+            let next = lock(&queue).pop();
+            let Some(job) = next else { break };
+            let mut own = Made::default();
+            let done = one(work, &job, &stop, &mut own);
+            let mut results = lock(&results);
+            results.0.trees.append(&mut own.trees);
+            results.0.stored.append(&mut own.stored);
+            if let Err(failure) = done {
+                stop.store(true, Ordering::Relaxed);
+                // Those that were only stopped are not the cause.
+                let keep = results
+                    .1
+                    .as_ref()
+                    .is_none_or(|f| f.kind == ErrorKind::Canceled);
+                if keep {
+                    results.1 = Some(failure);
                 }
-            });
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for number in 0..workers {
+            let thread = thread::Builder::new().name(WORKER.to_owned());
+            let Err(err) = thread.spawn_scoped(scope, worker) else {
+                continue;
+            };
+            // Fewer do it as well.
+            if number == 0 {
+                lock(&results).1 = Some(no_thread(work, &err));
+            }
+            break;
         }
     });
     let (all, failure) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     *made = all;
     failure.map_or(Ok(()), Err)
+}
+
+fn no_thread(work: &Work<'_>, err: &io::Error) -> Failure {
+    let reason = "no thread can be started";
+    let failure = Failure::new(ErrorKind::ResourceExhausted, work.attempted, reason);
+    work.failure(failure.cause(err.to_string()))
 }
 
 /// How many threads work on so many layers.

@@ -11,6 +11,7 @@ mod fair;
 mod many;
 mod sizes;
 mod slow;
+mod wide;
 
 use std::{fs, path::Path};
 
