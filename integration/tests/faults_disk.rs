@@ -91,7 +91,7 @@ fn stderr(output: &Output) -> String {
 /// Row 15 of the table of mistakes: what is full, how much is left, what was being written, and what
 /// to do.
 #[track_caller]
-fn says_full(bench: &Bench, args: &[&str], what: &str) {
+fn says_full(bench: &Bench, args: &[&str], what: &str, cause: &str) {
     let output = bench.run(args, None, None);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
@@ -101,22 +101,32 @@ fn says_full(bench: &Bench, args: &[&str], what: &str) {
     let expected = format!("error: cannot import image localhost/x:1: no {what} left on {root} (");
     assert!(first.starts_with(&expected), "{text}");
     assert!(first.contains(" free"), "{text}");
-    assert!(text.contains("  cause:     write layer sha256:"), "{text}");
+    assert!(text.contains(cause), "{text}");
     assert!(text.contains("  next:      cairn "), "{text}");
     assert!(text.contains("gc"), "{text}");
 }
+
+const WRITING: &str = "  cause:     write layer sha256:";
+const KEPT: &str = " of the disk are kept free";
 
 fn an_image_too_large_for_the_disk(world: &World) {
     let (bench, reference) = (world.bench("192M", &[]), &world.reference);
     ok(bench.plain(A));
     bench.disk().fill(30 << 10);
-    says_full(&bench, BIG, "space");
+    // Nothing of it is begun.
+    says_full(&bench, BIG, "space", KEPT);
+    let begun = stderr(&bench.run(BIG, None, None));
+    assert!(!begun.contains("write layer"), "{begun}");
     ok(bench.check(reference, &["a:1"]));
     ok(bench.plain(&["gc"]));
     // A smaller one has room.
     ok(bench.plain(B));
     ok(bench.check(reference, &["a:1", "b:two"]));
-    says_full(&bench, BIG, "space");
+    // It has room packed, and not unpacked as well.
+    bench.disk().unfill();
+    bench.disk().fill(65 << 10);
+    says_full(&bench, BIG, "space", WRITING);
+    ok(bench.plain(&["gc"]));
     bench.disk().unfill();
     ok(bench.plain(BIG));
     ok(bench.plain(&["images", "rm", "localhost/x:1"]));
@@ -129,7 +139,7 @@ fn an_image_with_more_files_than_inodes(world: &World) {
     let bench = world.bench("64M", &["-N", "600"]);
     let reference = &world.reference;
     ok(bench.plain(A));
-    says_full(&bench, MANY, "inodes");
+    says_full(&bench, MANY, "inodes", WRITING);
     ok(bench.check(reference, &["a:1"]));
     ok(bench.plain(&["gc"]));
     ok(bench.plain(B));

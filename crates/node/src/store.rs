@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use cairn_meta::{ImageRecord, View, schema};
+use cairn_sys::Space;
 use cairn_types::{
     ChainId, Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, Namespace, SnapshotKey,
     SnapshotKind,
@@ -16,6 +17,11 @@ use crate::{
     failure::size,
     walk::{self, Blobs, Tree},
 };
+
+/// Most bytes of a disk that are kept free; of small ones it is one in twenty.
+const KEPT_FREE_BYTES_MAX: u64 = 1 << 30;
+/// It is not worth to keep so few.
+const KEPT_FREE_BYTES_MIN: u64 = 4 << 20;
 
 /// The label by which a configuration holds its unpacked stack (containerd `core/unpack`).
 pub(crate) const SNAPSHOT_REF: &str = "containerd.io/gc.ref.snapshot.overlayfs";
@@ -75,6 +81,29 @@ impl Node {
                 let more = size(missing);
                 format!("no space left on {root} ({free} free, at least {more} more needed)")
             }
+        }
+    }
+
+    /// Bytes of the disk that stay free, so that others have room and the records can be written that make
+    /// more.
+    pub(crate) fn kept_free(space: &Space) -> u64 {
+        match (space.total_bytes / 20).min(KEPT_FREE_BYTES_MAX) {
+            // The records keep as much for themselves.
+            little if little <= KEPT_FREE_BYTES_MIN => 0,
+            kept => kept,
+        }
+    }
+
+    /// Whether so many bytes can be stored; else the bytes that have to stay free.
+    pub(crate) fn has_room(&self, bytes: u64) -> Result<(), u64> {
+        // What the system does not tell shows when it is written.
+        let Ok(space) = self.inner.dir.space() else {
+            return Ok(());
+        };
+        let kept = Node::kept_free(&space);
+        match space.free_bytes.saturating_sub(kept) >= bytes {
+            true => Ok(()),
+            false => Err(kept),
         }
     }
 
@@ -273,6 +302,26 @@ mod tests {
     use std::io;
 
     use super::*;
+
+    #[test]
+    fn so_much_of_a_disk_stays_free() {
+        for (total, kept) in [
+            (64 << 20, 0),
+            (80 << 20, 0),
+            (200 << 20, 10 << 20),
+            (10 << 30, 512 << 20),
+            (20 << 30, 1 << 30),
+            (1 << 50, 1 << 30),
+        ] {
+            let space = Space {
+                free_bytes: 0,
+                total_bytes: total,
+                free_inodes: 0,
+                total_inodes: 0,
+            };
+            assert_eq!(Node::kept_free(&space), kept, "of {total}");
+        }
+    }
 
     #[test]
     fn only_a_disk_is_full() {

@@ -67,6 +67,9 @@ pub(crate) struct Made {
 }
 
 /// Does all jobs. After a failure what was stored is still listed in `made`, for cleaning up.
+///
+/// Nothing is begun when what is to be stored does not fit: it would only be found out at the end, with the
+/// disk full until then.
 pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Result<(), Failure> {
     for job in &jobs {
         work.layer(&job.digest, Phase::Waiting, 0, job.size);
@@ -75,6 +78,12 @@ pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Resul
     // What a manifest says may be anything.
     let missing = missing.fold(0, u64::saturating_add);
     work.missing.store(missing, Ordering::Relaxed);
+    let here = jobs.iter().filter(|job| job.store);
+    let here = here.fold(0, |sum: u64, job| sum.saturating_add(here_of(work, job)));
+    if let Err(kept) = work.node.has_room(missing.saturating_sub(here)) {
+        work.missing.fetch_sub(here.min(missing), Ordering::Relaxed);
+        return Err(work.too_large(kept));
+    }
     let workers = workers(work, jobs.len());
     // The queue is taken from its end.
     jobs.sort_by_key(|job| job.size);
@@ -240,6 +249,18 @@ impl Read for Felt<'_> {
 /// What only uploads that can be gone on with begin with; the rest is the digest.
 const RESUMED: &str = "cairn.pull-";
 
+/// Bytes of a blob that an upload has already.
+fn here_of(work: &Work<'_>, job: &Job) -> u64 {
+    let Ok(name) = IngestRef::parse(&format!("{RESUMED}{}", job.digest)) else {
+        return 0;
+    };
+    let status = work
+        .is_dear()
+        .then(|| work.node.content().status(work.ns, &name));
+    let here = status.and_then(Result::ok).map_or(0, |info| info.offset);
+    here.min(job.size)
+}
+
 fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
     let name = match work.is_dear() {
         true => IngestRef::parse(&format!("{RESUMED}{}", job.digest)),
@@ -383,10 +404,12 @@ fn settle(
         }
     };
     if let Some(cause) = failed {
+        // What came is not wrong: the next try goes on from there, if it finds it. But nobody knows whether
+        // there will be one, and a disk must not be full until then.
+        let full = matches!(&cause, Broken::Store(err) if is_full(err));
         // Before there is room again.
         let failure = cause.failure(work, &job.digest);
-        // What came is not wrong: the next try goes on from there, if it finds it.
-        let kept = |ingest: &Ingest| ingest.reference().as_str().starts_with(RESUMED);
+        let kept = |ingest: &Ingest| !full && ingest.reference().as_str().starts_with(RESUMED);
         if !ingest.as_ref().is_some_and(kept) {
             abort(ingest);
         }

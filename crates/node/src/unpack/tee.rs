@@ -11,8 +11,11 @@ use std::{
 use cairn_content::Ingest;
 use cairn_types::{Digest, ErrorKind};
 
-use super::Work;
-use crate::{Failure, Progress};
+use super::{Work, work::kept_free};
+use crate::{Failure, Node, Progress};
+
+/// Bytes that are read between two looks whether the disk has room.
+const LOOK_BYTES: u64 = 4 << 20;
 
 /// Why a pass broke off outside of the layer itself.
 pub(crate) enum Broken {
@@ -57,7 +60,7 @@ impl Broken {
     }
 }
 
-fn is_full(err: &io::Error) -> bool {
+pub(super) fn is_full(err: &io::Error) -> bool {
     matches!(
         err.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -76,6 +79,9 @@ pub(crate) struct Tee<'a> {
     stop: &'a AtomicBool,
     progress: &'a dyn Progress,
     missing: Arc<AtomicU64>,
+    node: &'a Node,
+    /// Where to look next.
+    look: u64,
 }
 
 impl<'a> Tee<'a> {
@@ -96,6 +102,8 @@ impl<'a> Tee<'a> {
             stop,
             progress: work.progress,
             missing: Arc::clone(&work.missing),
+            node: work.node,
+            look: 0,
         }
     }
 
@@ -133,6 +141,14 @@ impl Read for Tee<'_> {
             }
         };
         self.read += got as u64;
+        if self.read >= self.look {
+            self.look = self.read + LOOK_BYTES;
+            if let Err(kept) = self.node.has_room(got as u64) {
+                let full = || io::Error::new(io::ErrorKind::StorageFull, kept_free(kept));
+                self.failed = Some(Broken::Store(full()));
+                return Err(full());
+            }
+        }
         // One byte too many proves the size wrong; the rest of an endless source is not wanted.
         if self.read > self.limit {
             return Ok(0);

@@ -11,7 +11,8 @@ use std::{
 use cairn_types::{Classified, Digest, ErrorKind, Namespace};
 
 use crate::{
-    Event, Failure, Node, Phase, Pins, Progress, claims::Pulse, intake::Origin, store::is_full,
+    Event, Failure, Node, Phase, Pins, Progress, claims::Pulse, failure::size, intake::Origin,
+    store::is_full,
 };
 
 /// What to do about damage in the store.
@@ -107,6 +108,18 @@ impl<'a> Work<'a> {
         self.full_while(&format!("write layer {digest}"), cause)
     }
 
+    /// That what is still to be stored does not fit.
+    pub(super) fn too_large(&self, kept: u64) -> Failure {
+        let missing = self.missing.load(Ordering::Relaxed);
+        let reason = self.node.nothing_left(missing);
+        let failure = Failure::new(ErrorKind::ResourceExhausted, self.attempted, reason);
+        let failure = match kept {
+            0 => failure,
+            kept => failure.cause(kept_free(kept)),
+        };
+        self.failure(failure.next("cairn df; cairn gc; then try again"))
+    }
+
     fn full_while(&self, writing: &str, cause: &str) -> Failure {
         let missing = self.missing.load(Ordering::Relaxed);
         let reason = self.node.nothing_left(missing);
@@ -152,6 +165,11 @@ impl<'a> Work<'a> {
         }
         self.located(failure, digest)
     }
+}
+
+/// Why bytes that are free are not to be had.
+pub(super) fn kept_free(kept: u64) -> String {
+    format!("{} of the disk are kept free", size(kept))
 }
 
 fn root_cause(err: &dyn Classified) -> String {
