@@ -84,14 +84,6 @@ impl Outgoing {
         self.sender.send(Ok(message)).await.map_err(|_| Gone)
     }
 
-    /// As [`Outgoing::send`], for a thread that may wait.
-    ///
-    /// # Errors
-    /// When the client is gone.
-    pub fn blocking_send(&self, message: Any) -> Result<(), Gone> {
-        self.sender.blocking_send(Ok(message)).map_err(|_| Gone)
-    }
-
     /// Waits until the client is gone.
     pub async fn closed(&self) {
         self.sender.closed().await;

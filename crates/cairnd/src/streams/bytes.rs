@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use cairn_proto::containerd::types::transfer::{Data, WindowUpdate};
 use prost_types::Any;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 use tonic::{Status, Streaming};
 
 use super::{Awaited, Outgoing, Pipe, pack, unpack};
@@ -37,8 +37,13 @@ async fn receive(chunks: mpsc::Sender<io::Result<Bytes>>, mut call: Awaited, mut
     loop {
         if granted < i64::from(WINDOW) / 2 {
             let more = pack(&WindowUpdate { update: WINDOW });
+            let sent = tokio::select! {
+                sent = pipe.outgoing.send(more) => sent.is_ok(),
+                () = call.given_up() => false,
+                () = chunks.closed() => return,
+            };
             // A client that has sent all may be gone; what it sent is still to be read.
-            if pipe.outgoing.send(more).await.is_ok() {
+            if sent {
                 granted += i64::from(WINDOW);
             }
         }
@@ -82,6 +87,8 @@ fn data(any: &Any) -> Option<io::Result<Bytes>> {
 /// the end of the bytes.
 pub struct Sent {
     outgoing: Outgoing,
+    call: Awaited,
+    runtime: Handle,
     window: Arc<Window>,
     granting: JoinHandle<()>,
 }
@@ -130,9 +137,11 @@ impl Sent {
     pub fn new(pipe: Pipe, call: Awaited) -> Sent {
         let Pipe { incoming, outgoing } = pipe;
         let window = Arc::<Window>::default();
-        let granting = tokio::spawn(grant(incoming, call, window.clone()));
+        let granting = tokio::spawn(grant(incoming, call.clone(), window.clone()));
         Sent {
             outgoing,
+            call,
+            runtime: Handle::current(),
             window,
             granting,
         }
@@ -158,8 +167,18 @@ impl io::Write for Sent {
         let data = pack(&Data {
             data: bytes[..length].to_vec(),
         });
-        self.outgoing.blocking_send(data).map_err(|_| gone())?;
-        Ok(length)
+        let Sent { outgoing, call, .. } = self;
+        // A client that reads nothing may be there for as long as it likes.
+        let sent = self.runtime.block_on(async {
+            tokio::select! {
+                sent = outgoing.send(data) => sent.is_ok(),
+                () = call.given_up() => false,
+            }
+        });
+        match sent {
+            true => Ok(length),
+            false => Err(gone()),
+        }
     }
 
     /// Nothing waits here.
@@ -182,4 +201,42 @@ async fn grant(mut incoming: Streaming<Any>, mut call: Awaited, window: Arc<Wind
         }
     }
     window.change(|granted| granted.ended = true);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::streams::{Id, Streams};
+
+    #[tokio::test]
+    async fn who_reads_nothing_keeps_no_call_that_was_given_up() {
+        let (sender, _unread) = mpsc::channel(1);
+        let window = Arc::<Window>::default();
+        window.change(|granted| granted.bytes = 1 << 20);
+        let (call, awaited) = Awaited::new();
+        let mut sent = Sent {
+            outgoing: Outgoing {
+                sender,
+                _id: Arc::new(Id {
+                    streams: Streams::default(),
+                    key: ("n".to_owned(), "e".to_owned()),
+                    number: 1,
+                }),
+            },
+            call: awaited,
+            runtime: Handle::current(),
+            window,
+            granting: tokio::spawn(async {}),
+        };
+        let writing = tokio::task::spawn_blocking(move || {
+            let first = sent.write(b"some").expect("there is room for one");
+            (first, sent.write(b"more").map_err(|err| err.kind()))
+        });
+        tokio::task::yield_now().await;
+        drop(call);
+        let (first, more) = writing.await.expect("no panic");
+        assert_eq!((first, more), (4, Err(io::ErrorKind::BrokenPipe)));
+    }
 }
