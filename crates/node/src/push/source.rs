@@ -208,7 +208,9 @@ impl Reading {
             if skipped == got {
                 continue;
             }
-            self.pace.take_here(got - skipped);
+            if !self.pace.take_here(got - skipped, &|| !to.is_closed()) {
+                break;
+            }
             let piece = Bytes::copy_from_slice(&buffer[skipped..got]);
             if to.blocking_send(Ok(piece)).is_err() {
                 break;

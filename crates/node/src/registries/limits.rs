@@ -236,6 +236,9 @@ struct Paced {
     paid: Option<Instant>,
 }
 
+/// How long a thread that waits does not look whether it is still wanted.
+const BEAT: Duration = Duration::from_millis(100);
+
 /// Time that is not used up to this is not saved: a pause earns no burst.
 const SAVED_MAX: Duration = Duration::from_millis(100);
 
@@ -272,11 +275,20 @@ impl Pace {
         self.until(bytes, now).filter(|until| *until > now)
     }
 
-    /// As [`Pace::take`], for threads that may wait.
-    pub(crate) fn take_here(&self, bytes: usize) {
-        if let Some(until) = self.until(bytes, Instant::now()) {
-            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    /// As [`Pace::take`], for threads that may wait; `false` once it is not `wanted` any more, which may be
+    /// long before.
+    pub(crate) fn take_here(&self, bytes: usize, wanted: &dyn Fn() -> bool) -> bool {
+        let Some(until) = self.due(bytes) else {
+            return wanted();
+        };
+        while wanted() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            std::thread::sleep(left.min(BEAT));
         }
+        false
     }
 
     /// Bytes to take at a time, at most `most`: some pieces a second, so that a slow one is not a jerky one.
@@ -395,6 +407,19 @@ mod tests {
         drop(slow);
         let _place = share.try_take().expect("a place");
         assert!(share.try_take().is_none());
+    }
+
+    /// At this rate it would be for eleven days.
+    #[test]
+    fn nobody_sleeps_for_what_is_not_wanted() {
+        let pace = Pace::new(1);
+        let looks = std::cell::Cell::new(0);
+        let wanted = || {
+            looks.set(looks.get() + 1);
+            looks.get() < 3
+        };
+        assert!(!pace.take_here(1_000_000, &wanted));
+        assert!(Pace::new(0).take_here(1_000_000, &|| true));
     }
 
     #[tokio::test]

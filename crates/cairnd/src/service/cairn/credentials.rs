@@ -105,9 +105,20 @@ where
     M: Send + 'static,
     F: FnOnce(&Teller<M>) -> Result<M, Status> + Send + 'static,
 {
+    // Also where the call is given up and this with it: threads of others wait for the answer.
+    let _ends = Ends(asked);
     tokio::select! {
         () = progress::run(asked.send.clone(), wrap, work) => Ok(()),
         status = asked.listen(&mut messages, answer) => Err(status),
+    }
+}
+
+/// Dropped, no more answers come.
+struct Ends<'a, M: Send + 'static>(&'a Asked<M>);
+
+impl<M: Send + 'static> Drop for Ends<'_, M> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -241,6 +252,14 @@ mod tests {
         questions.blocking_recv().expect("a question").expect("ok");
         here.end();
         assert_eq!(first.join().expect("join"), Ok(None));
+
+        let (left, mut questions) = asked();
+        let first = ask(&left, "a");
+        let ends = Ends(&*left);
+        questions.blocking_recv().expect("a question").expect("ok");
+        drop(questions);
+        drop(ends);
+        assert_eq!(first.join().expect("join"), Err(GONE.to_owned()));
 
         let (gone, questions) = asked();
         drop(questions);
