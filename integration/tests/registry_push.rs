@@ -7,7 +7,7 @@ use cairn_integration::{
     cairn::Cairn,
     fault_proxy::{Fault, Proxy, What},
     fixture::text,
-    image::{Layer, Layout, Packing, noise},
+    image::{Layer, Layout, Packing, architecture, noise},
     peers::{self, Containerd},
     registry::{Registry, Rules, TokenServer},
     registry_images::{Repository, TREE},
@@ -226,4 +226,71 @@ fn digests_stay_from_end_to_end() {
         .output()
         .expect("start skopeo");
     assert_eq!(raw.stdout, after.bytes);
+}
+
+/// The digests of an index, by architecture.
+fn listed(index: &[u8]) -> Vec<(String, String)> {
+    let index: Value = serde_json::from_slice(index).expect("JSON");
+    let entries = index["manifests"].as_array().expect("manifests").iter();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    entries
+        .map(|one| {
+            let platform = &one["platform"];
+            (text(&platform["architecture"]), text(&one["digest"]))
+        })
+        .collect()
+}
+
+/// > pull one platform, then tag, push, save …: all work on the present platform with a note
+#[test]
+fn one_platform_of_several_is_all_that_is_needed() {
+    let (from, to) = (Registry::start(), Registry::start());
+    let repository = Repository::new(&from, "shop/web");
+    repository.index();
+    let index = from.manifest("shop/web", "index").expect("there");
+    let own = listed(&index.bytes);
+    let own = own.iter().find(|(name, _)| name == architecture());
+    let own = &own.expect("ours").1;
+    let cairn = Cairn::new();
+    let name = repository.reference("index");
+    cairn.ok(&["images", "pull", "--plain-http", &name]);
+
+    cairn.ok(&["images", "tag", &name, HERE]);
+    let shown = cairn.ok(&["images", "inspect", HERE]);
+    assert!(shown.contains(own), "{shown}");
+    let archive = cairn.path("out.tar");
+    cairn.ok(&["images", "export", text(&archive), HERE]);
+    let layout = format!("oci-archive:{}", text(&archive));
+    let config = peers::run("skopeo", &["inspect", "--config", &layout]);
+    assert!(config.contains(architecture()), "{config}");
+
+    let there = format!("{}/mirror/web:1", to.host());
+    let pushed = cairn.output(&["images", "push", "--plain-http", &there, HERE]);
+    let said = String::from_utf8(pushed.stderr).expect("UTF-8");
+    assert!(pushed.status.success(), "{said}");
+    let note = format!(
+        "note: {there} now means linux/{} alone, {own}:",
+        architecture()
+    );
+    assert!(said.contains(&note), "no {note:?} in\n{said}");
+    assert_eq!(to.manifest("mirror/web", "1").expect("there").digest, *own);
+    let copy = format!("oci:{}:one", text(&cairn.path("copy")));
+    let source = format!("docker://{there}");
+    let flags = ["copy", "-q", "--preserve-digests", "--src-tls-verify=false"];
+    peers::run("skopeo", &[&flags[..], &[&source, &copy]].concat());
+    let inspect = ["inspect", "--format", "{{.Digest}}", &copy];
+    assert_eq!(peers::run("skopeo", &inspect).trim(), own);
+    let document = push(&cairn, &there, &[]);
+    assert_eq!(document["digest"], json!(own));
+    assert_eq!(
+        document["only_platform"],
+        json!(format!("linux/{}", architecture()))
+    );
+
+    // Whoever wants all of it says so where it comes from.
+    cairn.ok(&["images", "pull", "--plain-http", "--all-platforms", &name]);
+    let pushed = cairn.output(&["images", "push", "--plain-http", &there, HERE]);
+    let said = String::from_utf8(pushed.stderr).expect("UTF-8");
+    assert!(pushed.status.success() && !said.contains("note:"), "{said}");
+    assert_eq!(to.manifest("mirror/web", "1").expect("there"), index);
 }

@@ -44,7 +44,7 @@ pub use layers::{DiffOptions, kept};
 pub use mounts::MountOptions;
 pub use progress::{Event, Phase, Progress};
 pub use registry::{Remote, Who};
-pub use transfer::{PullOptions, PushOptions, Transferred};
+pub use transfer::{PullOptions, PushOptions};
 pub use uploads::{Stored, Upload};
 
 use door::Door;

@@ -48,6 +48,7 @@ pub(crate) fn push(
     let digest = &pushed.target.digest;
     about("digest", digest);
     traces::manifest(digest);
-    info!(image = %name, %digest, bytes = pushed.sent_bytes, ms, "pushed");
+    let only_platform = pushed.only_platform.as_deref();
+    info!(image = %name, %digest, only_platform, bytes = pushed.sent_bytes, ms, "pushed");
     Ok(pushed)
 }

@@ -4,16 +4,18 @@
 //!
 //! | asked for | the name means | sent |
 //! |---|---|---|
-//! | nothing in particular | what it means here | all that is here of it |
+//! | nothing in particular | what it means here | all of it |
+//! | the same, and one platform alone is here | that manifest alone | that |
 //! | one platform | that manifest alone | that |
 //! | several platforms | the index as it is | those, with their attestations |
 //! | a manifest | that | as above, of it |
 //!
 //! An index is never rewritten: its digest is what others have signed, and what they pull it by. So what it
 //! lists and what is not sent has to be at the registry already, which is asked before anything goes. Where it
-//! is neither here nor there the push fails, and says which platforms can be pushed by themselves. With one
-//! platform that is what `ctr images push --platform` does; with several that one sends the index and lets the
-//! registry refuse it.
+//! is neither here nor there and one platform is whole, as after a pull of one, that goes by itself, unless the
+//! name there has the index's digest in it. With several of them the push fails, and says which can be pushed by
+//! themselves. With one platform that is what `ctr images push --platform` does; with several that one sends
+//! the index and lets the registry refuse it.
 //!
 //! Blobs go first, the largest before the others and some of them at once, then documents after what they
 //! refer to, the name last: nothing has a name there that is not whole. A blob is looked for before it is
@@ -64,14 +66,14 @@ pub struct PushRequest {
     pub remote_name: ImageName,
     /// How the registry is reached.
     pub remote: Remote,
-    /// Without any all that is here.
+    /// Without any all of them; only one, if no other is here.
     pub platforms: Vec<Platform>,
     /// Also layers that their makers do not want to be passed on.
     pub allow_non_distributable: bool,
 }
 
 impl PushRequest {
-    /// Sends all that is here of an image, to nobody's account.
+    /// Sends all of an image, to nobody's account.
     pub fn new(ns: Namespace, name: ImageName, remote_name: ImageName) -> PushRequest {
         PushRequest {
             ns,
@@ -90,6 +92,8 @@ impl PushRequest {
 pub struct Pushed {
     /// What the name means there.
     pub target: Descriptor,
+    /// The platform of it, where that is only one of several here because the others are not.
+    pub only_platform: Option<String>,
     /// Bytes of blobs that went.
     pub sent_bytes: u64,
     /// Bytes of blobs that were there already, or were taken over from another repository there.
@@ -112,6 +116,9 @@ impl Node {
         let retries = Arc::new(Retries(events.clone()));
         let mut reach = self.reach(&request.remote_name, &request.remote, Some(retries))?;
         let host = store_only(&mut reach);
+        let index = plan.target.digest.clone();
+        let anything = request.platforms.is_empty() && request.manifest.is_none();
+        let narrows = anything && reach.name.digest.is_none();
         let reference = reference(&request, &reach.name, &plan.target)?;
         let lanes = match request.remote.max_concurrent {
             0 => LANES,
@@ -129,6 +136,7 @@ impl Node {
             client: reach.client()?,
             host: host.as_str().into(),
             reference,
+            narrows,
             pace: Pace::new(rate),
             lanes,
             events,
@@ -138,7 +146,10 @@ impl Node {
         let arrived = runtime.block_on(attend(&sender, &mut plan, heard, progress))?;
         self.remember(&request, &plan)?;
         progress.event(Event::Done);
-        Ok(summary(&plan, &arrived, &host))
+        let mut pushed = summary(&plan, &arrived, &host);
+        let narrowed = plan.target.digest != index;
+        pushed.only_platform = narrowed.then_some(plan.platform);
+        Ok(pushed)
     }
 
     /// Writes down where the blobs are now.
@@ -271,6 +282,7 @@ fn summary(plan: &Plan, arrived: &HashMap<Digest, Arrival>, host: &str) -> Pushe
     };
     Pushed {
         target: Descriptor::new(&target.media_type, target.digest.clone(), target.size),
+        only_platform: None,
         sent_bytes: sent,
         reused_bytes: reused,
         layers: plan.layers().into_iter().map(layer).collect(),

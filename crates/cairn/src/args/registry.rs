@@ -169,8 +169,9 @@ impl Pull {
 
 /// `push`
 ///
-/// What the registry has already is not sent, manifests are sent last. Of an image of several variants
-/// all that are here are sent.
+/// What the registry has already is not sent, manifests are sent last. An image of several platforms goes
+/// with all of them. If only one is here, as after a pull without --all-platforms, that one goes by itself,
+/// and a note says so; if some are, --platform says which.
 #[derive(Debug, Args)]
 pub struct Push {
     /// Where to, and under which name

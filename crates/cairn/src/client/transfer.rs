@@ -25,7 +25,7 @@ use super::{
     registry::{self, wire},
     some,
 };
-use crate::{error::Problem, model};
+use crate::{error::Problem, model, model::Transfer};
 
 /// What is said before the first answer comes.
 const AHEAD: usize = 4;
@@ -64,14 +64,6 @@ pub struct PushOptions {
     pub allow_non_distributable: bool,
 }
 
-/// What was done.
-pub struct Transferred {
-    /// The document.
-    pub document: model::Transfer,
-    /// Of the manifest that the name means there or here.
-    pub digest: String,
-}
-
 /// What an answer has.
 enum Told<T> {
     Progress(v1::Progress),
@@ -87,7 +79,7 @@ impl Client {
         options: PullOptions,
         who: &Who,
         progress: &dyn Progress,
-    ) -> Result<Transferred> {
+    ) -> Result<Transfer> {
         self.configure()?;
         let began = Instant::now();
         let name = options.name.clone();
@@ -128,16 +120,15 @@ impl Client {
         });
         let pulled = pulled.map_err(|problem| self.completed("pull image", &name, problem))?;
         let image = image(pulled.image.unwrap_or_default());
-        Ok(Transferred {
+        Ok(Transfer {
             digest: image.target.digest.clone(),
-            document: model::Transfer {
-                image,
-                fetched_bytes: pulled.fetched_bytes,
-                sent_bytes: 0,
-                reused_bytes: pulled.reused_bytes,
-                layers: layers(pulled.layers),
-                wall_ms: ms(began.elapsed()),
-            },
+            only_platform: None,
+            image,
+            fetched_bytes: pulled.fetched_bytes,
+            sent_bytes: 0,
+            reused_bytes: pulled.reused_bytes,
+            layers: layers(pulled.layers),
+            wall_ms: ms(began.elapsed()),
         })
     }
 
@@ -147,7 +138,7 @@ impl Client {
         options: PushOptions,
         who: &Who,
         progress: &dyn Progress,
-    ) -> Result<Transferred> {
+    ) -> Result<Transfer> {
         self.configure()?;
         let began = Instant::now();
         let name = options.remote_name.clone();
@@ -190,16 +181,15 @@ impl Client {
                 .await
         });
         let pushed = pushed.map_err(|problem| self.completed("push image", &name, problem))?;
-        Ok(Transferred {
+        Ok(Transfer {
+            image: image(pushed.image.unwrap_or_default()),
             digest: pushed.target.unwrap_or_default().digest,
-            document: model::Transfer {
-                image: image(pushed.image.unwrap_or_default()),
-                fetched_bytes: 0,
-                sent_bytes: pushed.sent_bytes,
-                reused_bytes: pushed.reused_bytes,
-                layers: layers(pushed.layers),
-                wall_ms: ms(began.elapsed()),
-            },
+            only_platform: some(pushed.only_platform),
+            fetched_bytes: 0,
+            sent_bytes: pushed.sent_bytes,
+            reused_bytes: pushed.reused_bytes,
+            layers: layers(pushed.layers),
+            wall_ms: ms(began.elapsed()),
         })
     }
 

@@ -9,7 +9,7 @@ use super::{Context, Result, images::local};
 use crate::{
     args::{ExplainHost, Login, Pull, PullPolicy, Push, Reach, Secret},
     ask,
-    client::{Client, PullOptions, PushOptions, Remote, Transferred, Who},
+    client::{Client, PullOptions, PushOptions, Remote, Who},
     error::{Problem, io_reason, quote},
     model, signal, size, view,
 };
@@ -43,9 +43,9 @@ pub fn pull(context: &Context, args: Pull) -> Result {
     let client = Client::open(&context.global)?;
     let pulled = fetch(context, &client, options, &who)?;
     if context.global.wants_json() {
-        context.out.json(&pulled.document);
+        context.out.json(&pulled);
     } else if context.out.quiet {
-        context.out.line(&pulled.document.image.name);
+        context.out.line(&pulled.image.name);
     } else {
         context
             .out
@@ -60,13 +60,13 @@ pub(super) fn fetch(
     client: &Client,
     options: PullOptions,
     who: &Who,
-) -> Result<Transferred> {
+) -> Result<model::Transfer> {
     let progress = context.progress("pull")?.titled(options.name.as_str());
     signal::resumable(true);
     let pulled = client.pull(options, who, &progress)?;
     signal::resumable(false);
     drop(progress);
-    tell_times(context, &pulled.document);
+    tell_times(context, &pulled);
     Ok(pulled)
 }
 
@@ -80,8 +80,9 @@ pub fn push(context: &Context, args: Push) -> Result {
     let who = who(&args.login, &args.reach, &remote_name)?;
     let client = Client::open(&context.global)?;
     let here = args.image.as_deref().unwrap_or(&args.remote);
+    let name = client.resolve(here, "push image")?;
     let options = PushOptions {
-        name: client.resolve(here, "push image")?,
+        name: name.clone(),
         remote_name: remote_name.clone(),
         remote,
         platforms: args.platforms.platform,
@@ -93,9 +94,19 @@ pub fn push(context: &Context, args: Push) -> Result {
     let pushed = client.push(options, &who, &progress)?;
     signal::resumable(false);
     drop(progress);
-    tell_times(context, &pushed.document);
+    tell_times(context, &pushed);
+    if let Some(platform) = &pushed.only_platform {
+        context.out.note(format!(
+            "{} now means {platform} alone, {}: no other platform of {} is here; for all of them: \
+             cairn images pull --all-platforms {}, then push again",
+            quote(remote_name.as_str()),
+            pushed.digest,
+            quote(name.as_str()),
+            quote(name.as_str()),
+        ));
+    }
     if context.global.wants_json() {
-        context.out.json(&pushed.document);
+        context.out.json(&pushed);
     } else if context.out.quiet {
         context.out.line(remote_name.as_str());
     } else {

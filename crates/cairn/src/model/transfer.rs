@@ -10,6 +10,10 @@ use super::{Image, TimingMs};
 pub struct Transfer {
     /// As it is here now.
     pub image: Image,
+    /// Of what the name means now: there, or of a pull here.
+    pub digest: String,
+    /// The one platform that went of several, since no other is here; unknown of anything else.
+    pub only_platform: Option<String>,
     /// Bytes that came; of a push 0.
     pub fetched_bytes: u64,
     /// Bytes that went; of a pull 0.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::pairs;
 use crate::{
-    client::Transferred,
     error::quote,
     model::{Host, Transfer},
     size,
@@ -12,10 +11,9 @@ use crate::{
 };
 
 /// The summary of a pull.
-pub fn pulled(pulled: &Transferred, unpacked: bool, print_chain: bool) -> String {
-    let done = &pulled.document;
+pub fn pulled(done: &Transfer, unpacked: bool, print_chain: bool) -> String {
     let mut rows = vec![
-        ("digest", pulled.digest.clone()),
+        ("digest", done.digest.clone()),
         ("fetched", moved(done.fetched_bytes, done, "here")),
     ];
     let layers = match done.layers.len() {
@@ -34,10 +32,9 @@ pub fn pulled(pulled: &Transferred, unpacked: bool, print_chain: bool) -> String
 }
 
 /// The summary of a push.
-pub fn pushed(pushed: &Transferred, name: &str) -> String {
-    let done = &pushed.document;
+pub fn pushed(done: &Transfer, name: &str) -> String {
     let rows = [
-        ("digest", pushed.digest.clone()),
+        ("digest", done.digest.clone()),
         ("sent", moved(done.sent_bytes, done, "there")),
     ];
     format!("pushed {}\n{}", quote(name), pairs(&rows))

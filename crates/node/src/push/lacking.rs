@@ -1,6 +1,6 @@
 //! What is neither here nor there, and what can be done instead.
 
-use cairn_types::ErrorKind;
+use cairn_types::{Digest, ErrorKind};
 
 use super::{
     ATTEMPTED, PushRequest,
@@ -13,6 +13,8 @@ const SAID_MAX: usize = 4;
 
 /// Something that the target needs.
 pub(super) struct Lack {
+    /// The document that is missing, or names what is.
+    document: Digest,
     /// `None` for what is for no platform.
     platform: Option<String>,
     missing: String,
@@ -24,6 +26,7 @@ pub(super) struct Lack {
 impl Lack {
     pub(super) fn manifest(part: &Part) -> Lack {
         Lack {
+            document: part.descriptor.digest.clone(),
             platform: known(part),
             missing: format!("manifest {} is missing", part.descriptor.digest),
             left_out: matches!(part.kind, Kind::LeftOut),
@@ -33,11 +36,16 @@ impl Lack {
 
     pub(super) fn blob(part: &Part, why: &Failure) -> Lack {
         Lack {
+            document: part.descriptor.digest.clone(),
             platform: known(part),
             missing: why.reason.clone(),
             left_out: false,
             why: Some(why.clone()),
         }
+    }
+
+    pub(super) fn is_of(&self, part: &Part) -> bool {
+        self.document == part.descriptor.digest
     }
 }
 

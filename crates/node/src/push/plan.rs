@@ -7,7 +7,7 @@ use cairn_types::{
     ChainId, Descriptor, DiffId, Digest, ErrorKind, LayerType, PlatformMatcher, SnapshotKey,
 };
 
-use super::{ATTEMPTED, PushRequest};
+use super::{ATTEMPTED, PushRequest, lacking::Lack};
 use crate::{
     Failure, Node, Pins, documents,
     registries::Origins,
@@ -33,6 +33,8 @@ pub(super) struct Part {
     pub(super) descriptor: Descriptor,
     /// As people are told; `None` when it names none.
     pub(super) platform: Option<String>,
+    /// It is neither an index nor about another manifest.
+    pub(super) is_image: bool,
     /// Why it is in the plan.
     pub(super) kind: Kind,
     /// Blobs that it names.
@@ -198,6 +200,7 @@ impl Gathering<'_> {
         let mut part = Part {
             descriptor: tree.descriptor.clone(),
             platform: tree.platform().map(|platform| platform.to_string()),
+            is_image: matches!(tree.body, Body::Manifest(_)) && !tree.is_attestation(),
             kind: Kind::Sent(Bytes::from(tree.bytes.clone())),
             pieces: Vec::new(),
         };
@@ -295,6 +298,27 @@ impl Gathering<'_> {
 }
 
 impl Plan {
+    /// Makes the one image that nothing is lacking for what goes, and its platform what is told. `false`,
+    /// and nothing done, where there is none, or several of which one would have to be chosen.
+    pub(super) fn narrow(&mut self, lacks: &[Lack]) -> bool {
+        let can_go = |part: &&Part| {
+            let lacks_none = !lacks.iter().any(|lack| lack.is_of(part));
+            part.is_image && lacks_none && matches!(part.kind, Kind::Sent(_))
+        };
+        let mut images = self.parts.iter().filter(can_go);
+        let (Some(only), None) = (images.next(), images.next()) else {
+            return false;
+        };
+        let Some(platform) = only.platform.clone() else {
+            return false;
+        };
+        self.target = only.descriptor.clone();
+        self.platform = platform;
+        let target = &self.target.digest;
+        self.parts.retain(|part| part.descriptor.digest == *target);
+        true
+    }
+
     /// The layers of all that goes, lowest first, each once.
     pub(super) fn layers(&self) -> Vec<&Piece> {
         let mut seen = HashSet::new();

@@ -70,6 +70,8 @@ pub(super) struct Sender<'a> {
     pub(super) host: Arc<str>,
     /// What the target is to be known by there.
     pub(super) reference: Reference,
+    /// The only image of an index that is whole may go instead of it.
+    pub(super) narrows: bool,
     pub(super) pace: Pace,
     /// Blobs at once.
     pub(super) lanes: usize,
@@ -127,7 +129,8 @@ impl Sender<'_> {
                 }
             }
         }
-        if !lacks.is_empty() {
+        let goes = lacks.is_empty() || (self.narrows && plan.narrow(&lacks));
+        if !goes {
             return Err(incomplete(self.request, plan, &lacks, &self.host));
         }
         plan.parts.retain(|part| matches!(part.kind, Kind::Sent(_)));

@@ -1,6 +1,6 @@
 //! Images that are here in parts, or of which parts are wanted.
 
-use cairn_node::Source;
+use cairn_node::{Event, Source};
 use cairn_types::{Digest, ErrorKind, Platform};
 use serde_json::{Value, json};
 
@@ -68,20 +68,23 @@ fn an_index_goes_with_all_that_it_lists() {
 fn one_platform_is_pushed_by_itself() {
     let (layout, index, manifests) = several();
     let (registry, store) = (Registry::start(), partial(&layout, &["linux/arm64"]));
-    let remote = format!("{}/shop/web:1", registry.host());
-    let failure = push(&store, "shop/web:1", &remote).expect_err("gaps");
-    assert_eq!(failure.kind, ErrorKind::NotFound);
     let host = registry.host();
-    assert_eq!(
-        failure.reason,
-        format!("linux/amd64, linux/s390x are neither here nor at {host}")
-    );
-    let missing = format!("manifest {} is missing", manifests[0]);
-    assert_eq!(failure.causes[0], missing);
-    let command = format!("cairn images push --platform linux/arm64 {remote} docker.io/shop/web:1");
-    assert_eq!(failure.next[0], command);
-    // Nothing went before that was known.
+    let remote = format!("{host}/shop/web:1");
+    // Who names the index by its digest wants no other.
+    let exactly = format!("{host}/shop/web:1@{index}");
+    let failure = push(&store, "shop/web:1", &exactly).expect_err("gaps");
+    assert_eq!(failure.kind, ErrorKind::NotFound);
     assert_eq!(registry.carried(0), Vec::<String>::new());
+
+    let ears = Ears::default();
+    let pushed = push_with(&store, "shop/web:1", &remote, &ears, |_| ()).expect("alone");
+    assert_eq!(pushed.target.digest.to_string(), manifests[1]);
+    assert_eq!(pushed.only_platform.as_deref(), Some("linux/arm64"));
+    assert_eq!(pushed.layers.len(), 1);
+    assert!(
+        matches!(&ears.events()[0], Event::Resolved { platform, .. } if platform == "linux/arm64")
+    );
+    assert_eq!(registry.pulled("shop/web:1"), manifests[1]);
 
     let only = |store: &Store, platform: &str| {
         push_with(store, "shop/web:1", &remote, &Ears::default(), |request| {
@@ -90,6 +93,7 @@ fn one_platform_is_pushed_by_itself() {
     };
     let pushed = only(&store, "linux/arm64").expect("one");
     assert_eq!(pushed.target.digest.to_string(), manifests[1]);
+    assert_eq!(pushed.only_platform, None, "it was asked for");
     assert_eq!(registry.pulled("shop/web:1"), manifests[1]);
     // Listed and not here, and not listed.
     let failure = only(&store, "linux/s390x").expect_err("not here");
@@ -109,7 +113,36 @@ fn one_platform_is_pushed_by_itself() {
     .expect("all");
     let pushed = push(&store, "shop/web:1", &format!("{host}/shop/web:2")).expect("index");
     assert_eq!(pushed.target.digest.to_string(), index);
+    assert_eq!(pushed.only_platform, None);
     assert_eq!(registry.pulled("shop/web:2"), index);
+}
+
+/// Which of them was meant is not for us to guess.
+#[test]
+fn some_platforms_are_not_pushed_unasked() {
+    let (layout, _, manifests) = several();
+    let names = ["linux/arm64", "linux/s390x"];
+    let (registry, store) = (Registry::start(), partial(&layout, &names));
+    let host = registry.host();
+    let remote = format!("{host}/shop/web:1");
+    let failure = push(&store, "shop/web:1", &remote).expect_err("gaps");
+    assert_eq!(failure.kind, ErrorKind::NotFound);
+    assert_eq!(
+        failure.reason,
+        format!("linux/amd64 is neither here nor at {host}")
+    );
+    let missing = format!("manifest {} is missing", manifests[0]);
+    assert_eq!(failure.causes, [missing]);
+    let push = |platform: &str| {
+        format!("cairn images push --platform {platform} {remote} docker.io/shop/web:1")
+    };
+    let pull = "cairn images pull --all-platforms docker.io/shop/web:1";
+    assert_eq!(
+        failure.next,
+        [&push(names[0]), &push(names[1]), pull].map(str::to_owned)
+    );
+    // Nothing went before that was known.
+    assert_eq!(registry.carried(0), Vec::<String>::new());
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn push(node: &Node, request: Push, teller: &Teller<PushResponse>) -> Result<v1:
     Ok(v1::Pushed {
         image: Some(wire::image(image)),
         target: Some(convert::to_descriptor(&pushed.target)),
+        only_platform: pushed.only_platform.unwrap_or_default(),
         sent_bytes: pushed.sent_bytes,
         reused_bytes: pushed.reused_bytes,
         layers: wire::transferred(pushed.layers),

@@ -46,6 +46,12 @@ pub(super) async fn push(work: Arc<Work>, from: ImageStore, to: OciRegistry) -> 
         let pushed = transfers::push(node, request, &teller.listen(Way::Up));
         let pushed = pushed.map_err(of_failure)?;
         teller.image("pushed content", name.as_str(), &pushed.target);
+        if let Some(platform) = &pushed.only_platform {
+            let digest = &pushed.target.digest;
+            teller.say(format!(
+                "{title} is {platform} alone, {digest}: no other is here"
+            ));
+        }
         teller.say(format!("Completed push to {title}"));
         Ok(())
     })
