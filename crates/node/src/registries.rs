@@ -49,6 +49,8 @@ pub struct RegistryOptions {
     pub min_rate_window: Duration,
     /// How often a request that failed is made again.
     pub retries: u32,
+    /// Bytes of one request of an upload; a blob in one without it, unless a registry takes less.
+    pub upload_chunk: Option<u64>,
 }
 
 impl Default for RegistryOptions {
@@ -62,6 +64,7 @@ impl Default for RegistryOptions {
             min_rate: 10 << 10,
             min_rate_window: Duration::from_secs(30),
             retries: 5,
+            upload_chunk: None,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! One endpoint: requests to it with what it wants to be shown, repeated while that helps.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -52,6 +55,8 @@ pub(crate) struct Host {
     options: Options,
     /// Why it could not be reached, and until when to believe that.
     resting: Mutex<Option<(Instant, Cause)>>,
+    /// Most bytes of one request of an upload.
+    chunk: AtomicU64,
 }
 
 impl Host {
@@ -93,6 +98,7 @@ impl Host {
             net,
             options: options.clone(),
             resting: Mutex::new(None),
+            chunk: AtomicU64::new(options.upload_chunk.unwrap_or(u64::MAX)),
         })
     }
 
@@ -116,6 +122,7 @@ impl Host {
             label,
             options: options.clone(),
             resting: Mutex::new(None),
+            chunk: AtomicU64::new(u64::MAX),
         })
     }
 
@@ -128,6 +135,18 @@ impl Host {
             host: self.label.clone(),
             cause,
         }
+    }
+
+    /// Bytes of one request of an upload; `None` for a blob in one.
+    pub(crate) fn chunk(&self) -> Option<u64> {
+        let chunk = self.chunk.load(Ordering::Relaxed);
+        (chunk != u64::MAX).then_some(chunk)
+    }
+
+    /// More than these bytes of an upload are not to be in one request from now on.
+    pub(crate) fn limit_chunks(&self, bytes: u64) {
+        tracing::debug!(host = self.label, bytes, "uploads go in chunks");
+        self.chunk.fetch_min(bytes, Ordering::Relaxed);
     }
 
     /// The address of something in the repository, with the query `pairs`.

@@ -27,7 +27,8 @@ pub struct Options {
     pub min_rate_window: Duration,
     /// How often a request is repeated, and how long apart.
     pub retry: Policy,
-    /// Bytes of one request of an upload. `None` sends a blob in one, as most registries like best.
+    /// Bytes of one request of an upload. `None` sends a blob in one, as most registries like best, unless
+    /// the host turns out to take less.
     pub upload_chunk: Option<u64>,
     /// Where the proxies of endpoints are that have none of their own ([`crate::proxy`]).
     pub env: Env,

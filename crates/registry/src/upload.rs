@@ -1,4 +1,7 @@
 //! The upload of one blob: in one request or in chunks, resumed where the registry has it.
+//!
+//! One request is what registries like best, and what is sent first. A front that lets no body pass beyond
+//! some size answers 413; from then on all uploads to that host go in chunks of less.
 
 use std::{
     fmt,
@@ -25,6 +28,13 @@ use crate::{
 /// before it says that it is there.
 const COMMIT_RATE: u64 = 16 << 20;
 
+/// Bytes of a chunk when a whole blob was too large.
+const CHUNK_BYTES: u64 = 16 << 20;
+
+/// Smaller ones are not tried: whoever takes no more is not made for images. nginx takes 1 MiB where nobody
+/// told it otherwise.
+const CHUNK_BYTES_MIN: u64 = 256 << 10;
+
 /// A session that a registry has opened for one blob.
 ///
 /// Dropping it leaves it there; registries remove what nobody goes on with after a day or a week.
@@ -37,6 +47,8 @@ pub struct Upload {
     at: u64,
     /// The least that it takes in one request before the last.
     chunk_min: u64,
+    /// Bytes of the body that was sent last.
+    body: u64,
     /// Its state was asked for, since something had gone wrong.
     recovered: bool,
 }
@@ -95,6 +107,7 @@ impl Client {
             location,
             at: 0,
             chunk_min: 0,
+            body: 0,
             recovered: true,
         };
         upload.look(host).await.map_err(failed)?;
@@ -117,6 +130,7 @@ impl Upload {
             location: session(host, response)?,
             at: 0,
             chunk_min: chunk_min.unwrap_or(0),
+            body: 0,
             recovered: false,
         })
     }
@@ -161,9 +175,13 @@ impl Upload {
                 Err(cause) => return Err(cause),
             };
             let took = since.elapsed();
-            breaks.broke(false);
-            if !host.pause(&self.what(), breaks.in_row(), &cause).await {
-                return Err(cause);
+            if let Some(chunk) = self.smaller(&cause) {
+                host.limit_chunks(chunk);
+            } else {
+                breaks.broke(false);
+                if !host.pause(&self.what(), breaks.in_row(), &cause).await {
+                    return Err(cause);
+                }
             }
             match self.recover(host).await? {
                 Session::Done => return Ok(()),
@@ -187,6 +205,7 @@ impl Upload {
         match cause {
             // It counts otherwise than we do.
             Cause::Status { status: 416, .. } => true,
+            Cause::Status { status: 413, .. } => self.smaller(cause).is_some(),
             // Some find out at the end, or by a state of their own, that the pieces do not fit.
             Cause::Status { status: 400, .. } | Cause::NotFound { .. } => {
                 self.recovered || self.at > 0
@@ -195,26 +214,41 @@ impl Upload {
         }
     }
 
+    /// Of how many bytes chunks are to be when the last body was too large. `None` for any other failure, and
+    /// where the registry takes none that is smaller.
+    fn smaller(&self, cause: &Cause) -> Option<u64> {
+        if !matches!(cause, Cause::Status { status: 413, .. }) {
+            return None;
+        }
+        let mut chunk = CHUNK_BYTES;
+        while chunk >= self.body.max(1) {
+            chunk /= 2;
+        }
+        let chunk = chunk.max(self.chunk_min);
+        (chunk < self.body && chunk >= CHUNK_BYTES_MIN).then_some(chunk)
+    }
+
     async fn go(
         &mut self,
         host: &Host,
         source: &Arc<dyn Source>,
         breaks: &mut Breaks,
     ) -> Result<(), Cause> {
-        if let Some(chunk) = self.client.0.options.upload_chunk {
+        while let Some(chunk) = host.chunk() {
             let chunk = chunk.max(self.chunk_min).max(1);
-            while self.descriptor.size - self.at > chunk {
-                let (before, to) = (self.at, self.at + chunk);
-                let since = Instant::now();
-                self.patch(host, source, to).await?;
-                // Some storages take multiples of their own, and are sent the rest again.
-                if self.at < to {
-                    breaks.broke(false);
-                    if breaks.in_row() > self.client.0.options.retry.tries {
-                        return Err(takes_nothing(before, to, self.at));
-                    }
-                    breaks.gained(self.at - before, since.elapsed());
+            if self.descriptor.size - self.at <= chunk {
+                break;
+            }
+            let (before, to) = (self.at, self.at + chunk);
+            let since = Instant::now();
+            self.patch(host, source, to).await?;
+            // Some storages take multiples of their own, and are sent the rest again.
+            if self.at < to {
+                breaks.broke(false);
+                if breaks.in_row() > self.client.0.options.retry.tries {
+                    return Err(takes_nothing(before, to, self.at));
                 }
+                breaks.gained(self.at - before, since.elapsed());
             }
         }
         self.put(host, source).await
@@ -236,6 +270,7 @@ impl Upload {
     }
 
     async fn patch(&mut self, host: &Host, source: &Arc<dyn Source>, to: u64) -> Result<(), Cause> {
+        self.body = to - self.at;
         let ask = self.carrying(Method::PATCH, self.location.clone(), source, to)?;
         let ask = ask.header(header::CONTENT_RANGE, span(self.at, to)?);
         let response = self.ask(host, &ask, Patience::ByCaller).await?;
@@ -267,6 +302,7 @@ impl Upload {
         // Added to what is there: it may hold the registry's own state.
         url.query_pairs_mut()
             .append_pair("digest", &self.descriptor.digest.to_string());
+        self.body = self.descriptor.size - self.at;
         let mut ask = self.carrying(Method::PUT, url, source, self.descriptor.size)?;
         if let Payload::Stream(outgoing) = &mut ask.payload {
             outgoing.digestion = Duration::from_secs(self.descriptor.size / COMMIT_RATE);

@@ -10,6 +10,8 @@ use super::not_none;
 
 /// More would only be refused by the registries, which count connections.
 const DOWNLOADS_MAX: usize = 256;
+/// Each is a request that is waited for.
+const CHUNK_BYTES_MIN: u64 = 256 << 10;
 /// With the waits between them so many take hours.
 const RETRIES_MAX: u32 = 100;
 
@@ -34,6 +36,8 @@ pub struct Registry {
     pub min_rate_window: Duration,
     #[serde(deserialize_with = "retries")]
     pub retries: u32,
+    #[serde(deserialize_with = "chunk")]
+    pub upload_chunk: Option<u64>,
 }
 
 impl From<Registry> for RegistryOptions {
@@ -47,6 +51,7 @@ impl From<Registry> for RegistryOptions {
             min_rate: registry.min_rate,
             min_rate_window: registry.min_rate_window,
             retries: registry.retries,
+            upload_chunk: registry.upload_chunk,
         }
     }
 }
@@ -89,6 +94,18 @@ fn retries<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     }
 }
 
+/// Nothing is a blob in one.
+fn chunk<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match size::parse_bytes(&text).map_err(D::Error::custom)? {
+        bytes @ CHUNK_BYTES_MIN.. => Ok(Some(bytes)),
+        _ => Err(D::Error::custom(format_args!("{text} is less than 256KiB"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -120,6 +137,8 @@ mod tests {
         assert_eq!(options.hosts_dirs, [Path::new("/a"), Path::new("/b")]);
         assert_eq!(options.limit_rate, 10_000_000);
         assert_eq!((options.min_rate, options.retries), (0, 0));
+        let options = with("upload_chunk = \"256KiB\"").expect("good values");
+        assert_eq!(options.upload_chunk, Some(256 << 10));
     }
 
     #[test]
@@ -135,6 +154,8 @@ mod tests {
             ("min_rate", "\"-1\""),
             ("min_rate_window", "\"0s\""),
             ("retries", "101"),
+            ("upload_chunk", "\"0\""),
+            ("upload_chunk", "\"255KiB\""),
         ] {
             let err = with(&format!("{key} = {value}")).expect_err(key);
             assert!(err.contains(&format!("registry.{key}")), "{err}");

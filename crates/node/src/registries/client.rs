@@ -223,6 +223,7 @@ impl Node {
                 tries: ours.retries.saturating_add(1),
                 ..Policy::default()
             },
+            upload_chunk: ours.upload_chunk,
             observer: Arc::new(All(observers)),
             ..Options::default()
         };

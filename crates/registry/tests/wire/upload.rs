@@ -1,6 +1,9 @@
 //! Uploads to a registry that loses connections, answers and sessions.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use cairn_registry::{Cause, Client, Mounted, Options, Policy, Pushed, Source};
@@ -105,6 +108,114 @@ async fn in_chunks() {
     assert_eq!(ranges, ["0-399", "400-799", "800-999"]);
     let bodies: Vec<u8> = asked.iter().flat_map(|asked| asked.body.clone()).collect();
     assert_eq!(bodies, noise(1000));
+}
+
+/// A registry behind a front that takes bodies up to `limit` bytes.
+async fn narrow(limit: usize, chunk_min: &'static str) -> Server {
+    let stored = Mutex::new(0);
+    Server::start(move |request: &Request, _| {
+        let mut stored = stored.lock().expect("stored");
+        let bytes = request.body.len();
+        match request.method.as_str() {
+            "PATCH" | "PUT" if bytes > limit => Reply::status(413),
+            "POST" => {
+                *stored = 0;
+                started().with("oci-chunk-min-length", chunk_min)
+            }
+            "PATCH" => {
+                *stored += bytes as u64;
+                has(*stored, &stored.to_string())
+            }
+            "GET" if *stored == 0 => Reply::status(204).with("range", "0-0"),
+            "GET" => has(*stored, &stored.to_string()),
+            _ => Reply::status(201),
+        }
+    })
+    .await
+}
+
+const MIB: usize = 1 << 20;
+
+/// Sends a blob of so many bytes by a client that has sent one before, or has not.
+async fn send_large(client: &Client, len: usize) -> Result<(), cairn_registry::Error> {
+    let bytes = noise(len);
+    let descriptor = Descriptor::new(
+        media::OCI_LAYER_GZIP,
+        Digest::sha256(&bytes),
+        bytes.len() as u64,
+    );
+    let source: Arc<dyn Source> = Arc::new(Bytes::from(bytes));
+    let mut upload = client.upload(&descriptor).await.expect("session");
+    upload.send(&source).await
+}
+
+/// Method and bytes of each request with a body, of those since `from`.
+fn bodies(server: &Server, from: usize) -> Vec<(String, usize)> {
+    let asked = server.asked();
+    let asked = asked[from..].iter().filter(|asked| !asked.body.is_empty());
+    asked
+        .map(|asked| (asked.method.clone(), asked.body.len()))
+        .collect()
+}
+
+fn sizes(all: &[(&str, usize)]) -> Vec<(String, usize)> {
+    let owned = |&(method, bytes): &(&str, usize)| (method.to_owned(), bytes);
+    all.iter().map(owned).collect()
+}
+
+#[tokio::test]
+async fn what_is_too_large_goes_in_chunks() {
+    let server = narrow(MIB, "0").await;
+    let clock = FakeClock::new();
+    let client = client_with(&[origin(&server.host())], options(&clock));
+    send_large(&client, 3 * MIB).await.expect("sent");
+    let expected = [
+        ("PUT", 3 * MIB),
+        ("PATCH", 2 * MIB),
+        ("PATCH", MIB),
+        ("PATCH", MIB),
+        ("PUT", MIB),
+    ];
+    assert_eq!(bodies(&server, 0), sizes(&expected));
+    // Nothing is waited for, and the next blob is not tried in one.
+    assert_eq!(clock.waits(), [0.0; 0]);
+    let before = server.asked().len();
+    send_large(&client, 2 * MIB + 1).await.expect("sent");
+    let expected = [("PATCH", MIB), ("PATCH", MIB), ("PUT", 1)];
+    assert_eq!(bodies(&server, before), sizes(&expected));
+    let ranges = server.asked();
+    let ranges: Vec<_> = ranges[before..]
+        .iter()
+        .filter_map(|asked| asked.header("content-range"))
+        .collect();
+    assert_eq!(ranges, ["0-1048575", "1048576-2097151", "2097152-2097152"]);
+}
+
+#[tokio::test]
+async fn chunks_are_no_smaller_than_the_registry_wants() {
+    let server = narrow(MIB * 3 / 2, "1500000").await;
+    let client = client(&[origin(&server.host())]);
+    send_large(&client, 3 * MIB).await.expect("sent");
+    let expected = [
+        ("PUT", 3 * MIB),
+        ("PATCH", 2 * MIB),
+        ("PATCH", 1_500_000),
+        ("PATCH", 1_500_000),
+        ("PUT", 3 * MIB - 3_000_000),
+    ];
+    assert_eq!(bodies(&server, 0), sizes(&expected));
+}
+
+#[tokio::test]
+async fn what_is_always_too_large_is_given_up() {
+    for (limit, chunk_min, tried) in [(MIB, "2000000", 3), (1000, "0", 5)] {
+        let server = narrow(limit, chunk_min).await;
+        let client = client(&[origin(&server.host())]);
+        let err = send_large(&client, 3 * MIB).await.expect_err("too large");
+        let cause = &err.last().expect("asked").cause;
+        assert!(matches!(cause, Cause::Status { status: 413, .. }), "{err}");
+        assert_eq!(bodies(&server, 0).len(), tried, "{limit}");
+    }
 }
 
 #[tokio::test]
