@@ -7,6 +7,7 @@
 //!   meta/           0700, the records
 //!   content/        blobs and unfinished uploads
 //!   snapshots/      0700, unpacked layers
+//!   pushes/         0700, what pushes did not finish; made by the first
 //! ```
 
 use std::{
@@ -102,6 +103,7 @@ pub(crate) struct Inner {
     /// Connections by which blobs come, over all pulls, and their bytes a second.
     pub(crate) places: crate::registries::Places,
     pub(crate) pace: crate::registries::Pace,
+    pub(crate) sending: Arc<crate::push::Sending>,
     _lock: RootLock,
 }
 
@@ -159,6 +161,7 @@ impl Node {
                 registry: RwLock::new(Arc::new(options.registry)),
                 registry_observer: OnceLock::new(),
                 threads: crate::registries::Threads::default(),
+                sending: Arc::default(),
                 _lock: lock,
             }),
         };

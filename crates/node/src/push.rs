@@ -22,8 +22,9 @@
 //! sent, and asked for at the registry's other repositories that labels name; so layers whose
 //! packed bytes were not kept can be pushed to where they came from, or beside it. Layers that are not to be
 //! passed on stay here, unless they are asked for and here. What refers to another manifest (`subject`) is
-//! listed for it.
+//! listed for it. What of a blob has gone when a push is broken off, its registry may keep for the next one.
 
+mod kept;
 mod lacking;
 mod plan;
 mod referrers;
@@ -37,9 +38,12 @@ use cairn_types::{Descriptor, Digest, ErrorKind, ImageName, Namespace, Platform}
 use tokio::sync::mpsc;
 
 use self::{
+    kept::Kept,
     plan::{Kind, Piece, Place, Plan},
     send::{Arrival, Retries, Sender, Tracks},
 };
+pub(crate) use kept::Sending;
+
 use crate::{
     Event, Failure, Node, Phase, Progress,
     pull::TransferredLayer,
@@ -129,6 +133,11 @@ impl Node {
             // Who is held back here is not slow there.
             let share = rate / (2 * lanes as u64);
             reach.options.min_rate = reach.options.min_rate.min(share);
+        }
+        match Kept::of(self, &request.ns) {
+            Ok(kept) => reach.options.sessions = Arc::new(kept),
+            // Of a store that cannot be written to can be pushed all the same.
+            Err(failure) => tracing::debug!(%failure, "keep uploads"),
         }
         let sender = Sender {
             node: self,

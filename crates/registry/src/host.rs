@@ -126,6 +126,11 @@ impl Host {
         })
     }
 
+    /// The repository, as all its addresses begin.
+    pub(crate) fn place(&self) -> &str {
+        &self.base
+    }
+
     pub(crate) fn label(&self) -> &str {
         &self.label
     }

@@ -6,6 +6,7 @@ use crate::{
     env::Env,
     observer::{Observer, Silent},
     retry::{Clock, Dice, Policy, System},
+    sessions::{Forgetful, Sessions},
 };
 
 /// Most bytes of a manifest, an index, a page of tags or referrers (distribution-spec, "Pushing
@@ -38,6 +39,8 @@ pub struct Options {
     pub dice: Arc<dyn Dice>,
     /// Who is told of what goes on; nobody, unless it is set.
     pub observer: Arc<dyn Observer>,
+    /// Who keeps the sessions of uploads; nobody, unless it is set.
+    pub sessions: Arc<dyn Sessions>,
 }
 
 impl Default for Options {
@@ -53,6 +56,7 @@ impl Default for Options {
             clock: Arc::new(System),
             dice: Arc::new(System),
             observer: Arc::new(Silent),
+            sessions: Arc::new(Forgetful),
         }
     }
 }

@@ -46,8 +46,8 @@ pub struct Stored {
 }
 
 impl Client {
-    /// Sees to it that a blob is there: looks, mounts it from the first of the repositories `from` that
-    /// has it, or sends it.
+    /// Sees to it that a blob is there: looks, goes on with what was left of it ([`Options::sessions`](crate::Options::sessions)),
+    /// mounts it from the first of the repositories `from` that has it, or sends it.
     ///
     /// # Errors
     /// That of the host to store at.
@@ -59,6 +59,16 @@ impl Client {
     ) -> Result<Pushed, Error> {
         if self.is_stored(descriptor).await? {
             return Ok(Pushed::Present);
+        }
+        if let Some(mut upload) = self.left(descriptor).await? {
+            match upload.send(source).await {
+                Ok(()) => return Ok(Pushed::Sent),
+                // What was left may be what is wrong.
+                Err(err) if err.last().is_some_and(|failed| !failed.cause.passes()) => {
+                    tracing::debug!(%err, "send the rest of an upload of before");
+                }
+                Err(err) => return Err(err),
+            }
         }
         let mut session = None;
         for repository in from {

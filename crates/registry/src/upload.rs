@@ -113,6 +113,22 @@ impl Client {
         upload.look(host).await.map_err(failed)?;
         Ok(upload)
     }
+
+    /// The upload that a process before this one has left, if it is there still. Whatever speaks against it,
+    /// a new one can be opened.
+    pub(crate) async fn left(&self, descriptor: &Descriptor) -> Result<Option<Upload>, Error> {
+        let host = self.push_host(&What::Upload(descriptor.digest.clone()))?;
+        let sessions = &self.0.options.sessions;
+        let Some(state) = sessions.kept(host.place(), descriptor) else {
+            return Ok(None);
+        };
+        let resumed = self.resume(descriptor, &state).await;
+        if let Err(err) = &resumed {
+            tracing::debug!(%err, "go on with an upload of before");
+            sessions.forget(host.place(), descriptor);
+        }
+        Ok(resumed.ok())
+    }
 }
 
 impl Upload {
@@ -164,7 +180,23 @@ impl Upload {
         sent.map_err(|cause| client.error(self.what(), vec![host.failed(cause)]))
     }
 
+    /// As long as it may go on, another process may go on with it.
     async fn send_to(&mut self, host: &Host, source: &Arc<dyn Source>) -> Result<(), Cause> {
+        self.keep(host);
+        let sent = self.send_all(host, source).await;
+        if !matches!(&sent, Err(cause) if cause.passes()) {
+            let sessions = &self.client.0.options.sessions;
+            sessions.forget(host.place(), &self.descriptor);
+        }
+        sent
+    }
+
+    fn keep(&self, host: &Host) {
+        let sessions = &self.client.0.options.sessions;
+        sessions.keep(host.place(), &self.descriptor, &self.state());
+    }
+
+    async fn send_all(&mut self, host: &Host, source: &Arc<dyn Source>) -> Result<(), Cause> {
         let mut breaks = Breaks::new(&self.client.0.options);
         let mut furthest = self.at;
         loop {
@@ -193,6 +225,7 @@ impl Upload {
                     self.recovered = false;
                 }
             }
+            self.keep(host);
             if self.at > furthest {
                 breaks.gained(self.at - furthest, took);
                 furthest = self.at;
@@ -242,6 +275,8 @@ impl Upload {
             let (before, to) = (self.at, self.at + chunk);
             let since = Instant::now();
             self.patch(host, source, to).await?;
+            // Registries have their state in the address, and take no other.
+            self.keep(host);
             // Some storages take multiples of their own, and are sent the rest again.
             if self.at < to {
                 breaks.broke(false);

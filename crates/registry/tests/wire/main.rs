@@ -9,5 +9,6 @@ mod patience;
 mod proxy;
 mod push;
 mod read;
+mod sessions;
 mod tls;
 mod upload;
