@@ -12,11 +12,11 @@ use std::{
     net::{SocketAddr, TcpStream},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-pub use broken::{Fault, Script, storm, times};
+pub use broken::{Fault, Script, limit, storm, times};
 pub use log::{Seen, What};
 
 use crate::http::Listener;
@@ -36,6 +36,11 @@ struct Shared {
     log: Mutex<Vec<Seen>>,
     connections: Gauge,
     blobs: Gauge,
+    uploads: Gauge,
+    /// Uploads that have to be there at once before any goes on.
+    together: AtomicUsize,
+    /// Requests go on whole.
+    whole: AtomicBool,
 }
 
 impl Proxy {
@@ -48,6 +53,9 @@ impl Proxy {
             log: Mutex::default(),
             connections: Gauge::default(),
             blobs: Gauge::default(),
+            uploads: Gauge::default(),
+            together: AtomicUsize::new(0),
+            whole: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
         let listener = Listener::start(move |stream| serving.serve(&stream));
@@ -89,6 +97,18 @@ impl Proxy {
         lock(&self.shared.log).clear();
         self.shared.connections.forget();
         self.shared.blobs.forget();
+        self.shared.uploads.forget();
+    }
+
+    /// The registry hears only of requests that have come whole, as behind nginx
+    /// (`proxy_request_buffering`).
+    pub fn hold_requests(&self) {
+        self.shared.whole.store(true, Ordering::SeqCst);
+    }
+
+    /// No upload goes on before so many have been there at once. Whoever sends fewer waits for a while.
+    pub fn gather_uploads(&self, count: usize) {
+        self.shared.together.store(count, Ordering::SeqCst);
     }
 
     /// All requests that have begun, in order.
@@ -137,6 +157,11 @@ impl Proxy {
     /// The most blobs that were on their way at once.
     pub fn peak_fetches(&self) -> usize {
         self.shared.blobs.peak()
+    }
+
+    /// The most uploads whose bytes were on their way at once.
+    pub fn peak_uploads(&self) -> usize {
+        self.shared.uploads.peak()
     }
 
     /// How many faults came to pass.

@@ -16,6 +16,7 @@ pub mod fixture;
 pub mod go;
 pub mod http;
 pub mod image;
+pub mod line;
 pub mod machine;
 pub mod peers;
 pub mod raw;

@@ -24,6 +24,9 @@ pub enum Fault {
     Shorter(u64),
     /// The registry does not hear of it; the answer is this, with these fields.
     Status(u16, Vec<(String, String)>),
+    /// The registry does not hear of it: its body is larger than what is let through. As nginx does it
+    /// (`client_max_body_size`), the answer comes before the body has been read.
+    TooLarge,
     /// The registry does not hear of `Range`.
     WithoutRange,
     /// The client is sent elsewhere: this, and the request's path, is where.
@@ -47,6 +50,15 @@ impl Fault {
     fn later(status: u16, retry_after: &str) -> Fault {
         let field = ("Retry-After".to_owned(), retry_after.to_owned());
         Fault::Status(status, vec![field])
+    }
+}
+
+/// Lets no body of more than `limit` bytes through.
+pub fn limit(limit: u64) -> impl FnMut(&Seen) -> Option<Fault> + Send + 'static {
+    move |seen| {
+        let length = seen.head.get("content-length");
+        let length: u64 = length.and_then(|text| text.parse().ok()).unwrap_or(0);
+        (length > limit).then_some(Fault::TooLarge)
     }
 }
 

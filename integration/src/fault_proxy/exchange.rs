@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Fault, Seen, Shared, lock};
+use super::{Fault, Seen, Shared, What, lock};
 use crate::http::{Answer, Framing, Head, pass};
 
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// How long uploads wait for others that do not come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether the client's connection can go on.
 #[derive(PartialEq, Eq)]
@@ -69,6 +72,12 @@ impl Shared {
         }
         match &fault {
             Some(Fault::Hang) => return Ok(Next::End),
+            Some(Fault::TooLarge) => {
+                let answer = Answer::status(413).with("Connection", "close");
+                self.note(seen, |seen| seen.status = 413);
+                answer.write(&seen.method, &mut client)?;
+                return Ok(Next::End);
+            }
             Some(Fault::Status(status, fields)) => {
                 let mut answer = Answer::status(*status);
                 answer.head.fields.clone_from(fields);
@@ -82,20 +91,35 @@ impl Shared {
             _ => {}
         }
         head.set("Connection", "close");
+        let framing = head.request_framing();
+        if framing == Framing::Length(0) {
+            let mut upstream = TcpStream::connect(self.upstream)?;
+            head.write(&mut upstream)?;
+            return self.down(seen, fault, upstream, client);
+        }
+        // A fault of a request with a body is one of that body.
+        let mut held = Vec::new();
+        let holds = self.whole.load(Ordering::SeqCst);
+        if holds && self.up(seen, framing, fault.clone(), from, &mut held)? == Next::End {
+            return Ok(Next::End);
+        }
         let mut upstream = TcpStream::connect(self.upstream)?;
         head.write(&mut upstream)?;
-        // A fault of a request with a body is one of that body.
-        let framing = head.request_framing();
-        let fault = match framing {
-            Framing::Length(0) => fault,
-            framing => {
-                if self.up(seen, framing, fault, from, &mut upstream)? == Next::End {
-                    return Ok(Next::End);
-                }
-                None
-            }
-        };
-        self.down(seen, fault, upstream, client)
+        if holds {
+            upstream.write_all(&held)?;
+        } else if self.up(seen, framing, fault, from, &mut upstream)? == Next::End {
+            return Ok(Next::End);
+        }
+        self.down(seen, None, upstream, client)
+    }
+
+    /// Waits until as many uploads are there as were asked for.
+    fn gather(&self) {
+        let began = Instant::now();
+        let together = self.together.load(Ordering::SeqCst);
+        while self.uploads.peak() < together && began.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Answers for the registry.
@@ -120,8 +144,10 @@ impl Shared {
         framing: Framing,
         fault: Option<Fault>,
         from: &mut BufReader<&TcpStream>,
-        upstream: &mut TcpStream,
+        upstream: &mut impl Write,
     ) -> io::Result<Next> {
+        let _here = (seen.what == What::Upload).then(|| self.uploads.enter());
+        self.gather();
         let mut breaker = Breaker::new(fault.as_ref(), framing);
         let passed = pass(from, framing, &mut |bytes| {
             let (bytes, end) = breaker.take(bytes);
