@@ -43,7 +43,7 @@ pub use inspect::Details;
 pub use layers::{DiffOptions, kept};
 pub use mounts::MountOptions;
 pub use progress::{Event, Phase, Progress};
-pub use registry::{Remote, Who};
+pub use registry::{Remote, Who, explain_host};
 pub use transfer::{PullOptions, PushOptions};
 pub use uploads::{Stored, Upload};
 
@@ -90,12 +90,7 @@ impl Client {
         // One that was opened before holds the lock.
         drop(opened().take());
         let link = match door::find(global)? {
-            Door::Daemon(link) => {
-                if let Some(socket) = link.address() {
-                    tracing::info!("reach cairnd at {}", socket.display());
-                }
-                link
-            }
+            Door::Daemon(link) => link,
             Door::Store(root) => inside(&root, ns.clone())?,
         };
         Ok(Client { link, ns })

@@ -164,3 +164,61 @@ error: cannot reach cairnd at /run/cairn/cairn.sock: no answer within 100 ms
 ";
     assert_eq!((&*seen.stdout, &*seen.stderr), ("", expected));
 }
+
+/// Whom a pull would ask is nobody's secret, and no matter of a store: neither of one that is not there
+/// nor of one that somebody else has.
+#[test]
+fn explaining_hosts_needs_no_store() {
+    let scene = scene();
+    for dir in ["", "work"] {
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(scene.path(dir), open).expect("chmod");
+    }
+    copy_program(&scene.path("work/cairn"));
+    let hosts = "https://registry-1.docker.io/v2\n";
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups ./cairn";
+    for place in ["", "--root /var/lib/other"] {
+        let line = format!("{nobody} explain-host {place} -q busybox && ls /var/lib /run/cairn");
+        let seen = usual(&scene, &line);
+        let expected = format!("{hosts}/run/cairn:\n\n/var/lib:\n");
+        assert_eq!((&*seen.stdout, &*seen.stderr), (&*expected, ""), "{place}");
+    }
+    // The daemon's lock would be in the way.
+    let scene = scene.served_at("run/cairn.sock");
+    let root = scene.root();
+    let line = format!("cairn explain-host --root {} -q busybox", root.display());
+    let seen = usual(&scene, &line);
+    assert_eq!((&*seen.stdout, &*seen.stderr), (hosts, ""));
+    let seen = usual(&scene, "cairn explain-host -q busybox");
+    assert_eq!((&*seen.stdout, &*seen.stderr), (hosts, ""));
+}
+
+/// It is the daemon's configuration that says where to look, and a mistake in it is one here, too.
+#[test]
+fn explaining_hosts_reads_the_configuration() {
+    let scene = scene();
+    let dir = scene.path("work/hosts/registry.example.com");
+    fs::create_dir_all(&dir).expect("directory");
+    let file = "[host.\"http://mirror.example.com\"]\n";
+    fs::write(dir.join("hosts.toml"), file).expect("hosts.toml");
+    let line = "CAIRN_REGISTRY__CONFIG_PATH=\"['$PWD/hosts']\" cairn explain-host -q \
+                registry.example.com";
+    let seen = usual(&scene, line);
+    let hosts = "http://mirror.example.com/v2\nhttps://registry.example.com/v2\n";
+    assert_eq!((&*seen.stdout, &*seen.stderr), (hosts, ""));
+    let seen = usual(
+        &scene,
+        "CAIRN_REGISTRY__RETRIES=many cairn explain-host -q busybox",
+    );
+    assert_eq!((seen.code, &*seen.stdout), (1, ""));
+    assert!(
+        seen.stderr.starts_with("error: cannot read "),
+        "{}",
+        seen.stderr
+    );
+    assert!(
+        seen.stderr.contains("CAIRN_REGISTRY__RETRIES"),
+        "{}",
+        seen.stderr
+    );
+}

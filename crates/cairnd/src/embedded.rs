@@ -1,8 +1,10 @@
-//! The same server inside another program: one connection to it, and no file that leads there.
+//! The same server inside another program: one connection to it, and no file that leads there. And what
+//! it would say of registries' hosts, for which no store is needed.
 
 use std::{io, path::Path, time::Duration};
 
-use cairn_node::{EngineKind, Node, NodeOptions};
+use cairn_node::{EngineKind, Node, NodeOptions, RegistryOptions};
+use cairn_proto::cairn::v1::{ExplainHostRequest, ExplainHostResponse};
 use tokio::{net::UnixStream, sync::watch};
 use tonic::Status;
 
@@ -59,14 +61,7 @@ impl Embedded {
     /// # Errors
     /// What is wrong in them, anywhere: as with the daemon nothing is taken of a bad file.
     pub fn configure(&self) -> Result<(), ConfigError> {
-        let mut layers = Layers::read(Path::new(config::FILE), false)?;
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        for from in config::environment(variables)? {
-            layers.set(from)?;
-        }
-        self.node.set_registry(layers.config()?.registry.into());
+        self.node.set_registry(registry()?);
         Ok(())
     }
 
@@ -78,4 +73,30 @@ impl Embedded {
     pub fn settle(&self, min_age: Duration) -> Result<bool, Status> {
         self.node.settle(min_age).map_err(details::of)
     }
+}
+
+/// How the daemon of this machine would reach registries, by its files and by the environment.
+///
+/// # Errors
+/// As [`Embedded::configure`].
+pub fn registry() -> Result<RegistryOptions, ConfigError> {
+    let mut layers = Layers::read(Path::new(config::FILE), false)?;
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    for from in config::environment(variables)? {
+        layers.set(from)?;
+    }
+    Ok(layers.config()?.registry.into())
+}
+
+/// Whom a pull would ask that reaches registries in this way. Reads files that say so, and neither opens
+/// a store nor asks anybody.
+///
+/// # Errors
+/// The failure with all its parts, as the call would have it.
+pub fn explain_host(
+    registry: &RegistryOptions,
+    request: ExplainHostRequest,
+) -> Result<ExplainHostResponse, Status> {
+    service::explain(&registry.hosts_dirs, request)
 }

@@ -22,7 +22,10 @@ use cairn_proto::{cairn::v1, containerd::services};
 use tokio::sync::watch;
 use tonic::Status;
 
-pub(crate) use self::snapshots::{NAME as SNAPSHOTTER, REF};
+pub(crate) use self::{
+    cairn::explain,
+    snapshots::{NAME as SNAPSHOTTER, REF},
+};
 use crate::{
     config::Gc,
     routes::Routes,

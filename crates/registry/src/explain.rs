@@ -6,7 +6,7 @@ mod tests;
 
 use crate::{
     env::Env,
-    hosts::{self, Capabilities, HostsError, Options},
+    hosts::{self, Capabilities, HostsError, Options, Origin},
     proxy,
 };
 
@@ -21,8 +21,8 @@ pub struct Row {
     pub capabilities: Capabilities,
     /// Through whom, and what decided that.
     pub proxy: String,
-    /// Where the endpoint was learned of: file and line, or the name itself.
-    pub from: String,
+    /// Where the endpoint was learned of.
+    pub from: Origin,
 }
 
 /// The endpoints for what `registry` has, in the order in which they would be tried. Reads files; runs
@@ -39,7 +39,7 @@ pub fn explain(registry: &str, options: &Options, env: &Env) -> Result<Vec<Row>,
         },
         capabilities: endpoint.capabilities,
         proxy: proxy::of_endpoint(&endpoint, env).to_string(),
-        from: endpoint.from.to_string(),
+        from: endpoint.from,
         host: endpoint.authority,
     };
     Ok(endpoints.into_iter().map(row).collect())

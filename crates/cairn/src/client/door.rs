@@ -41,7 +41,10 @@ pub(super) enum Door {
 /// programs would look at two stores and neither would say so.
 pub(super) fn find(global: &Global) -> Result<Door> {
     let patience = global.connect_timeout.unwrap_or(PATIENCE);
-    let reach = |socket: &Path| Link::to(socket, patience, global.namespace.clone());
+    let reach = |socket: &Path| {
+        let reached = Link::to(socket, patience, global.namespace.clone());
+        reached.inspect(|_| tracing::info!("reach cairnd at {}", socket.display()))
+    };
     match global.place() {
         Place::Store(root) => Ok(Door::Store(root)),
         Place::Daemon(socket) => match reach(&socket) {

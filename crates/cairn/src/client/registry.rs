@@ -11,10 +11,15 @@ use cairn_registry::{
     env::Env,
 };
 use cairn_types::{ErrorKind, ImageName};
-use cairnd::config::ConfigError;
+use cairnd::{config::ConfigError, embedded};
 
-use super::{Client, Result, link::client, opened};
-use crate::{error::Problem, model};
+use super::{
+    Client, Result,
+    door::{self, Door},
+    link::{Link, client},
+    opened, some, status,
+};
+use crate::{args::Global, error::Problem, model};
 
 /// How a registry is reached, beside the configuration.
 #[derive(Clone, Debug, Default)]
@@ -46,52 +51,71 @@ pub struct Who {
     pub authfile: Option<PathBuf>,
 }
 
-impl Client {
-    /// Whom a pull would ask, in that order, and as whom. `name` may be a registry alone.
-    pub fn explain_host(&self, name: &str, remote: &Remote, who: &Who) -> Result<Vec<model::Host>> {
-        let endpoints = self.endpoints(name, remote)?;
-        let stands_in = endpoints.last().map(|last| &*last.host);
-        let sources = sources(name, who, stands_in);
-        let host = |endpoint: v1::Endpoint| {
-            let known = |text: String| Some(text).filter(|text| text != "none");
-            let capabilities = endpoint.capabilities.split(',');
-            model::Host {
-                auth_source: known(
-                    sources
-                        .explain(&endpoint.host)
-                        .unwrap_or_else(|wrong| wrong),
-                ),
-                capabilities: capabilities
-                    .filter(|word| !word.is_empty())
-                    .map(str::to_owned)
-                    .collect(),
-                url: endpoint.url,
-                proxy: known(endpoint.proxy),
-                from: model::HostFrom::parse(&endpoint.from),
-            }
-        };
-        Ok(endpoints.into_iter().map(host).collect())
-    }
+/// Whom a pull would ask, in that order, and as whom. `name` may be a registry alone. Where no daemon is
+/// meant, files are read and no store is opened: one that is not there stays so, one that is in use is left
+/// alone, and nobody needs rights to it.
+pub fn explain_host(
+    global: &Global,
+    name: &str,
+    remote: &Remote,
+    who: &Who,
+) -> Result<Vec<model::Host>> {
+    let endpoints = match door::find(global)? {
+        Door::Daemon(link) => endpoints(&link, name, remote)?,
+        Door::Store(_) => {
+            let registry = embedded::registry().map_err(|err| misconfigured(&err))?;
+            let explained = embedded::explain_host(&registry, question(name, remote));
+            let explained = explained.map_err(|status| status::problem(&status))?;
+            explained.endpoints
+        }
+    };
+    let stands_in = endpoints.last().map(|last| &*last.host);
+    let sources = sources(name, who, stands_in);
+    let known = |text: String| Some(text).filter(|text| text != "none");
+    let host = |endpoint: v1::Endpoint| {
+        let asks = sources.explain(&endpoint.host);
+        let capabilities = endpoint.capabilities.split(',');
+        model::Host {
+            auth_source: known(asks.unwrap_or_else(|wrong| wrong)),
+            capabilities: capabilities
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            url: endpoint.url,
+            proxy: known(endpoint.proxy),
+            from: model::HostFrom {
+                file: some(endpoint.from_file),
+                line: Some(endpoint.from_line).filter(|line| *line != 0),
+                text: endpoint.from,
+            },
+        }
+    };
+    Ok(endpoints.into_iter().map(host).collect())
+}
 
+fn question(name: &str, remote: &Remote) -> v1::ExplainHostRequest {
+    v1::ExplainHostRequest {
+        name: name.to_owned(),
+        remote: Some(wire(remote)),
+    }
+}
+
+fn endpoints(link: &Link, name: &str, remote: &Remote) -> Result<Vec<v1::Endpoint>> {
+    let mut images = client!(link, ImagesClient<_>);
+    let answer = images.explain_host(link.request(question(name, remote)));
+    Ok(link.wait(answer)?.into_inner().endpoints)
+}
+
+impl Client {
     /// Where credentials for an image's registry are to be looked for. What a flag gives is for the
     /// registry alone; who stands for it, its configuration says, and so the server.
     pub(super) fn sources(&self, name: &ImageName, remote: &Remote, who: &Who) -> Result<Sources> {
         let endpoints = match who.given {
-            Some(_) => self.endpoints(name.as_str(), remote)?,
+            Some(_) => endpoints(&self.link, name.as_str(), remote)?,
             None => Vec::new(),
         };
         let stands_in = endpoints.last().map(|last| &*last.host);
         Ok(sources(name.as_str(), who, stands_in))
-    }
-
-    fn endpoints(&self, name: &str, remote: &Remote) -> Result<Vec<v1::Endpoint>> {
-        self.configure()?;
-        let mut images = client!(self.link, ImagesClient<_>);
-        let answer = images.explain_host(self.link.request(v1::ExplainHostRequest {
-            name: name.to_owned(),
-            remote: Some(wire(remote)),
-        }));
-        Ok(self.link.wait(answer)?.into_inner().endpoints)
     }
 
     /// A server inside this process reaches registries as the daemon would.

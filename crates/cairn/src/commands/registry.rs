@@ -9,7 +9,7 @@ use super::{Context, Result, images::local};
 use crate::{
     args::{ExplainHost, Login, Pull, PullPolicy, Push, Reach, Secret},
     ask,
-    client::{Client, PullOptions, PushOptions, Remote, Who},
+    client::{self, Client, PullOptions, PushOptions, Remote, Who},
     error::{Problem, io_reason, quote},
     model, signal, size, view,
 };
@@ -139,7 +139,7 @@ pub fn explain_host(context: &Context, args: &ExplainHost) -> Result {
         },
         None => who,
     };
-    let hosts = Client::open(&context.global)?.explain_host(&name, &remote, &who)?;
+    let hosts = client::explain_host(&context.global, &name, &remote, &who)?;
     if context.wants_names() {
         context.names(hosts.iter().map(|host| &*host.url));
     } else {

@@ -22,6 +22,7 @@ use cairn_types::{Classified, ErrorKind, Namespace};
 use tokio_stream::Stream;
 use tonic::{Request, Status};
 
+pub(crate) use self::registry::explain;
 use crate::{caller, details};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

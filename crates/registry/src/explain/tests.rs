@@ -47,7 +47,8 @@ fn every_row_says_where_it_comes_from() {
         .map(|row| {
             let capabilities = row.capabilities.to_string();
             let auth = sources.explain(&row.host).expect("who asks");
-            [&row.url, &capabilities, &auth, &row.proxy, &row.from].map(String::clone)
+            let from = row.from.to_string();
+            [&row.url, &capabilities, &auth, &row.proxy, &from].map(String::clone)
         })
         .collect();
     let all = "pull,resolve,push,referrers";

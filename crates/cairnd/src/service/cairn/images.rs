@@ -101,7 +101,8 @@ impl Images for Service {
         request: Request<ExplainHostRequest>,
     ) -> Result<Response<ExplainHostResponse>, Status> {
         let (node, request) = (self.node.clone(), request.into_inner());
-        let explained = blocking(move || registry::explain(&node, request));
+        let dirs = move || node.registry_options().hosts_dirs.clone();
+        let explained = blocking(move || registry::explain(&dirs(), request));
         Ok(Response::new(explained.await?))
     }
 

@@ -1,14 +1,17 @@
 //! What a request says of a registry, and `Images.ExplainHost`: whom a pull would ask.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use cairn_node::{Failure, Node, Remote};
+use cairn_node::{Failure, Remote};
 use cairn_proto::cairn::v1;
 use cairn_registry::{
     credentials::Credentials,
     env::Env,
     explain::{self, Row},
-    hosts::{self, HostsError},
+    hosts::{self, HostsError, Origin},
 };
 use cairn_types::{Classified, Platform};
 use tonic::Status;
@@ -70,29 +73,41 @@ pub(super) fn platforms(texts: &[String], attempted: &str) -> Result<Vec<Platfor
     texts.iter().map(platform).collect()
 }
 
-/// Whom a pull would ask, in that order. Reads files and asks nobody.
-pub(super) fn explain(
-    node: &Node,
+/// Whom a pull would ask, in that order, where the configuration names these directories. Reads files and
+/// asks nobody.
+pub(crate) fn explain(
+    dirs: &[PathBuf],
     request: v1::ExplainHostRequest,
 ) -> Result<v1::ExplainHostResponse, Status> {
     const ATTEMPTED: &str = "explain host";
     let mut options = hosts_said(request.remote.unwrap_or_default(), ATTEMPTED)?;
     if options.dirs.is_empty() {
-        options.dirs = node.registry_options().hosts_dirs.clone();
+        options.dirs = dirs.to_vec();
     }
     let registry = request.name.split('/').next().unwrap_or_default();
     let rows = explain::explain(registry, &options, &Env::of_process());
     let rows = rows.map_err(|err| details::of(unreadable(&err)))?;
-    let endpoint = |row: Row| v1::Endpoint {
+    Ok(v1::ExplainHostResponse {
+        endpoints: rows.into_iter().map(endpoint).collect(),
+    })
+}
+
+fn endpoint(row: Row) -> v1::Endpoint {
+    let text = |path: &Path| path.display().to_string();
+    let (from_file, line) = match &row.from {
+        Origin::Name | Origin::Flags => (String::new(), 0),
+        Origin::Directory(dir) => (text(dir), 0),
+        Origin::File(file, line) => (text(file), *line),
+    };
+    v1::Endpoint {
         url: row.url,
         host: row.host,
         capabilities: row.capabilities.to_string(),
         proxy: row.proxy,
-        from: row.from,
-    };
-    Ok(v1::ExplainHostResponse {
-        endpoints: rows.into_iter().map(endpoint).collect(),
-    })
+        from: row.from.to_string(),
+        from_file,
+        from_line: u64::try_from(line).unwrap_or(u64::MAX),
+    }
 }
 
 /// What is wrong with what is said of a host.
