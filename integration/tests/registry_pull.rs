@@ -207,6 +207,22 @@ fn by_tokens() {
     pull(&cairn, &name, &["--plain-http", "--refresh", &identity]);
     let last = tokens.given().pop().expect("asked");
     assert_eq!((last.grant.as_str(), last.granted), ("refresh_token", true));
+
+    // A bundle is made of what was pulled by the same.
+    let (cairn, before) = (Cairn::new(), tokens.given().len());
+    let dir = cairn.path("bundle");
+    let create = |token| {
+        let words = ["bundle", "create", "--plain-http", "--refresh", token];
+        [&words[..], &[&*name, text(&dir), "--", "/bin/sh"]].concat()
+    };
+    let said = cairn.fails(&create("stranger"));
+    assert!(!said.contains("stranger"), "{said}");
+    assert!(!tokens.given().last().expect("asked").granted);
+    cairn.ok(&create(&identity));
+    assert!(dir.join("rootfs/etc/name").exists());
+    let given = &tokens.given()[before..];
+    let last = given.last().expect("asked");
+    assert_eq!((last.grant.as_str(), last.granted), ("refresh_token", true));
 }
 
 #[test]

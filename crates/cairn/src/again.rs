@@ -160,6 +160,10 @@ mod tests {
             ("pull --refresh hidden web", "pull --refresh TOKEN web"),
             ("pull --refresh=hidden web", "pull --refresh=TOKEN web"),
             (
+                "bundle create --refresh hidden web d -- sh --refresh b",
+                "bundle create --refresh TOKEN web d -- sh --refresh b",
+            ),
+            (
                 "bundle create --user 1:2 --creds a:hidden web d -- sh -u a:b",
                 "bundle create --user 1:2 --creds a web d -- sh -u a:b",
             ),

@@ -197,6 +197,10 @@ pub struct BundleOptions {
     /// Read the registry's password from standard input
     #[arg(long, requires = "creds", hide_short_help = true)]
     pub password_stdin: bool,
+    /// Ask the registry by this refresh token
+    #[arg(long, value_name = "TOKEN", conflicts_with = "creds", hide_short_help = true,
+          value_parser = |t: &str| t.parse::<Secret>())]
+    pub refresh: Option<Secret>,
     /// How the registry is reached
     #[command(flatten)]
     pub reach: Reach,

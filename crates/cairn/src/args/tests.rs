@@ -43,6 +43,7 @@ fn aliases_and_global_flags_after_the_verb() {
         "cairn push a --max-concurrent-uploaded-layers 3 -u alice",
         "cairn explain-host a -u alice --plain-http",
         "cairn bundle create a /d --pull always --user 0 --creds alice -k",
+        "cairn bundle create a /d --refresh x",
         "cairn run -it --rm busybox sh -c ls",
         "cairn ps",
         "cairn content",
@@ -124,6 +125,10 @@ fn wrong_usage_says_what_to_type() {
         ("cairn man ls --dir d", "cannot be used with"),
         ("cairn pull --password-stdin a", "--user <USER[:PASS]>"),
         ("cairn pull -u alice --refresh x a", "cannot be used with"),
+        (
+            "cairn bundle create --creds alice --refresh x a /d",
+            "cannot be used with",
+        ),
         ("cairn pull --limit-rate fast a", "write 50M (10^6)"),
         ("cairn pull --tlskey k a", "--tlscert <FILE>"),
         ("cairn pull --pull-policy never a", "always, missing"),

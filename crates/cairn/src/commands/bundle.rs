@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Context, Gone, Result, now, registry};
 use crate::{
-    args::{BundleCreate, BundleOptions, BundlePull, BundleRm, BundleVerb, NetChoice, Secret},
+    args::{BundleCreate, BundleOptions, BundlePull, BundleRm, BundleVerb, NetChoice},
     client::{BundleRequest, Client, Net, PullOptions, Who},
     error::{Problem, io_reason, quote},
     view,
@@ -116,15 +116,9 @@ fn fetched(
         },
     }
     let name = registry::named(text)?;
-    let given = match &args.creds {
-        Some(Secret(text)) => {
-            let asks = registry::basic(text, args.password_stdin, "--creds", &name)?;
-            Some((asks, "--creds"))
-        }
-        None => None,
-    };
+    let user = args.creds.as_ref().map(|user| (user, "--creds"));
     let who = Who {
-        given,
+        given: registry::given(user, args.password_stdin, args.refresh.as_ref(), &name)?,
         authfile: args.reach.authfile.clone(),
     };
     let options = PullOptions {

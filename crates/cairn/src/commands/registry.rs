@@ -184,24 +184,30 @@ pub(super) fn remote(reach: &Reach) -> Result<Remote> {
 
 /// Who asks, as flags have it.
 fn who(login: &Login, reach: &Reach, name: &ImageName) -> Result<Who> {
-    let given = match (&login.user, &login.refresh) {
-        (Some(Secret(text)), _) => Some((basic(text, login.password_stdin, "-u", name)?, "-u")),
-        (None, Some(Secret(token))) => Some((Credential::Identity(token.clone()), "--refresh")),
-        (None, None) => None,
-    };
+    let user = login.user.as_ref().map(|user| (user, "-u"));
     Ok(Who {
-        given,
+        given: given(user, login.password_stdin, login.refresh.as_ref(), name)?,
         authfile: reach.authfile.clone(),
     })
 }
 
-/// The user of a flag with his password: from the flag, from standard input, or asked for.
-pub(super) fn basic(
-    text: &str,
-    from_stdin: bool,
-    flag: &'static str,
+/// A credential of a flag, and which it was. Bundles have users of their own, and so another flag for
+/// those of registries.
+pub(super) fn given(
+    user: Option<(&Secret, &'static str)>,
+    password_stdin: bool,
+    refresh: Option<&Secret>,
     name: &ImageName,
-) -> Result<Credential> {
+) -> Result<Option<(Credential, &'static str)>> {
+    Ok(match (user, refresh) {
+        (Some((Secret(text), flag)), _) => Some((basic(text, password_stdin, flag, name)?, flag)),
+        (None, Some(Secret(token))) => Some((Credential::Identity(token.clone()), "--refresh")),
+        (None, None) => None,
+    })
+}
+
+/// The user of a flag with his password: from the flag, from standard input, or asked for.
+fn basic(text: &str, from_stdin: bool, flag: &'static str, name: &ImageName) -> Result<Credential> {
     let (user, password) = user(text);
     if user.is_empty() {
         let text = format!("{flag} wants a name before the colon");
