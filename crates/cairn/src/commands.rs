@@ -29,8 +29,6 @@ pub mod snapshots;
 pub mod store;
 pub mod uploads;
 
-use std::io::IsTerminal;
-
 use self::absent::absent;
 use cairn_types::ErrorKind;
 use jiff::Timestamp;
@@ -168,8 +166,9 @@ impl Context {
     }
 
     /// Bars, lines, objects or nothing, for one piece of work.
-    pub fn progress(&self, verb: &'static str) -> Result<Show> {
-        let terminal = std::io::stderr().is_terminal();
+    /// `title` is shown instead of the store's own name for it.
+    pub fn progress(&self, verb: &'static str, title: Option<&str>) -> Result<Show> {
+        let terminal = self.out.stderr.columns.is_some();
         let mode = match self.global.progress {
             ProgressChoice::None => Mode::None,
             _ if self.out.quiet => Mode::None,
@@ -182,7 +181,7 @@ impl Context {
             ProgressChoice::Auto if terminal => Mode::Tty,
             ProgressChoice::Auto | ProgressChoice::Plain => Mode::Plain,
         };
-        Ok(Show::new(mode, verb, self.out))
+        Ok(Show::new(mode, verb, title, self.out))
     }
 }
 

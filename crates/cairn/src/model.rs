@@ -8,11 +8,13 @@ use cairn_types::{Labels, SnapshotKind};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+mod progress;
 #[cfg(test)]
 mod schema;
 mod transfer;
 mod version;
 
+pub use progress::Progress;
 pub use transfer::{Host, HostFrom, Transfer, TransferredLayer};
 pub use version::{Program, Versions};
 

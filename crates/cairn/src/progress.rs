@@ -11,7 +11,9 @@ use crate::{
 };
 
 mod rate;
+mod screen;
 mod show;
+mod state;
 
 pub use show::{Mode, Show};
 

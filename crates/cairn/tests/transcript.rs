@@ -235,7 +235,6 @@ fn wrong_usage_is_two_and_attempts_nothing() {
         &["images", "import", "f", "--arch", "arm64"],
         &["images", "export", "only-a-file.tar"],
         &["images", "ls", "--progress", "tty", "--sort", "colour"],
-        &["images", "import", "f", "--progress", "tty"],
         &["images", "inspect", "--raw", "--json", "a"],
         &["images", "export", "-", "a", "--json"],
         &["content", "get", "791d2af", "--json"],

@@ -56,7 +56,7 @@ fn create(context: &Context, args: BundleCreate) -> Result {
         NetChoice::None => Net::None,
         NetChoice::Host => Net::Host,
     };
-    let progress = context.progress("unpack")?.titled(request.image.as_str());
+    let progress = context.progress("unpack", Some(request.image.as_str()))?;
     let made = client.bundle_create(&request, &progress)?;
     drop(progress);
     for label in &made.withheld_labels {

@@ -66,7 +66,7 @@ fn import(context: &Context, args: Import) -> Result {
     } else {
         Source::Path(path)
     };
-    let progress = context.progress("import")?;
+    let progress = context.progress("import", None)?;
     signal::resumable(true);
     let client = Client::open(&context.global)?;
     let options = ImportOptions {
@@ -155,7 +155,7 @@ fn export(context: &Context, args: &Export) -> Result {
         let text = "standard output is taken by the archive";
         return Err(Problem::usage(text).next("leave out --json").into());
     }
-    let progress = context.progress("export")?;
+    let progress = context.progress("export", None)?;
     let client = Client::open(&context.global)?;
     let resolve = |text: &String| client.resolve(text, "export image");
     let names = texts
@@ -356,7 +356,7 @@ fn mount(context: &Context, args: &MountImage) -> Result {
         Some(target) => target.clone(),
         None => fresh_target(&name),
     };
-    let progress = context.progress("unpack")?.titled(name.as_str());
+    let progress = context.progress("unpack", Some(name.as_str()))?;
     let options = MountOptions {
         rw: args.rw,
         platform: args.platform.clone(),

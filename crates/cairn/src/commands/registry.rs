@@ -61,7 +61,7 @@ pub(super) fn fetch(
     options: PullOptions,
     who: &Who,
 ) -> Result<model::Transfer> {
-    let progress = context.progress("pull")?.titled(options.name.as_str());
+    let progress = context.progress("pull", Some(options.name.as_str()))?;
     signal::resumable(true);
     let pulled = client.pull(options, who, &progress)?;
     signal::resumable(false);
@@ -89,7 +89,7 @@ pub fn push(context: &Context, args: Push) -> Result {
         manifest: args.manifest,
         allow_non_distributable: args.allow_non_distributable_blobs,
     };
-    let progress = context.progress("push")?.titled(remote_name.as_str());
+    let progress = context.progress("push", Some(remote_name.as_str()))?;
     signal::resumable(true);
     let pushed = client.push(options, &who, &progress)?;
     signal::resumable(false);

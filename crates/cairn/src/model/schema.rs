@@ -61,6 +61,7 @@ fn the_schema_files_are_those_of_the_documents() {
         ("mount", schema::<Mount>()),
         ("namespace", schema::<Namespace>()),
         ("plugin", schema::<Plugin>()),
+        ("progress", schema::<Progress>()),
         ("pull", schema::<Transfer>()),
         ("push", schema::<Transfer>()),
         ("resource", schema::<Resource>()),
