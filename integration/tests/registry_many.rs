@@ -124,25 +124,6 @@ fn so_many_connections_of_one_pull() {
     assert_eq!(scene.proxy.peak_fetches(), 1);
 }
 
-/// At the first rate it would take for hours.
-#[test]
-fn so_many_bytes_a_second_and_then_more() {
-    let slow = "version = 1\n[registry]\nlimit_rate = \"1KB\"\nmin_rate = \"0\"\n";
-    let scene = Scene::new(&[4_000_000; 3], slow);
-    let mut child = scene.begin(&[]);
-    scene
-        .daemon
-        .until("a layer to be asked for", || scene.proxy.fetches(None) > 1);
-    scene
-        .daemon
-        .reload("version = 1\n[registry]\nlimit_rate = \"\"\n");
-    scene
-        .daemon
-        .until("the end", || child.try_wait().expect("wait").is_some());
-    assert!(child.wait().expect("wait").success());
-    assert_eq!(scene.proxy.blob_bytes(), scene.image.bytes);
-}
-
 #[test]
 fn who_leaves_stops_it() {
     let scene = Scene::new(&[2_000_000; 3], "version = 1\n");
