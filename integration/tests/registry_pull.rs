@@ -419,3 +419,62 @@ fn run(program: &str, arguments: &[&str]) -> String {
     assert!(ran.status.success(), "{program} {arguments:?}: {said}");
     String::from_utf8(ran.stdout).expect("UTF-8")
 }
+
+/// What the time of each layer went into is the same wherever it is told.
+#[test]
+fn where_the_time_went() {
+    let registry = Registry::start();
+    Repository::new(&registry, "shop/web").noise("1", &[300_000, 200_000]);
+    let name = format!("{}/shop/web:1", registry.host());
+    let cairn = Cairn::new();
+    let pulled = |more: &[&str]| {
+        let words = ["images", "pull", "--json", "--progress", "json"];
+        let output = cairn.output(&[&words, more, &[&name]].concat());
+        let told = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(output.status.success(), "{told}");
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let told = told
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"));
+        let told: Vec<Value> = told.collect();
+        let timing: Vec<Value> = told
+            .into_iter()
+            .filter(|one| one["event"] == "timing")
+            .collect();
+        (document["layers"].clone(), timing)
+    };
+    // Packed first, so that those who unpack it are not those who fetched it.
+    let (layers, told) = pulled(&["--no-unpack"]);
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(layers[0]["timing_ms"], Value::Null);
+    let (layers, told) = pulled(&[]);
+    assert_eq!(told.len(), 2, "{told:?}");
+    let inspect = ["images", "inspect", "--timing", "--json", &name];
+    let inspected: Value = serde_json::from_str(&cairn.ok(&inspect)).expect("JSON");
+    for (number, layer) in layers.as_array().expect("layers").iter().enumerate() {
+        let one = told.iter().find(|one| one["chain_id"] == layer["chain_id"]);
+        let one = one.expect("told of each");
+        assert_eq!(
+            (&one["digest"], &one["ref"]),
+            (&layer["digest"], &json!(name))
+        );
+        for part in ["fetch", "inflate", "untar", "sync", "commit"] {
+            assert!(one["timing_ms"][part].is_u64(), "{one}");
+        }
+        assert_eq!(one["timing_ms"], layer["timing_ms"]);
+        let known = &inspected["layers"][number];
+        assert_eq!(known["chain_id"], layer["chain_id"]);
+        assert_eq!(known["timing_ms"], layer["timing_ms"]);
+    }
+    // Another time there is nothing to do.
+    let (layers, told) = pulled(&[]);
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(layers[0]["timing_ms"], Value::Null);
+
+    // People have the sums.
+    let output = Cairn::new().output(&["images", "pull", "--progress", "plain", &name]);
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    let last = told.lines().last().unwrap_or_default();
+    let begins = format!("pull {name}: 2 layers took fetch ");
+    assert!(last.starts_with(&begins), "{told}");
+}

@@ -98,7 +98,7 @@ pub struct TimedLayer {
 
 /// What the time of unpacking a layer went into, in milliseconds. Of what goes on side by side that is
 /// counted for which the rest waited.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TimingMs {
     /// Reading, hashing and storing the packed bytes.

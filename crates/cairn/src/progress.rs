@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::{
+    model::TimingMs,
     size,
     table::{printable, short_digest},
 };
@@ -111,6 +112,45 @@ pub fn retry((next, most): (u32, u32), wait: Duration, host: &str, cause: &str) 
         .map_or(cause, |rest| rest.trim_start_matches([':', ' ']));
     let (host, cause) = (printable(host), printable(cause));
     format!("retry {next} of {most} in {wait} ({host}: {cause})")
+}
+
+/// What the time of layers went into, one after the other.
+pub fn parts(timing: TimingMs) -> String {
+    let TimingMs {
+        fetch,
+        inflate,
+        untar,
+        sync,
+        commit,
+    } = timing;
+    let parts = [
+        ("fetch", fetch),
+        ("inflate", inflate),
+        ("untar", untar),
+        ("sync", sync),
+        ("commit", commit),
+    ];
+    parts
+        .map(|(name, ms)| format!("{name} {}", size::duration(Duration::from_millis(ms))))
+        .join(", ")
+}
+
+/// The sums of all layers that were unpacked; `None` without any. They were so side by side, so less time
+/// may have passed.
+pub fn took(layers: &[TimingMs]) -> Option<String> {
+    let sum = layers.iter().copied().reduce(|a, b| TimingMs {
+        fetch: a.fetch.saturating_add(b.fetch),
+        inflate: a.inflate.saturating_add(b.inflate),
+        untar: a.untar.saturating_add(b.untar),
+        sync: a.sync.saturating_add(b.sync),
+        commit: a.commit.saturating_add(b.commit),
+    })?;
+    let plural = if layers.len() == 1 { "" } else { "s" };
+    Some(format!(
+        "{} layer{plural} took {}",
+        layers.len(),
+        parts(sum)
+    ))
 }
 
 /// One line of `--progress=plain`.

@@ -41,13 +41,14 @@ fn bars_are_drawn_where_a_terminal_is_pretended() {
         assert_eq!(seen.code, 0, "{}", seen.stderr);
         assert!(seen.stderr.contains("\x1b["), "{:?}", seen.stderr);
         let lines = drawn(&seen.stderr);
-        let [head, first, second] = &*lines else {
+        let [head, first, second, took] = &*lines else {
             panic!("{lines:#?}");
         };
         let expected = "import docker.io/library/busybox:1.36  linux/amd64  2 layers  8.5 KiB";
         assert_eq!(head, expected);
         is_done(first);
         is_done(second);
+        assert!(took.starts_with("  2 layers took fetch "), "{took}");
     }
 }
 

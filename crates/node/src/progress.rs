@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cairn_types::{Digest, ErrorKind, LayerTiming};
+use cairn_types::{Digest, ErrorKind, LayerTiming, SnapshotKey};
 
 use crate::{Failure, Node};
 
@@ -81,6 +81,15 @@ pub enum Event {
         wait: Duration,
         /// Why it failed.
         cause: String,
+    },
+    /// A layer was unpacked, and is there now.
+    Timed {
+        /// As in [`Event::Resolved`].
+        digest: Digest,
+        /// As which: a layer that is in two stacks is unpacked for each.
+        key: SnapshotKey,
+        /// What the time went into.
+        timing: LayerTiming,
     },
     /// Everything that was resolved is complete.
     Done,

@@ -14,7 +14,7 @@ mod remote;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use cairn_types::{
@@ -106,6 +106,41 @@ pub struct TransferredLayer {
     pub timing: Option<LayerTiming>,
 }
 
+/// Who is told of a pull, with what he was told of the time that layers took: that of those that were here
+/// is known as well, and was taken by somebody else's.
+struct Times<'p> {
+    progress: &'p dyn Progress,
+    told: Mutex<HashMap<SnapshotKey, LayerTiming>>,
+}
+
+impl<'p> Times<'p> {
+    fn of(progress: &'p dyn Progress) -> Times<'p> {
+        let told = Mutex::default();
+        Times { progress, told }
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<SnapshotKey, LayerTiming>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, key: &SnapshotKey) -> Option<LayerTiming> {
+        self.told().get(key).copied()
+    }
+}
+
+impl Progress for Times<'_> {
+    fn event(&self, event: Event) {
+        if let Event::Timed { key, timing, .. } = &event {
+            self.told().insert(key.clone(), *timing);
+        }
+        self.progress.event(event);
+    }
+
+    fn given_up(&self) -> bool {
+        self.progress.given_up()
+    }
+}
+
 /// For messages.
 const ATTEMPTED: &str = "pull image";
 /// Blobs that are begun side by side at least, whether or not there are places for their connections.
@@ -120,15 +155,16 @@ impl Node {
     /// # Errors
     /// What the registry's hosts said, or what is wrong with what they sent.
     pub fn pull(&self, request: PullRequest, progress: &dyn Progress) -> Result<Pulled, Failure> {
-        let pulled = match self.here(&request, progress)? {
+        let times = Times::of(progress);
+        let pulled = match self.here(&request, &times)? {
             Some(pulled) => Ok(pulled),
-            None => self.pull_from(&request, progress),
+            None => self.pull_from(&request, &times),
         };
         progress.event(Event::Done);
         pulled
     }
 
-    fn pull_from(&self, request: &PullRequest, progress: &dyn Progress) -> Result<Pulled, Failure> {
+    fn pull_from(&self, request: &PullRequest, progress: &Times<'_>) -> Result<Pulled, Failure> {
         let ns = &request.caller.ns;
         let mut remote = self.remote(request, progress)?;
         let target = self.resolve_remote(&remote, &request.name)?;
@@ -169,7 +205,13 @@ impl Node {
         let new = everything.filter(|one| is_new.contains(&one.digest));
         let new = total_size(new);
         Ok(Pulled {
-            layers: self.layers_of(ns, &first, request.unpack, Some((&remote.news, &stored)))?,
+            layers: self.layers_of(
+                ns,
+                &first,
+                request.unpack,
+                Some((&remote.news, &stored)),
+                progress,
+            )?,
             images,
             fetched_bytes: remote.news.came(),
             reused_bytes: total.saturating_sub(new),
@@ -235,11 +277,7 @@ impl Node {
     }
 
     /// The image as it is here, if that is enough for the request and nothing of it is missing.
-    fn here(
-        &self,
-        request: &PullRequest,
-        progress: &dyn Progress,
-    ) -> Result<Option<Pulled>, Failure> {
+    fn here(&self, request: &PullRequest, progress: &Times<'_>) -> Result<Option<Pulled>, Failure> {
         if !request.missing_only || request.all_platforms || request.platforms.len() > 1 {
             return Ok(None);
         }
@@ -276,7 +314,7 @@ impl Node {
             images: vec![picked.descriptor.digest.clone()],
             tree: Arc::new(tree),
         };
-        let layers = self.layers_of(ns, &chosen, request.unpack, None)?;
+        let layers = self.layers_of(ns, &chosen, request.unpack, None, progress)?;
         let sizes = layers.iter().map(|layer| layer.unpacked_size);
         Ok(Some(Pulled {
             images: vec![Imported {
@@ -299,6 +337,7 @@ impl Node {
         chosen: &Chosen,
         unpack: bool,
         done: Option<(&News, &[Digest])>,
+        times: &Times<'_>,
     ) -> Result<Vec<TransferredLayer>, Failure> {
         let manifests = chosen.tree.manifests().into_iter();
         let mut bodies = manifests.filter_map(|tree| match &tree.body {
@@ -329,7 +368,7 @@ impl Node {
                 unpacked_size: info.as_ref().map(|info| info.usage.bytes),
                 host: asked.as_ref().map(|asked| asked.host.clone()),
                 attempts: asked.map_or(0, |asked| asked.attempts),
-                timing: info.and_then(|info| info.timing).filter(|_| new.is_some()),
+                timing: key.as_ref().and_then(|key| times.get(key)),
             });
         }
         Ok(layers)

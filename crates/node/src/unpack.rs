@@ -106,6 +106,7 @@ impl Ready {
         }
         let names: Vec<SnapshotKey> = self.layers.iter().map(|layer| layer.key.clone()).collect();
         let timings: Vec<LayerTiming> = self.layers.iter().filter_map(|l| l.timing).collect();
+        let timed: Vec<Event> = self.layers.iter().filter_map(timed).collect();
         let committed = work.node.snapshots().commit_stack(work.ns, self.layers);
         committed.map_err(|err| {
             let reason = "its snapshots cannot be recorded";
@@ -113,6 +114,9 @@ impl Ready {
         })?;
         for timing in &timings {
             work.node.layer_took(timing);
+        }
+        for event in timed {
+            work.progress.event(event);
         }
         for name in names {
             // No key stood for it before it was whole.
@@ -122,6 +126,14 @@ impl Ready {
         }
         Ok(())
     }
+}
+
+fn timed(layer: &StagedLayer) -> Option<Event> {
+    Some(Event::Timed {
+        digest: layer.blob.clone()?,
+        key: layer.key.clone(),
+        timing: layer.timing?,
+    })
 }
 
 impl Node {

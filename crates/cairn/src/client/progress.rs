@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use cairn_proto::cairn::v1;
 
+use super::inspect::timing;
+use crate::model;
+
 /// How far a layer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -79,6 +82,15 @@ pub enum Event {
         /// Why it failed.
         cause: String,
     },
+    /// A layer was unpacked.
+    Timed {
+        /// As in [`Event::Resolved`].
+        digest: String,
+        /// Of the stack up to it: a layer that is in two stacks is unpacked for each.
+        chain_id: String,
+        /// What the time went into.
+        timing: model::TimingMs,
+    },
     /// Everything that was resolved is complete.
     Done,
 }
@@ -113,6 +125,11 @@ fn event(told: v1::Progress) -> Option<Event> {
             digest: layer.digest,
             done: layer.done,
             total: layer.total,
+        },
+        Wire::Timed(timed) => Event::Timed {
+            digest: timed.digest,
+            chain_id: timed.chain_id,
+            timing: timing(timed.timing?),
         },
         Wire::Done(_) => Event::Done,
         Wire::Asked(asked) => Event::Asked {

@@ -11,7 +11,7 @@ use crate::{
     ask,
     client::{self, Client, PullOptions, PushOptions, Remote, Who},
     error::{Problem, io_reason, quote},
-    model, signal, size, view,
+    model, progress, signal, size, view,
 };
 
 /// `pull`
@@ -256,14 +256,7 @@ fn tell_times(context: &Context, done: &model::Transfer) {
             Some(host) => host.clone(),
             None => "nothing to do".to_owned(),
         };
-        let times = layer.timing_ms.map(|t| {
-            let [fetch, inflate, untar, sync, commit] =
-                [t.fetch, t.inflate, t.untar, t.sync, t.commit]
-                    .map(|ms| size::duration(Duration::from_millis(ms)));
-            format!(
-                "; fetch {fetch}, inflate {inflate}, untar {untar}, sync {sync}, commit {commit}"
-            )
-        });
+        let times = layer.timing_ms.map(|t| format!("; {}", progress::parts(t)));
         context.out.trace(format!(
             "layer {number} of {all} {}, {}: {host}{}",
             layer.digest,

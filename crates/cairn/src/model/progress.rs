@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::TimingMs;
+
 /// One line on standard error. What is about a layer names it as the first line of its image does, by its
 /// digest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -74,6 +76,17 @@ pub enum Progress {
         wait_ms: u64,
         /// Why it failed.
         cause: String,
+    },
+    /// A layer is unpacked, and what the time went into.
+    Timing {
+        /// As in the first line.
+        r#ref: String,
+        /// Which.
+        digest: String,
+        /// Of the stack up to it: a layer that is in two stacks is unpacked for each.
+        chain_id: String,
+        /// Of what goes on side by side that for which the rest waited.
+        timing_ms: TimingMs,
     },
     /// There is no more to tell of an image, whether it is complete or not.
     Done {

@@ -18,6 +18,7 @@ use super::{
     headline, label, resumed, retry,
     screen::{self, Screen},
     state::{State, word},
+    took,
 };
 use crate::{
     client::{Event, Phase, Progress},
@@ -208,6 +209,11 @@ impl Told {
                     cause,
                 });
             }
+            Event::Timed {
+                digest,
+                chain_id,
+                timing,
+            } => self.timed(digest, chain_id, timing),
             Event::Done => self.done(),
         }
     }
@@ -367,10 +373,35 @@ impl Told {
         }
     }
 
+    fn timed(&self, digest: String, chain_id: String, timing_ms: model::TimingMs) {
+        let mut shown = self.shown();
+        shown.state.times.push(timing_ms);
+        if self.mode == Mode::Json {
+            self.object(&model::Progress::Timing {
+                r#ref: shown.state.name.clone(),
+                digest,
+                chain_id,
+                timing_ms,
+            });
+        }
+    }
+
     fn done(&self) {
         let mut shown = self.shown();
+        let took = took(&shown.state.times);
         match self.mode {
-            Mode::Plain if !shown.state.is_empty() => self.say(&shown.state.plain(self.verb)),
+            Mode::Plain if !shown.state.is_empty() => {
+                self.say(&shown.state.plain(self.verb));
+                if let Some(took) = took {
+                    let name = printable(&shown.state.name);
+                    self.say(&format!("{} {name}: {took}", self.verb));
+                }
+            }
+            Mode::Tty => {
+                if let (Some(screen), Some(took)) = (&shown.screen, took) {
+                    screen.stays(format!("  {took}"));
+                }
+            }
             Mode::Json => self.object(&model::Progress::Done {
                 r#ref: shown.state.name.clone(),
             }),

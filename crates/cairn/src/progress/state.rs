@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Line, label, plain, rate::Rate, remaining};
-use crate::client::Phase;
+use crate::{client::Phase, model::TimingMs};
 
 /// Layers that are shown at once.
 const LINES: usize = 8;
@@ -25,6 +25,8 @@ pub(super) struct State {
     /// Those that a layer has been in.
     phases: Vec<Phase>,
     rate: Rate,
+    /// Of what was unpacked.
+    pub(super) times: Vec<TimingMs>,
     /// When a log last heard of it.
     pub(super) spoke: Instant,
 }
@@ -55,6 +57,7 @@ impl State {
             layers: Vec::new(),
             phases: Vec::new(),
             rate: Rate::default(),
+            times: Vec::new(),
             spoke: now,
         }
     }
@@ -63,6 +66,7 @@ impl State {
     pub(super) fn clear(&mut self) {
         self.layers.clear();
         self.phases.clear();
+        self.times.clear();
         self.images = 0;
     }
 

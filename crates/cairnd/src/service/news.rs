@@ -13,7 +13,7 @@ use std::{
 };
 
 use cairn_node::{Event, Phase};
-use cairn_types::Digest;
+use cairn_types::{Digest, SnapshotKey};
 use tokio::sync::Notify;
 
 /// How often a client is told how far a thing is within its state; a terminal is drawn no faster.
@@ -35,12 +35,14 @@ pub(super) trait Tiding {
 }
 
 /// What an event says of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Said {
     Phase(Phase),
     Asked,
     Resumed,
     Retry,
+    /// As which.
+    Timed(SnapshotKey),
 }
 
 impl Tiding for Event {
@@ -53,6 +55,7 @@ impl Tiding for Event {
             Event::Asked { digest, .. } => (digest, Said::Asked),
             Event::Resumed { digest, .. } => (digest, Said::Resumed),
             Event::Retry { digest, .. } => (digest, Said::Retry),
+            Event::Timed { digest, key, .. } => (digest, Said::Timed(key.clone())),
             Event::Resolved { .. } | Event::Done => return None,
         };
         Some((digest.clone(), said))

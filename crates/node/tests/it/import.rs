@@ -57,6 +57,18 @@ fn unpacked_layers_need_not_stay_packed() {
     assert!(store.node.image(&store.ns, &name).expect("image").complete);
 }
 
+/// Who waits for an import hears of the same.
+#[derive(Default)]
+struct Timed(Mutex<Vec<LayerTiming>>);
+
+impl Progress for Timed {
+    fn event(&self, event: Event) {
+        if let Event::Timed { timing, .. } = event {
+            self.0.lock().expect("lock").push(timing);
+        }
+    }
+}
+
 #[test]
 fn it_is_known_how_long_each_layer_took() {
     let (layout, store) = (simple(), Store::new());
@@ -65,8 +77,10 @@ fn it_is_known_how_long_each_layer_took() {
     store
         .node
         .observe_layers(move |timing| hears.lock().expect("lock").push(*timing));
+    let timed = Timed::default();
     let began = Instant::now();
-    store.import(layout.path()).expect("import");
+    let request = ImportRequest::new(store.ns.clone(), Source::Path(layout.path().to_owned()));
+    store.node.import(request, &timed).expect("import");
     let took = began.elapsed();
     let recorded = || {
         let name = ImageName::parse("docker.io/shop/web:1").expect("name");
@@ -86,6 +100,9 @@ fn it_is_known_how_long_each_layer_took() {
     let mut known: Vec<_> = timings.iter().map(micros).collect();
     told.sort_unstable();
     known.sort_unstable();
+    assert_eq!(told, known);
+    let mut told: Vec<_> = timed.0.lock().expect("lock").iter().map(micros).collect();
+    told.sort_unstable();
     assert_eq!(told, known);
     // What is here already keeps the time it took, and is not told again.
     store.import(layout.path()).expect("import again");

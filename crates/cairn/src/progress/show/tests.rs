@@ -272,6 +272,39 @@ fn a_log_has_a_line_for_each_phase_and_for_every_ten_seconds() {
     assert_eq!(seen.said(), "");
 }
 
+fn timed(number: usize, first: u64) -> Event {
+    let timing = model::TimingMs {
+        fetch: first,
+        inflate: first + 1,
+        untar: first + 2,
+        sync: first + 3,
+        commit: first + 4,
+    };
+    Event::Timed {
+        digest: digest(number),
+        chain_id: "sha256:c".to_owned(),
+        timing,
+    }
+}
+
+#[test]
+fn the_end_says_what_the_time_went_into() {
+    let took = "2 layers took fetch 1.1 s, inflate 1.1 s, untar 1.1 s, sync 1.1 s, commit 1.1 s";
+    let seen = Seen::new(Mode::Plain, "pull");
+    seen.resolved(2);
+    seen.event(0, timed(0, 50));
+    seen.event(0, timed(1, 1010));
+    seen.event(0, Event::Done);
+    let said = seen.said();
+    assert!(said.ends_with(&format!("(0%)\npull w: {took}\n")), "{said}");
+    let seen = Seen::new(Mode::Tty, "pull");
+    seen.resolved(1);
+    seen.event(0, timed(0, 1));
+    seen.event(0, Event::Done);
+    let took = "  1 layer took fetch 1 ms, inflate 2 ms, untar 3 ms, sync 4 ms, commit 5 ms";
+    assert_eq!(seen.screen.contents().lines().last(), Some(took));
+}
+
 #[test]
 fn a_log_does_not_say_the_verb_for_a_phase() {
     let seen = Seen::new(Mode::Plain, "push");
@@ -337,6 +370,7 @@ fn a_program_has_objects() {
     seen.event(1000, resumed);
     seen.event(1000, retry_of(0));
     seen.layer(1000, 0, Phase::Done, MIB);
+    seen.event(1000, timed(0, 1));
     seen.event(1000, Event::Done);
     let expected = format!(
         r#"{{"event":"resolved","ref":"w","platform":"linux/amd64","layers":1,"total":1048576}}
@@ -346,6 +380,7 @@ fn a_program_has_objects() {
 {{"event":"resumed","ref":"w","digest":"{digest}","at":7}}
 {{"event":"retry","ref":"w","digest":"{digest}","host":"mirror.example.com","attempt":2,"attempts":5,"wait_ms":3000,"cause":"timed out"}}
 {{"event":"layer","ref":"w","digest":"{digest}","phase":"done","done":1048576,"total":1048576,"rate":1048576,"host":"h","attempt":2}}
+{{"event":"timing","ref":"w","digest":"{digest}","chain_id":"sha256:c","timing_ms":{{"fetch":1,"inflate":2,"untar":3,"sync":4,"commit":5}}}}
 {{"event":"done","ref":"w"}}
 "#
     );

@@ -145,6 +145,15 @@ pub(super) fn progress(event: Event) -> v1::Progress {
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             cause,
         }),
+        Event::Timed {
+            digest,
+            key,
+            timing,
+        } => Wire::Timed(v1::LayerTimed {
+            digest: digest.to_string(),
+            chain_id: key.to_string(),
+            timing: Some(layer_timing(&timing)),
+        }),
         Event::Done => Wire::Done(v1::ProgressDone {}),
     };
     v1::Progress { event: Some(event) }

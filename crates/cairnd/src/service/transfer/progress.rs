@@ -275,7 +275,9 @@ impl Seen {
                 event: format!("Retrying {digest} at {host} ({attempt} of {of}): {cause}"),
                 ..wire::Progress::default()
             }],
-            Event::Asked { .. } | Event::Resumed { .. } | Event::Done => Vec::new(),
+            Event::Asked { .. } | Event::Resumed { .. } | Event::Timed { .. } | Event::Done => {
+                Vec::new()
+            }
         }
     }
 
