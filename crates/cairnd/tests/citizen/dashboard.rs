@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     daemon::{Place, get, put, request, wait_for},
     figures::unpack,
+    registries::{Registry, pull_nothing},
 };
 
 const DASHBOARD: &str = include_str!("../../grafana/dashboard.json");
@@ -220,6 +221,7 @@ async fn all_that_is_asked_for_is_served() {
     let unknown = InfoRequest {
         digest: format!("sha256:{}", "0".repeat(64)),
     };
+    pull_nothing(&channel, &Registry::start().host).await;
     let mut content = ContentClient::new(channel);
     content.info(request(unknown)).await.unwrap_err();
     let socket = place.path("run/metrics.sock");
@@ -230,7 +232,7 @@ async fn all_that_is_asked_for_is_served() {
     let served = served(&text);
     let panels = of_the_dashboard();
     let rules = of_the_rules();
-    assert!(panels.len() > 30, "{panels:#?}");
+    assert!(panels.len() > 40, "{panels:#?}");
     assert_eq!(rules.len(), ALERTS.matches("- alert:").count());
     for expr in panels.iter().chain(&rules) {
         check(expr, &served);

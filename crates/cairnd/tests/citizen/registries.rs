@@ -16,14 +16,14 @@ use tonic::{Code, transport::Channel};
 use crate::daemon::{Place, get, request, wait_for};
 
 /// Debian's registry, empty.
-struct Registry {
-    host: String,
+pub(crate) struct Registry {
+    pub(crate) host: String,
     process: Child,
     _work: TempDir,
 }
 
 impl Registry {
-    fn start() -> Registry {
+    pub(crate) fn start() -> Registry {
         let work = tempfile::tempdir().expect("directory");
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let host = free.local_addr().expect("address").to_string();
@@ -59,7 +59,7 @@ impl Drop for Registry {
 }
 
 /// Asks for what no registry has.
-async fn pull_nothing(channel: &Channel, host: &str) {
+pub(crate) async fn pull_nothing(channel: &Channel, host: &str) {
     let options = PullOptions {
         name: format!("{host}/shop/web:1"),
         ..PullOptions::default()
