@@ -12,7 +12,11 @@ use std::{
 
 use cairn_node::{EngineKind, Failure, Node, NodeOptions, Sharing};
 use clap::Parser;
-use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::UnixListener,
+    sync::watch,
+    task::{JoinError, JoinHandle},
+};
 use tracing::{error, info, warn};
 
 use self::ends::{Signals, both, ended, quiet};
@@ -443,12 +447,13 @@ impl Daemon<'_> {
         notify::status("putting layers and blobs on the disk");
         for node in self.nodes() {
             let node = node.clone();
-            let settling = tokio::task::spawn_blocking(move || node.settle(Duration::ZERO));
-            match tokio::time::timeout_at(limit.into(), settling).await {
-                Ok(Ok(Ok(_))) => {}
-                Ok(Ok(Err(failure))) => error!("{failure}"),
-                Ok(Err(err)) => error!("putting layers and blobs on the disk was given up: {err}"),
-                Err(_) => warn!("some layers or blobs are not on the disk yet"),
+            match within(limit, move || node.settle(Duration::ZERO)).await {
+                Some(Ok(Ok(_))) => {}
+                Some(Ok(Err(failure))) => error!("{failure}"),
+                Some(Err(err)) => {
+                    error!("putting layers and blobs on the disk was given up: {err}");
+                }
+                None => warn!("some layers or blobs are not on the disk yet"),
             }
         }
     }
@@ -465,13 +470,21 @@ impl Daemon<'_> {
         notify::status("removing files of snapshots");
         for node in busy {
             let snapshots = node.snapshots().clone();
-            let removed = tokio::task::spawn_blocking(move || snapshots.wait_removed());
-            if tokio::time::timeout_at(limit.into(), removed)
-                .await
-                .is_err()
-            {
+            let removed = within(limit, move || snapshots.wait_removed()).await;
+            if removed.is_none() {
                 warn!("files of removed snapshots are left to the next start");
             }
         }
     }
+}
+
+/// What blocking work ends with, or `None` when it takes longer than there is time for; it goes on by
+/// itself then.
+async fn within<T: Send + 'static>(
+    limit: Instant,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<Result<T, JoinError>> {
+    let working = tokio::task::spawn_blocking(work);
+    let ended = tokio::time::timeout_at(limit.into(), working).await;
+    ended.ok()
 }
