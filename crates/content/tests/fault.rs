@@ -1,6 +1,6 @@
 //! Every sync of a store fails once, or from then on: what was acknowledged outlives the power cut that
 //! takes whatever no sync has answered for, and of the rest nothing is believed that is not whole.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stderr)]
 
 mod common;
 
