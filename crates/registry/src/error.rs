@@ -87,6 +87,8 @@ pub enum Cause {
     },
     /// Its certificate is not valid for another reason.
     Certificate(String),
+    /// It wants a certificate of its clients, and got none, or none that it trusts.
+    ClientCertificate,
     /// TLS failed otherwise.
     Tls(String),
     /// It wants to know who asks, or did not like the answer.
@@ -196,6 +198,7 @@ impl Cause {
             Cause::PlainHttp
             | Cause::UnknownAuthority { .. }
             | Cause::Certificate(_)
+            | Cause::ClientCertificate
             | Cause::Tls(_)
             | Cause::InsecureRealm(_)
             | Cause::Redirect(_)
@@ -276,6 +279,10 @@ impl fmt::Display for Failed {
                 write!(f, "certificate of {host} is signed by an unknown authority")
             }
             Cause::Certificate(why) => write!(f, "certificate of {host} is not valid: {why}"),
+            Cause::ClientCertificate => write!(
+                f,
+                "{host} wants a certificate of its clients, and was shown none that it trusts"
+            ),
             Cause::Tls(why) => write!(f, "{host}: TLS failed: {why}"),
             Cause::NoRanges => write!(f, "{host} sends no part of a blob, only all of it"),
             Cause::Malformed(why) => write!(f, "{host} answered wrongly: {why}"),

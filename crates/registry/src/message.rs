@@ -58,6 +58,10 @@ impl Error {
                 format!("put its certificate at {hosts}/ca.crt"),
                 format!("{pull} --tlscacert FILE {image}"),
             ],
+            Cause::ClientCertificate => vec![
+                format!("{pull} --tlscert FILE --tlskey FILE {image}"),
+                format!("client = [[\"FILE\", \"KEY\"]] in {hosts}/hosts.toml"),
+            ],
             Cause::Status { status: 429, .. } => vec![
                 format!("docker login {host}"),
                 "a mirror: man cairn-hosts.toml".to_owned(),
@@ -249,6 +253,15 @@ mod tests {
             &[
                 "put its certificate at /etc/cairn/certs.d/registry.example.com/ca.crt",
                 "cairn images pull --tlscacert FILE registry.example.com/shop/web:2.1",
+            ],
+        );
+        check(
+            &[(HOST, Cause::ClientCertificate)],
+            "registry.example.com wants a certificate of its clients, and was shown none that it trusts",
+            &[],
+            &[
+                "cairn images pull --tlscert FILE --tlskey FILE registry.example.com/shop/web:2.1",
+                "client = [[\"FILE\", \"KEY\"]] in /etc/cairn/certs.d/registry.example.com/hosts.toml",
             ],
         );
         let tried = Tried {

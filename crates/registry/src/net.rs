@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cairn_types::failure::words;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::Response;
-use rustls::{CertificateError, OtherError};
+use rustls::{AlertDescription, CertificateError, OtherError};
 use url::Url;
 
 use crate::{
@@ -576,6 +576,12 @@ fn tls_cause(err: &rustls::Error) -> Cause {
             }
         }
         rustls::Error::InvalidCertificate(err) => Cause::Certificate(tame(&err.to_string())),
+        // Go's servers before 1.23 say "bad" where none was shown.
+        rustls::Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA,
+        ) => Cause::ClientCertificate,
         err => Cause::Tls(tame(&err.to_string())),
     }
 }

@@ -153,7 +153,7 @@ async fn clients_have_certificates_too() {
     let both = showing(vec![pair("stranger"), pair("client")]);
     reach(&host, both).await.expect("known");
     let nobody = cause(reach(&host, showing(Vec::new())).await);
-    assert!(matches!(nobody, Cause::Tls(_)), "{nobody:?}");
+    assert!(matches!(nobody, Cause::ClientCertificate), "{nobody:?}");
     let nothing = showing(vec![(certs.path("client.crt"), None)]);
     let cause = cause(reach(&host, nothing).await);
     let Cause::Config(why) = cause else {
