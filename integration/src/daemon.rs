@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
 };
@@ -190,6 +190,11 @@ impl Daemon {
         wait::until(so, || format!("waited in vain for {what}"));
     }
 
+    /// Its memory that is in no file.
+    pub fn anonymous_bytes(&self) -> u64 {
+        anonymous_bytes(self.process.id()).expect("it runs")
+    }
+
     /// Runs a program where the daemon is.
     pub fn inside(&self, program: &str, arguments: &[&str]) -> Output {
         let id = self.process.id().to_string();
@@ -269,6 +274,18 @@ impl Start {
             .spawn()
             .expect("start cairnd")
     }
+}
+
+/// Memory of a process that no file stands behind.
+pub(crate) fn anonymous_bytes(process: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes
+        .map(|kibibytes| kibibytes << 10)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no RssAnon"))
 }
 
 fn mounts_below(path: &Path, process: &str) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::{
     fs,
     io::Write,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -51,6 +51,22 @@ impl Registry {
 
     /// By TLS, with a certificate for the loopback address and `localhost` that [`Registry::ca`] signed.
     pub fn secure() -> Registry {
+        Registry::by_tls(|_, _| String::new())
+    }
+
+    /// The same, for who shows a certificate of that authority: [`Registry::client`].
+    pub fn for_certificates() -> Registry {
+        Registry::by_tls(|certs, trusted| {
+            certs.signed("client", "ca");
+            for (name, there) in [("client.crt", "client.cert"), ("client.key", "client.key")] {
+                fs::copy(certs.path(name), trusted.join(there)).expect("certificate");
+            }
+            format!("    clientcas: [{:?}]\n", certs.path("ca.crt"))
+        })
+    }
+
+    /// `more` stands below `tls`, and may add to the directory that tools are given.
+    fn by_tls(more: impl FnOnce(&Certs, &Path) -> String) -> Registry {
         let work = work();
         let certs = Certs::at(work.path());
         certs.authority("ca", "/O=Example/CN=Example Internal CA");
@@ -60,7 +76,8 @@ impl Registry {
         fs::create_dir(&trusted).expect("directory");
         fs::copy(certs.path("ca.crt"), trusted.join("ca.crt")).expect("certificate");
         let (certificate, key) = (certs.path("server.crt"), certs.path("server.key"));
-        let tls = format!("  tls:\n    certificate: {certificate:?}\n    key: {key:?}\n");
+        let more = more(&certs, &trusted);
+        let tls = format!("  tls:\n    certificate: {certificate:?}\n    key: {key:?}\n{more}");
         let access = Access {
             secure: true,
             user: None,
@@ -144,6 +161,11 @@ impl Registry {
     /// The certificate to trust, of one by TLS.
     pub fn ca(&self) -> PathBuf {
         self.work.path().join(TRUSTED).join("ca.crt")
+    }
+
+    /// The certificate and the key that a client may show, of one for certificates.
+    pub fn client(&self) -> [PathBuf; 2] {
+        ["client.crt", "client.key"].map(|name| self.work.path().join(name))
     }
 
     /// What it logged.

@@ -108,6 +108,16 @@ impl Scene {
         said
     }
 
+    /// What failed, at which host, and why.
+    #[track_caller]
+    fn says_where(&self, output: &Output) {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(&self.proxy.host()), "{said}");
+        let what = ["fetch blob sha256:", "fetch manifest", "resolve"];
+        assert!(what.iter().any(|what| said.contains(what)), "{said}");
+        assert!(said.contains("cause:"), "{said}");
+    }
+
     fn faults(&self) -> Vec<(String, Option<Fault>, u16, u64)> {
         let seen = self.proxy.seen().into_iter();
         seen.map(|seen| (seen.target, seen.fault, seen.status, seen.sent))
@@ -143,10 +153,12 @@ fn storms() {
     for seed in [3, 4, 5] {
         let scene = Scene::new();
         scene.proxy.script(storm(seed, 40, 12));
-        // Ranges that are ignored, and connections that break again before they come to anything new.
-        let _ = scene.pull();
+        let output = scene.pull();
+        if !output.status.success() {
+            scene.says_where(&output);
+        }
         scene.proxy.heal();
-        scene.whole(250);
+        scene.whole(105);
     }
 }
 

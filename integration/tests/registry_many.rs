@@ -8,10 +8,12 @@ use std::{
 
 use cairn_integration::{
     daemon::Daemon,
-    fault_proxy::Proxy,
+    fault_proxy::{Fault, Proxy},
+    image::{Layer, Packing, Stored, architecture, noise},
     registry::Registry,
     registry_images::{Noise, Repository},
 };
+use serde_json::Value;
 
 struct Scene {
     registry: Registry,
@@ -122,6 +124,71 @@ fn so_many_connections_of_one_pull() {
     let mut child = scene.begin(&["--max-concurrent-downloads", "1"]);
     assert!(child.wait().expect("wait").success());
     assert_eq!(scene.proxy.peak_fetches(), 1);
+}
+
+/// Else the largest would be waited for alone, at the end.
+#[test]
+fn the_largest_first() {
+    let scene = Scene::new(&[20_000, 300_000, 100_000, 200_000], "version = 1\n");
+    let mut child = scene.begin(&["--max-concurrent-downloads", "1"]);
+    assert!(child.wait().expect("wait").success());
+    let seen = scene.proxy.seen();
+    let asked = seen.iter().filter(|seen| seen.is_fetch()).map(|seen| {
+        let mut layers = scene.image.layers.iter();
+        layers.position(|layer| seen.path.ends_with(layer))
+    });
+    // The configuration is none of them.
+    let order: Vec<usize> = asked.flatten().collect();
+    assert_eq!(order, [1, 3, 2, 0]);
+}
+
+/// Of a layer of which half has come, what stands in that half is a file already.
+#[test]
+fn a_layer_is_unpacked_while_it_comes() {
+    let scene = Scene::new(&[1000], "version = 1\n[registry]\nmin_rate = \"0\"\n");
+    let layer = Layer::new()
+        .file("first", b"here")
+        .file("second", &noise(3_000_000, 1));
+    let layer = Stored::packed(&layer.finish(), Packing::Gzip);
+    let repository = Repository::new(&scene.registry, "shop/web");
+    let image = repository.image(architecture(), std::slice::from_ref(&layer));
+    repository.tag("1", &image);
+    let half = layer.bytes.len() as u64 / 2;
+    scene.proxy.script(move |seen| {
+        let last = seen.is_fetch() && seen.fetch > 0;
+        last.then_some(Fault::Stall(half))
+    });
+    let mut child = scene.begin(&[]);
+    scene.daemon.until("the first file", || {
+        !found(&scene.daemon, "first").is_empty()
+    });
+    // And the half that came is kept, to go on from there.
+    let uploads = ["content", "ingests", "--json"];
+    let listed = scene.daemon.cairn(&uploads).output().expect("start cairn");
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let came = listed[0]["offset"].as_u64().expect("an upload");
+    assert!(came > half / 2, "{listed}");
+    // Nothing comes, nothing would ever end it; who leaves does.
+    let id = child.id().to_string();
+    let told = Command::new("kill").args(["-s", "INT", &id]).status();
+    assert!(told.expect("kill").success());
+    assert!(!child.wait().expect("wait").success());
+    scene
+        .daemon
+        .until("nothing to be fetched", || scene.proxy.connections() == 0);
+    scene.daemon.until("no files of it", || {
+        found(&scene.daemon, "first").is_empty()
+    });
+}
+
+/// Files of that name in its store.
+fn found(daemon: &Daemon, name: &str) -> String {
+    let root = daemon.path("root");
+    let found = Command::new("find")
+        .arg(root)
+        .args(["-name", name])
+        .output();
+    String::from_utf8(found.expect("start find").stdout).expect("UTF-8")
 }
 
 #[test]

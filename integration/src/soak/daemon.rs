@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::wait::within;
+use crate::{daemon, wait::within};
 
 /// Within this it starts and stops.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,14 +80,7 @@ impl Served {
 
     /// Memory that no file stands behind, in bytes.
     pub(super) fn anonymous(&self) -> io::Result<u64> {
-        let status = fs::read_to_string(self.proc("status"))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"));
-        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kibibytes
-            .map(|kibibytes| kibibytes << 10)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no RssAnon"))
+        daemon::anonymous_bytes(self.process.id())
     }
 
     /// Mount points below its store, as it sees them.
