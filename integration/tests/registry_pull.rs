@@ -348,7 +348,14 @@ fn what_other_tools_pushed_runs() {
     let config = json!({ "Cmd": ["/bin/cat", "/etc/motd"] });
     Layout::create(&layout).image("one", &layers, &config);
     made(&registry, &work, text(&layout));
-    for tag in ["skopeo", "skopeo-docker", "umoci", "buildah"] {
+    for (tag, expected) in [
+        ("skopeo", "hello\n"),
+        ("skopeo-docker", "hello\n"),
+        ("umoci", "hello\n"),
+        // Its layer ends with its last file's data.
+        ("umoci-insert", "inserted\n"),
+        ("buildah", "hello\n"),
+    ] {
         let cairn = Cairn::new();
         let name = format!("{}/shop/{tag}:1", registry.host());
         let pulled = pull(&cairn, &name, &["--plain-http"]);
@@ -362,7 +369,7 @@ fn what_other_tools_pushed_runs() {
         cairn.ok(&["bundle", "create", &name, text(&bundle)]);
         let id = format!("pulled-{tag}-{}", std::process::id());
         let said = cairn_integration::peers::contain("runc", &bundle, &id);
-        assert_eq!(said, "hello\n", "{tag}");
+        assert_eq!(said, expected, "{tag}");
     }
 }
 
@@ -389,6 +396,18 @@ fn made(registry: &Registry, work: &TempDir, layout: &str) {
     let repacked = format!("{layout}:umoci");
     run("umoci", &["repack", "--image", &repacked, text(&bundle)]);
     registry.copy_in(&format!("oci:{repacked}"), "shop/umoci:1");
+    let motd = work.path().join("motd");
+    fs::write(&motd, "inserted\n").expect("file");
+    let insert = [
+        "insert",
+        "--image",
+        &image,
+        "--tag",
+        "inserted",
+        text(&motd),
+    ];
+    run("umoci", &[&insert[..], &["/etc/motd"]].concat());
+    registry.copy_in(&format!("oci:{layout}:inserted"), "shop/umoci-insert:1");
     let storage = work.path().join("storage");
     let store = [
         "--root",

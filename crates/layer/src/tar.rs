@@ -23,8 +23,8 @@
 //!   is not Linux's own form of an attribute goes the same way, so that a sink can count what it
 //!   drops: `RHT.security.selinux` as `security.selinux`, `SCHILY.acl.*` under its own name. User
 //!   and group names are ignored, ids are what they are: 0 to 2³²−2.
-//! - The end is two zero blocks, or one, or none at the end of a block. What follows two zero
-//!   blocks is counted by [`Reader::finish`], since it belongs to a layer's diff ID, and not read.
+//! - The end is two zero blocks, or one, or none: at the end of a block, or anywhere in what pads the
+//!   data of the last entry to one. What follows two zero blocks is counted by [`Reader::finish`], since it belongs to a layer's diff ID, and not read.
 
 mod error;
 mod extension;

@@ -6,15 +6,18 @@
 //! | data after end, concatenated tars | `what_follows_the_end_counts_for_the_diff_id` |
 //! | a second tar after one zero block | `a_single_zero_block_between_entries` |
 //! | truncated last entry | `truncated_archives` |
+//! | missing padding of the last entry | `padding_that_is_short`, `umoci_inserts_without_padding` |
 //! | empty layer tar | `layers_of_nothing` |
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
 use cairn_integration::{
-    fixture::{Case, Peer},
-    image::{Packing, Stored},
+    fixture::{Case, Peer, text},
+    image::{Packing, Stored, digest},
+    peers,
     raw::{Header, Tar},
 };
+use serde_json::{Value, json};
 
 fn one() -> Tar {
     Tar::new().file("one", b"1")
@@ -96,20 +99,6 @@ fn truncated_archives() {
             .umoci(Peer::Fails("unexpected EOF"))
             .containerd(Peer::Fails("unexpected EOF"));
     }
-    // Data fills whole blocks (POSIX `pax`). Go's reader takes the last one without its padding; an
-    // archive that ends there was cut.
-    let tree = format!(
-        "file last 0644 = 1000 bytes {}",
-        cairn_integration::image::digest(&[7; 1000])
-    );
-    let tree = [tree.as_str(), "file one 0644 = 1"];
-    Case::new(bytes[..start + 1515].to_vec())
-        .fails(&[
-            &format!("at byte {start}"),
-            "the stream ends inside its padding",
-        ])
-        .umoci(Peer::Tree(&tree))
-        .containerd(Peer::Tree(&tree));
     let extended = one().pax(&[("path", b"last")]).unfinished();
     Case::new(extended[..start + 516].to_vec()).fails(&[
         &format!("at byte {start}"),
@@ -119,6 +108,63 @@ fn truncated_archives() {
         &format!("at byte {start}"),
         "extension headers without an entry",
     ]);
+}
+
+/// Data fills whole blocks (POSIX `pax`). Where the last one is not filled Go's reader takes it, and so do
+/// all who unpack images; the other tars fail, and see no other file.
+#[test]
+fn padding_that_is_short() {
+    let whole = one().head(Header::ustar(b'0', b"last", 1000));
+    let data = whole.offset() + 1000;
+    let bytes = whole.data(&[7; 1000]).unfinished();
+    let tree = format!("file last 0644 = 1000 bytes {}", digest(&[7; 1000]));
+    let tree = [tree.as_str(), "file one 0644 = 1"];
+    for length in [data, data + 1, data + 23] {
+        for packing in [Packing::Plain, Packing::Gzip] {
+            Case::stack(&[(bytes[..length].to_vec(), packing)])
+                .unpacks(&tree)
+                .umoci(Peer::Same)
+                .containerd(Peer::Same);
+        }
+    }
+}
+
+/// As version 0.4.7 does it.
+#[test]
+fn umoci_inserts_without_padding() {
+    let case = Case::layout(|layout| {
+        let work = layout.path().parent().expect("directory");
+        let file = work.join("file");
+        fs::write(&file, [b'x'; 1000]).expect("file");
+        let image = format!("{}:one", text(layout.path()));
+        layout.image("one", &[(one().finish(), Packing::Gzip)], &json!({}));
+        peers::run(
+            "umoci",
+            &["insert", "--image", &image, text(&file), "/in/it"],
+        );
+        let inserted = umoci_layer(layout.path());
+        assert_eq!(inserted.len(), 512 + 1000, "nothing after the data");
+    });
+    let root = case.mount();
+    assert_eq!(fs::read(root.join("in/it")).expect("file"), [b'x'; 1000]);
+    assert_eq!(fs::read(root.join("one")).expect("file"), b"1");
+}
+
+/// The top layer of a layout's only image, unpacked.
+fn umoci_layer(layout: &Path) -> Vec<u8> {
+    let document = |path: &Path| -> Value {
+        let bytes = fs::read(path).expect("document");
+        serde_json::from_slice(&bytes).expect("JSON")
+    };
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().expect("digest");
+        layout.join("blobs").join(digest.replace(':', "/"))
+    };
+    let index = document(&layout.join("index.json"));
+    let manifest = document(&blob(&index["manifests"][0]));
+    let layers = manifest["layers"].as_array().expect("layers");
+    let packed = fs::read(blob(layers.last().expect("a layer"))).expect("layer");
+    peers::filter("gzip", &["-dc"], &packed)
 }
 
 /// No byte at all, packed or not, and a tar that only ends.
@@ -156,4 +202,9 @@ fn gnu_tar_agrees_about_the_ends() {
         .head(Header::ustar(b'0', b"last", 1000))
         .raw(&[7; 300]);
     assert!(!list(&cut.unfinished()).1);
+    let unpadded = one()
+        .head(Header::ustar(b'0', b"last", 1000))
+        .raw(&[7; 1000]);
+    let (names, well) = list(&unpadded.unfinished());
+    assert_eq!((names.as_str(), well), ("./\none\nlast\n", false));
 }

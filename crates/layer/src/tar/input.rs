@@ -87,10 +87,18 @@ impl<R: BufRead> Input<R> {
         Ok(body)
     }
 
-    pub(super) fn skip(&mut self, mut left: u64, of: &'static str) -> Result<(), Problem> {
+    pub(super) fn skip(&mut self, left: u64, of: &'static str) -> Result<(), Problem> {
+        match self.skip_to(left)? {
+            0 => Ok(()),
+            _ => Err(Problem::Truncated(of)),
+        }
+    }
+
+    /// Skips so many bytes, or to the end of the stream; how many there were not.
+    pub(super) fn skip_to(&mut self, mut left: u64) -> Result<u64, Problem> {
         while left > 0 {
             match self.buffered()? {
-                0 => return Err(Problem::Truncated(of)),
+                0 => break,
                 n => {
                     let n = at_most(n, left);
                     left -= n as u64;
@@ -98,7 +106,7 @@ impl<R: BufRead> Input<R> {
                 }
             }
         }
-        Ok(())
+        Ok(left)
     }
 }
 

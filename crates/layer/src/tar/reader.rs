@@ -325,8 +325,11 @@ impl<R: BufRead> Reader<R> {
     fn skip_data(&mut self) -> Result<(), Problem> {
         let left = std::mem::take(&mut self.left);
         self.input.skip(left, "data")?;
+        // Where a writer was flushed and not closed, the stream ends with the data of its last entry
+        // (`umoci insert` does so). Go's reader, which unpacks images everywhere, takes that; GNU tar,
+        // libarchive and Python fail, and none of them sees another file.
         let padding = std::mem::take(&mut self.padding);
-        self.input.skip(padding, "padding")
+        self.input.skip_to(padding).map(|_| ())
     }
 }
 
