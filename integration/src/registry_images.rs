@@ -317,6 +317,7 @@ impl Repository<'_> {
         let config = document["config"]["size"].as_u64().expect("size");
         Noise {
             digest: text(&self.tag(tag, &document)),
+            config: text(&document["config"]),
             layers: document["layers"]
                 .as_array()
                 .expect("layers")
@@ -347,10 +348,20 @@ impl Repository<'_> {
 pub struct Noise {
     /// Of its manifest.
     pub digest: String,
+    /// Of its configuration.
+    pub config: String,
     /// Digests, lowest first.
     pub layers: Vec<String>,
     /// Of its configuration and layers, as stored.
     pub bytes: u64,
+}
+
+impl Noise {
+    /// The digests of all its blobs and documents.
+    pub fn all(&self) -> impl Iterator<Item = &String> {
+        let documents = [&self.digest, &self.config];
+        documents.into_iter().chain(&self.layers)
+    }
 }
 
 fn encoded(bytes: &[u8]) -> String {

@@ -2,6 +2,8 @@
 #![allow(missing_docs)]
 
 use std::{
+    fs,
+    path::PathBuf,
     process::{Command, Output, Stdio},
     time::SystemTime,
 };
@@ -10,7 +12,8 @@ use cairn_integration::{
     cairn::Cairn,
     daemon::Daemon,
     fault_proxy::{Fault, Proxy, Seen, storm, times},
-    image::digest,
+    fixture::text,
+    image::{digest, noise},
     registry::Registry,
     registry_images::{Noise, Repository},
 };
@@ -18,7 +21,7 @@ use serde_json::{Value, json};
 
 /// An image of four layers, a proxy before its registry, and an empty store.
 struct Scene {
-    _registry: Registry,
+    registry: Registry,
     proxy: Proxy,
     image: Noise,
     cairn: Cairn,
@@ -39,7 +42,7 @@ impl Scene {
         let image = Repository::new(&registry, "shop/web").noise("1", sizes);
         Scene {
             proxy: Proxy::start(registry.address()),
-            _registry: registry,
+            registry,
             image,
             cairn: Cairn::new(),
         }
@@ -63,6 +66,22 @@ impl Scene {
         self.command().output().expect("start cairn")
     }
 
+    /// A mirror of the registry, and a directory that says that its blobs and manifests come from there
+    /// first.
+    fn mirror(&self) -> (Proxy, PathBuf) {
+        let mirror = Proxy::start(self.registry.address());
+        let dir = self.cairn.path("certs.d");
+        let own = dir.join(self.proxy.host());
+        fs::create_dir_all(&own).expect("directory");
+        let text = format!(
+            "server = \"http://{}\"\n[host.\"http://{}\"]\ncapabilities = [\"pull\"]\n",
+            self.proxy.host(),
+            mirror.host()
+        );
+        fs::write(own.join("hosts.toml"), text).expect("hosts.toml");
+        (mirror, dir)
+    }
+
     /// It ends whole, and no more bytes of blobs came than `percent` of the image.
     #[track_caller]
     fn whole(&self, percent: u64) {
@@ -78,24 +97,38 @@ impl Scene {
         let sent = self.proxy.blob_bytes();
         let most = self.image.bytes * percent / 100;
         assert!(sent <= most, "{sent} of {most}: {:#?}", self.faults());
-        for layer in &self.image.layers {
+        self.is_here();
+    }
+
+    /// Every layer is what it should be, packed and unpacked.
+    #[track_caller]
+    fn is_here(&self) {
+        let target = self.cairn.path("mnt");
+        fs::create_dir_all(&target).expect("target");
+        self.cairn
+            .ok(&["images", "mount", &self.name(), text(&target)]);
+        for (layer, number) in self.image.layers.iter().zip(1..) {
             let got = self.cairn.output(&["content", "get", layer]);
             assert_eq!(&digest(&got.stdout), layer);
+            let file = fs::read(target.join(format!("noise-{number}")));
+            let file = file.expect("file");
+            assert!(file == noise(file.len(), number), "file of layer {number}");
+            assert!(!file.is_empty());
         }
+        self.cairn.ok(&["images", "unmount", text(&target)]);
     }
 
     /// It fails, names the host and says these words; nothing has the name.
     #[track_caller]
     fn fails(&self, words: &[&str]) -> String {
+        self.fails_with(&["--plain-http"], words)
+    }
+
+    #[track_caller]
+    fn fails_with(&self, more: &[&str], words: &[&str]) -> String {
         let name = self.name();
-        let pull = [
-            "images",
-            "pull",
-            "--plain-http",
-            "--progress",
-            "none",
-            &name,
-        ];
+        let pull = ["images", "pull", "--progress", "none", &name];
+        let pull = [&pull[..], more].concat();
         let mut command = self.cairn.command(&pull);
         let output = command.env("CAIRN_REGISTRY__RETRIES", "1").output();
         let output = output.expect("start cairn");
@@ -209,11 +242,100 @@ fn a_byte_is_wrong() {
     scene.proxy.script(move |seen| {
         (seen.is_fetch() && seen.path.ends_with(&bad)).then_some(Fault::Flip(2_900_000))
     });
-    scene.fails(&[&layer, "hash"]);
+    scene.fails(&[&layer, "sent bytes of sha256:", &format!("not of {layer}")]);
+    assert_eq!(scene.proxy.fetches(Some(&layer)), 2, "once more, not more");
+    let target = scene.cairn.output(&["content", "get", &layer]);
+    assert!(!target.status.success(), "what is wrong is not kept");
     // Mended, only that one is fetched again.
     scene.proxy.heal();
     scene.proxy.forget();
     scene.whole(86);
+}
+
+/// Of a layer, the configuration and the manifest: each is fetched once more, from its beginning.
+#[test]
+fn a_byte_is_wrong_once() {
+    let scene = Scene::new();
+    let mut wrong: Vec<String> = scene.image.layers[1..3].to_vec();
+    wrong.extend([scene.image.config.clone(), scene.image.digest.clone()]);
+    let mut left = wrong.clone();
+    scene.proxy.script(move |seen| {
+        let at = left.iter().position(|one| seen.path.ends_with(one))?;
+        (seen.method == "GET").then(|| left.remove(at))?;
+        Some(Fault::Flip(900_000))
+    });
+    scene.whole(155);
+    assert_eq!(scene.proxy.faults(), wrong.len());
+    for one in scene.image.all() {
+        let asked = times_asked(&scene.proxy, one);
+        assert_eq!(asked, 1 + usize::from(wrong.contains(one)), "{one}");
+    }
+}
+
+fn times_asked(proxy: &Proxy, digest: &str) -> usize {
+    let seen = proxy.seen();
+    let got = seen.iter().filter(|seen| seen.method == "GET");
+    got.filter(|seen| seen.path.ends_with(digest)).count()
+}
+
+/// What a mirror has wrong comes from the registry, and only that.
+#[test]
+fn a_mirror_lies() {
+    let scene = Scene::new();
+    let (mirror, dir) = scene.mirror();
+    let mut wrong = scene.image.layers[1..3].to_vec();
+    wrong.extend([scene.image.config.clone(), scene.image.digest.clone()]);
+    let bad = wrong.clone();
+    mirror.script(move |seen| {
+        let hit = bad.iter().any(|bad| seen.path.ends_with(bad));
+        hit.then_some(Fault::Flip(900_000))
+    });
+    let name = scene.name();
+    let pull = ["images", "pull", "--hosts-dir", text(&dir), &name];
+    scene.cairn.ok(&pull);
+    scene.is_here();
+    for one in scene.image.all() {
+        assert_eq!(times_asked(&mirror, one), 1, "{one}");
+        let origin = times_asked(&scene.proxy, one);
+        assert_eq!(origin, usize::from(wrong.contains(one)), "{one}");
+    }
+}
+
+#[test]
+fn all_hosts_lie() {
+    let scene = Scene::new();
+    let (mirror, dir) = scene.mirror();
+    let layer = scene.image.layers[1].clone();
+    for (proxy, at) in [(&mirror, 900_000), (&scene.proxy, 800_000)] {
+        let bad = layer.clone();
+        proxy.script(move |seen| seen.path.ends_with(&bad).then_some(Fault::Flip(at)));
+    }
+    let said = scene.fails_with(
+        &["--hosts-dir", text(&dir)],
+        &[&mirror.host(), &layer, &format!("not of {layer}")],
+    );
+    let sentences = said.matches("sent bytes of sha256:").count();
+    assert_eq!(sentences, 2, "one for each: {said}");
+    for proxy in [&mirror, &scene.proxy] {
+        assert_eq!(times_asked(proxy, &layer), 1);
+    }
+    // The one that has it wrong once is asked again where the other does not have it.
+    let (bad, mut left) = (layer.clone(), 1);
+    mirror.script(move |seen| {
+        let hit = seen.path.ends_with(&bad) && left > 0;
+        left -= i32::from(hit);
+        hit.then_some(Fault::Flip(900_000))
+    });
+    let bad = layer.clone();
+    scene.proxy.script(move |seen| {
+        let hit = seen.path.ends_with(&bad);
+        hit.then(|| Fault::Status(404, Vec::new()))
+    });
+    let name = scene.name();
+    scene
+        .cairn
+        .ok(&["images", "pull", "--hosts-dir", text(&dir), &name]);
+    scene.is_here();
 }
 
 #[test]

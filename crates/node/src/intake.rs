@@ -68,6 +68,11 @@ pub(crate) trait Origin: Sync {
     fn at_once(&self) -> Option<usize> {
         None
     }
+    /// Takes note that all bytes of a blob came and hash to `actual`. `Ok` when it is worth to have them
+    /// once more; else what each place did, as sentences, where there is more to say than the place.
+    fn distrust(&self, _digest: &Digest, _actual: &Digest) -> Result<(), Vec<String>> {
+        Err(Vec::new())
+    }
     /// Why a blob could not be read, when it knows better than an error of reading.
     fn explain(&self, _err: &std::io::Error) -> Option<Failure> {
         None

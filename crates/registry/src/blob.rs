@@ -29,7 +29,8 @@ const URLS_MAX: usize = 4;
 ///
 /// A connection that breaks is made again from the next byte; a host that fails is followed by the next
 /// one from there. Lengths are checked, digests are not: whoever keeps the bytes hashes them anyway, and
-/// what begins in the middle cannot be. Nothing is asked for before the first [`Blob::chunk`].
+/// what begins in the middle cannot be. Whoever finds them wrong says so ([`Client::distrust`]) and asks
+/// again. Nothing is asked for before the first [`Blob::chunk`].
 pub struct Blob {
     client: Client,
     descriptor: Descriptor,
@@ -47,9 +48,9 @@ pub struct Blob {
 /// Where it may be had.
 enum Place {
     /// From an endpoint, by its place in the client's list.
-    Host(usize, Patience),
+    Host(usize),
     /// From wherever its maker said.
-    Elsewhere(Url, Patience),
+    Elsewhere(Url),
 }
 
 /// The place that is being asked.
@@ -92,26 +93,23 @@ impl Client {
     }
 
     fn open(&self, descriptor: &Descriptor, at: u64, end: u64, part: bool) -> Blob {
-        let able = self.hosts(Need::Pull);
-        let urls = self.elsewhere(descriptor);
-        let more = !urls.is_empty();
-        let mut places = Vec::new();
-        for (host, patience) in able {
-            let index = self
-                .0
+        let urls = self.elsewhere(descriptor).into_iter();
+        let able = self.hosts(Need::Pull).into_iter();
+        let index = |host: &Host| {
+            self.0
                 .hosts
                 .iter()
-                .position(|one| std::ptr::eq(&**one, host));
-            let patience = if more { Patience::Once } else { patience };
-            places.extend(index.map(|index| Place::Host(index, patience)));
-        }
-        let last = urls.len().saturating_sub(1);
-        let patience = |i| match i == last {
-            true => Patience::Waits,
-            false => Patience::Once,
+                .position(|one| std::ptr::eq(&**one, host))
         };
-        let urls = urls.into_iter().enumerate();
-        places.extend(urls.map(|(i, url)| Place::Elsewhere(url, patience(i))));
+        let able = able.filter_map(|(host, _)| index(host)).map(Place::Host);
+        let mut places: Vec<Place> = able.chain(urls.map(Place::Elsewhere)).collect();
+        places.sort_by_cached_key(|place| {
+            let wrong = &self.0.wrong;
+            match place {
+                Place::Host(index) => wrong.times(&descriptor.digest, self.0.hosts[*index].label()),
+                Place::Elsewhere(url) => wrong.times(&descriptor.digest, Host::foreign_label(url)),
+            }
+        });
         Blob {
             client: self.clone(),
             descriptor: descriptor.clone(),
@@ -279,9 +277,16 @@ impl Blob {
         } else {
             now.why.clone()
         };
-        self.failed.push(now.host.failed(cause));
+        let failed = now.host.failed(cause);
+        self.fails(failed);
         self.now = None;
         Ok(())
+    }
+
+    fn fails(&mut self, failed: Failed) {
+        let wrong = &self.client.0.wrong;
+        wrong.beside(&self.descriptor.digest, &failed);
+        self.failed.push(failed);
     }
 
     fn next_place(&mut self) -> Result<(), Error> {
@@ -290,28 +295,32 @@ impl Blob {
             return Err(self.client.error(what, std::mem::take(&mut self.failed)));
         };
         let tail = format!("blobs/{}", self.descriptor.digest);
+        let patience = match self.places.as_slice() {
+            [] => Patience::Waits,
+            _ => Patience::Once,
+        };
         let found = match place {
-            Place::Host(index, patience) => {
+            Place::Host(index) => {
                 let host = Arc::clone(&self.client.0.hosts[index]);
                 let ask = host.ask(Method::GET, &tail);
                 let ask = ask.map_err(|cause| host.failed(cause));
-                ask.map(|ask| (host, ask, patience))
+                ask.map(|ask| (host, ask))
             }
-            Place::Elsewhere(url, patience) => {
+            Place::Elsewhere(url) => {
                 let host = Host::foreign(self.client.foreign(), &url, &self.client.0.options);
                 let ask = Ask::new(Method::GET, url);
-                host.map(|host| (Arc::new(host), ask, patience))
+                host.map(|host| (Arc::new(host), ask))
             }
         };
         match found {
-            Ok((host, mut ask, patience)) => {
+            Ok((host, mut ask)) => {
                 // What an image names is to come by https all the way.
                 ask.proven = !host.net.is_foreign();
                 ask.what = Some(What::Blob(self.descriptor.digest.clone()));
                 let breaks = Breaks::new(&self.client.0.options);
                 self.now = Some(Asked::new(host, ask, patience, breaks));
             }
-            Err(failed) => self.failed.push(failed),
+            Err(failed) => self.fails(failed),
         }
         Ok(())
     }

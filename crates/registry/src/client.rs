@@ -17,6 +17,7 @@ use crate::{
     options::Options,
     reference::is_repository,
     token::Scopes,
+    turns::Wrong,
 };
 
 /// What a host has to be good for.
@@ -43,7 +44,7 @@ impl Need {
 /// Asks for the content of one repository.
 ///
 /// Reading goes to the first endpoint that may be asked, and on to the next when it fails in whatever
-/// way; only the last is waited for. Storing goes to the first that may be, and nowhere else, since an
+/// way; only the last is waited for, and bytes that are wrong are asked for once more. Storing goes to the first that may be, and nowhere else, since an
 /// image is of no use in parts. Clones share connections, tokens and what was learned of each host. A
 /// future that is dropped ends its request at once.
 #[derive(Clone)]
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     memo: Mutex<Option<(Digest, Bytes)>>,
     /// What addresses in images are asked by, from when it is first needed.
     foreign: OnceLock<Result<Foreign, Cause>>,
+    /// Who is not believed any more of which blob.
+    pub(crate) wrong: Wrong,
 }
 
 impl fmt::Debug for Client {
@@ -101,6 +104,7 @@ impl Client {
             options,
             memo: Mutex::new(None),
             foreign: OnceLock::new(),
+            wrong: Wrong::default(),
         })))
     }
 

@@ -108,7 +108,7 @@ impl Host {
         url: &Url,
         options: &Options,
     ) -> Result<Host, Failed> {
-        let label = url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
+        let label = Host::foreign_label(url).to_owned();
         let foreign = foreign.map_err(|cause| Failed {
             host: label.clone(),
             cause: cause.clone(),
@@ -129,6 +129,11 @@ impl Host {
     /// The repository, as all its addresses begin.
     pub(crate) fn place(&self) -> &str {
         &self.base
+    }
+
+    /// What a host that an image names is known by: itself and its port.
+    pub(crate) fn foreign_label(url: &Url) -> &str {
+        &url[url::Position::BeforeHost..url::Position::AfterPort]
     }
 
     pub(crate) fn label(&self) -> &str {

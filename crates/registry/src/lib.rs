@@ -30,6 +30,7 @@ mod sessions;
 mod source;
 mod tls;
 mod token;
+mod turns;
 mod upload;
 
 pub use answer::{Answer, Complaint};

@@ -17,6 +17,7 @@ use crate::{
     options::DOCUMENT_BYTES_MAX,
     reference::Reference,
     token::Scopes,
+    turns::Turns,
 };
 
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -51,14 +52,14 @@ impl Client {
             Reference::Tag(_) => Need::Resolve,
             Reference::Digest(_) => Need::Pull,
         };
-        let mut failed = Vec::new();
-        for (host, patience) in self.hosts(need) {
+        let mut turns = Turns::new(self, What::Resolve(reference.clone()), need);
+        while let Some((host, patience)) = turns.host() {
             match self.resolve_at(host, patience, reference).await {
                 Ok(descriptor) => return Ok(descriptor),
-                Err(cause) => failed.push(host.failed(cause)),
+                Err(cause) => turns.failed(cause),
             }
         }
-        Err(self.error(What::Resolve(reference.clone()), failed))
+        Err(turns.error())
     }
 
     async fn resolve_at(
@@ -138,14 +139,15 @@ impl Client {
         if let Some(bytes) = self.remembered(&descriptor.digest) {
             return Ok(bytes);
         }
-        let mut failed = Vec::new();
-        for (host, patience) in self.hosts(Need::Pull) {
+        let what = What::Manifest(descriptor.digest.clone());
+        let mut turns = Turns::new(self, what, Need::Pull);
+        while let Some((host, patience)) = turns.host() {
             match self.manifest_at(host, patience, descriptor).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(cause) => failed.push(host.failed(cause)),
+                Err(cause) => turns.failed(cause),
             }
         }
-        Err(self.error(What::Manifest(descriptor.digest.clone()), failed))
+        Err(turns.error())
     }
 
     async fn manifest_at(

@@ -69,6 +69,9 @@ pub(super) struct News {
 pub(super) struct Asked {
     pub(super) host: String,
     pub(super) attempts: u32,
+    /// Who sent its first bytes, the last time that it was begun. More than one may have a part in it; this
+    /// is whom the others are preferred to if it is wrong.
+    begun: Option<String>,
 }
 
 impl News {
@@ -97,6 +100,21 @@ impl News {
         self.layers().get(digest).cloned()
     }
 
+    /// A blob is begun, or begun anew.
+    fn begin(self: &Arc<Self>, digest: &Digest) -> Of {
+        let mut layers = self.layers();
+        let asked = layers.get_mut(digest);
+        let before = asked.map_or(0, |asked| {
+            asked.begun = None;
+            asked.attempts
+        });
+        Of {
+            digest: digest.clone(),
+            news: Arc::clone(self),
+            before,
+        }
+    }
+
     /// Bytes that came of blobs and documents.
     pub(super) fn came(&self) -> u64 {
         self.came.load(Ordering::Relaxed)
@@ -122,15 +140,19 @@ impl Observer for News {
 struct Of {
     digest: Digest,
     news: Arc<News>,
+    /// Requests before it was begun anew.
+    before: u32,
 }
 
 impl Watch for Of {
     fn asked(&self, host: &str, attempt: u32) {
-        let asked = Asked {
-            host: host.to_owned(),
-            attempts: attempt,
-        };
-        self.news.layers().insert(self.digest.clone(), asked);
+        let attempt = self.before + attempt;
+        let mut layers = self.news.layers();
+        let asked = layers.entry(self.digest.clone()).or_default();
+        asked.host = host.to_owned();
+        asked.attempts = attempt;
+        asked.begun.get_or_insert_with(|| host.to_owned());
+        drop(layers);
         self.news.add(Event::Asked {
             digest: self.digest.clone(),
             host: host.to_owned(),
@@ -212,32 +234,43 @@ impl Remote<'_> {
                 .fetch_add(bytes.len() as u64, Ordering::Relaxed);
             return Ok(bytes.to_vec());
         }
-        let mut blob = self.client.blob(descriptor, 0);
-        let (bytes, host) = self.wait(async {
-            let mut bytes = Vec::new();
-            let mut host = None;
-            while let Some(piece) = blob.chunk().await? {
-                bytes.extend_from_slice(&piece);
-                host = blob.host().map(str::to_owned);
+        let digest = &descriptor.digest;
+        loop {
+            let mut blob = self.client.blob(descriptor, 0);
+            let (bytes, host) = self.wait(async {
+                let mut bytes = Vec::new();
+                let mut host = String::new();
+                while let Some(piece) = blob.chunk().await? {
+                    bytes.extend_from_slice(&piece);
+                    blob.host().unwrap_or_default().clone_into(&mut host);
+                }
+                Ok((bytes, host))
+            })?;
+            self.news
+                .came
+                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            let actual = Digest::of(digest.algorithm(), &bytes);
+            if actual == *digest {
+                return Ok(bytes);
             }
-            Ok((bytes, host))
-        })?;
-        self.news
-            .came
-            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let actual = Digest::of(descriptor.digest.algorithm(), &bytes);
-        if actual == descriptor.digest {
-            return Ok(bytes);
+            if let Err(err) = self.client.distrust(digest, &host, actual) {
+                let reason = format!("configuration {digest} is damaged");
+                let mut failure = Failure::new(ErrorKind::DataLoss, ATTEMPTED, reason)
+                    .object("image", &self.name)
+                    .namespace(self.ns)
+                    .next(self.again());
+                failure.causes = sentences(&err);
+                failure.location = Some(host);
+                return Err(failure);
+            }
         }
-        let reason = format!("configuration {} is damaged", descriptor.digest);
-        let mut failure = Failure::new(ErrorKind::DataLoss, ATTEMPTED, reason)
-            .object("image", &self.name)
-            .namespace(self.ns)
-            .cause(format!("its bytes hash to {actual}"))
-            .next(self.again());
-        failure.location = host;
-        Err(failure)
     }
+}
+
+/// What each host did.
+fn sentences(err: &Error) -> Vec<String> {
+    let failed = err.details().failed.iter();
+    failed.map(ToString::to_string).collect()
 }
 
 impl Blobs for Remote<'_> {
@@ -322,10 +355,7 @@ impl Origin for Remote<'_> {
             bytes.set_position(from);
             return Ok(Box::new(bytes));
         }
-        let watch = Of {
-            digest: digest.clone(),
-            news: Arc::clone(&self.news),
-        };
+        let watch = self.news.begin(digest);
         let incoming = fetch::fetch(
             &self.runtime,
             self.client.clone(),
@@ -371,6 +401,15 @@ impl Origin for Remote<'_> {
 
     fn at_once(&self) -> Option<usize> {
         Some(self.at_once)
+    }
+
+    fn distrust(&self, digest: &Digest, actual: &Digest) -> Result<(), Vec<String>> {
+        // What stands in the manifest itself came from nobody else.
+        let Some(host) = self.news.asked(digest).and_then(|asked| asked.begun) else {
+            return Err(Vec::new());
+        };
+        let again = self.client.distrust(digest, &host, actual.clone());
+        again.map_err(|err| sentences(&err))
     }
 
     fn explain(&self, err: &io::Error) -> Option<Failure> {

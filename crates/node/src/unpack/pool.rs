@@ -154,13 +154,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result<(), Failure> {
     let mut trees = job.trees.iter();
     let first = trees.next();
-    let resumed = match begin(work, job, stop, first, made)? {
-        Begun::Done => false,
-        // Nobody knows which of the bytes that were here before are wrong.
-        Begun::Damaged(_) => true,
-    };
-    if resumed && let Begun::Damaged(failure) = begin(work, job, stop, first, made)? {
-        return Err(failure);
+    let mut go_on = true;
+    while let Begun::Anew = begin(work, job, stop, (first, go_on), made)? {
+        go_on = false;
     }
     for key in trees {
         let source = work.open(&job.digest, Reading::Store)?;
@@ -175,20 +171,21 @@ fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result
 /// How the pass that stores a blob ended.
 enum Begun {
     Done,
-    /// It went on with an upload whose bytes are not the blob's, and which is gone now.
-    Damaged(Failure),
+    /// What came is not the blob, and is gone again; it is worth to begin anew.
+    Anew,
 }
 
-/// Stores a blob where that is wanted, and unpacks it for the first stack that needs it.
+/// Stores a blob where that is wanted, and unpacks it for the first stack that needs it. Where `go_on` is
+/// false what an upload has already is not believed.
 fn begin(
     work: &Work<'_>,
     job: &Job,
     stop: &AtomicBool,
-    key: Option<&SnapshotKey>,
+    (key, go_on): (Option<&SnapshotKey>, bool),
     made: &mut Made,
 ) -> Result<Begun, Failure> {
     let ingest = match job.store {
-        true => open_ingest(work, job)?,
+        true => open_ingest(work, job, go_on)?,
         false => None,
     };
     let stores = ingest.is_some();
@@ -223,10 +220,21 @@ fn begin(
     let passed = pass(work, job, &mut tee, key, phase);
     match settle(work, job, tee, passed, made) {
         Ok(tree) => made.trees.extend(tree),
-        Err(failure) if here > 0 && failure.kind == ErrorKind::DataLoss => {
-            return Ok(Begun::Damaged(failure));
+        Err(Unsettled::Failed(failure)) => return Err(failure),
+        Err(Unsettled::Wrong(mut failure, actual)) => {
+            // Of what was here before nobody knows which bytes are wrong.
+            if here == 0
+                && let Some(origin) = work.origin
+                && let Err(causes) = origin.distrust(&job.digest, &actual)
+            {
+                if !causes.is_empty() {
+                    failure.causes = causes;
+                }
+                return Err(failure);
+            }
+            work.missing.fetch_add(job.size, Ordering::Relaxed);
+            return Ok(Begun::Anew);
         }
-        Err(failure) => return Err(failure),
     }
     Ok(Begun::Done)
 }
@@ -246,6 +254,19 @@ impl Read for Felt<'_> {
     }
 }
 
+/// Why a pass gave nothing.
+enum Unsettled {
+    /// All bytes came, and hash to this instead.
+    Wrong(Failure, Digest),
+    Failed(Failure),
+}
+
+impl From<Failure> for Unsettled {
+    fn from(failure: Failure) -> Unsettled {
+        Unsettled::Failed(failure)
+    }
+}
+
 /// What only uploads that can be gone on with begin with; the rest is the digest.
 const RESUMED: &str = "cairn.pull-";
 
@@ -261,7 +282,7 @@ fn here_of(work: &Work<'_>, job: &Job) -> u64 {
     here.min(job.size)
 }
 
-fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
+fn open_ingest(work: &Work<'_>, job: &Job, go_on: bool) -> Result<Option<Ingest>, Failure> {
     let name = match work.is_dear() {
         true => IngestRef::parse(&format!("{RESUMED}{}", job.digest)),
         false => uploads::name(),
@@ -285,7 +306,7 @@ fn open_ingest(work: &Work<'_>, job: &Job) -> Result<Option<Ingest>, Failure> {
         }
         Err(err) => return Err(work.store_failure(&job.digest, &err)),
     };
-    if ingest.offset() > job.size {
+    if ingest.offset() > job.size || !go_on {
         let truncated = ingest.truncate();
         truncated.map_err(|err| work.store_failure(&job.digest, &err))?;
     }
@@ -387,7 +408,7 @@ fn settle(
     mut tee: Tee<'_>,
     passed: Passed,
     made: &mut Made,
-) -> Result<Option<Tree>, Failure> {
+) -> Result<Option<Tree>, Unsettled> {
     let unpack_failed = matches!(passed, Err(_) | Ok(Some(Err(_))));
     if unpack_failed {
         tee.drain(&|_| ());
@@ -413,18 +434,18 @@ fn settle(
         if !ingest.as_ref().is_some_and(kept) {
             abort(ingest);
         }
-        return Err(failure);
+        return Err(failure.into());
     }
-    let actual = ingest.as_ref().map(Ingest::digest_so_far);
-    let named = (&job.digest, job.size);
-    if let Some(failure) = actual.and_then(|actual| mismatch(work, named, (&actual, read))) {
+    if let Some(actual) = ingest.as_ref().map(Ingest::digest_so_far)
+        && let Some(failure) = mismatch(work, (&job.digest, job.size), (&actual, read))
+    {
         abort(ingest);
-        return Err(failure);
+        return Err(Unsettled::Wrong(failure, actual));
     }
     let mut tree = match passed {
         Err(failure) => {
             abort(ingest);
-            return Err(failure);
+            return Err(failure.into());
         }
         Ok(Some(Err(torn))) => {
             let failure = torn.failure(work, job);
@@ -433,7 +454,7 @@ fn settle(
                 Some(ingest) if work.is_dear() => commit(work, job, ingest, None, made)?,
                 ingest => abort(ingest),
             }
-            return Err(failure);
+            return Err(failure.into());
         }
         Ok(Some(Ok(tree))) => Some(tree),
         Ok(None) => None,

@@ -340,6 +340,62 @@ async fn the_next_host_goes_on_where_a_mirror_stopped() {
     assert_eq!(clock.waits(), [0.0; 0]);
 }
 
+/// Digests are found wrong by whoever keeps the bytes, who says so.
+#[tokio::test]
+async fn who_had_a_blob_wrong_is_asked_last() {
+    let bytes = noise(100);
+    let serve = |bytes: Vec<u8>| Server::start(move |request, _| cut(request, &bytes, LEN));
+    let (first, second) = (serve(bytes.clone()).await, serve(bytes.clone()).await);
+    let layer = layer(&bytes);
+    let other = Digest::sha256(b"other");
+    let client = client(&[mirror(&first.host()), origin(&second.host())]);
+    let asked = || (first.lines().len(), second.lines().len());
+    let from = async || read(client.blob(&layer, 0)).await.map(|_| asked());
+    assert_eq!(from().await.expect("whole"), (1, 0));
+    let again = client.distrust(&layer.digest, &first.host(), other.clone());
+    again.expect("there is another host");
+    assert_eq!(from().await.expect("whole"), (1, 1));
+    // Of another blob nothing is known.
+    let neighbour = Descriptor {
+        digest: other.clone(),
+        ..layer.clone()
+    };
+    read(client.blob(&neighbour, 0)).await.expect("whole");
+    assert_eq!(asked(), (2, 1));
+    let origin = "registry.example.com";
+    let err = client.distrust(&layer.digest, origin, other.clone());
+    let err = err.expect_err("all were wrong");
+    assert_eq!(
+        err.to_string(),
+        format!(
+            "all 2 hosts failed: {first} sent bytes of {other}, not of {digest}; \
+             {origin} sent bytes of {other}, not of {digest}",
+            first = first.host(),
+            digest = layer.digest,
+        )
+    );
+    assert_eq!(err.kind(), ErrorKind::DataLoss);
+}
+
+#[tokio::test]
+async fn the_only_host_has_a_second_try() {
+    let bytes = noise(100);
+    let layer = layer(&bytes);
+    let server = Server::start(move |request, _| cut(request, &bytes, LEN)).await;
+    let client = client(&[origin(&server.host())]);
+    let origin = "registry.example.com";
+    let other = Digest::sha256(b"other");
+    let wrong = || client.distrust(&layer.digest, origin, other.clone());
+    wrong().expect("once more");
+    read(client.blob(&layer, 0)).await.expect("whole");
+    let err = wrong().expect_err("again");
+    let digest = &layer.digest;
+    assert_eq!(
+        err.to_string(),
+        format!("{origin} sent bytes of {other}, not of {digest}")
+    );
+}
+
 #[tokio::test]
 async fn parts_are_parts() {
     let bytes = noise(LEN);

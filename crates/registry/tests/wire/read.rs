@@ -159,6 +159,46 @@ async fn wrong_bytes_are_not_believed() {
     assert_eq!(bytes, MANIFEST);
 }
 
+/// A byte on the way may be wrong once. Who was wrong is asked behind the others.
+#[tokio::test]
+async fn wrong_bytes_are_asked_for_once_more() {
+    let unsure = |wrong: usize| {
+        Server::start(move |_, number| match number < wrong {
+            true => Reply::Whole(200, Vec::new(), MANIFEST.replace("[]", "{}").into()),
+            false => manifest(),
+        })
+    };
+    let once = unsure(1).await;
+    let client = client(&[origin(&once.host())]);
+    let bytes = client.manifest(&descriptor()).await.expect("manifest");
+    assert_eq!((bytes, once.lines().len()), (MANIFEST.into(), 2));
+    let always = unsure(9).await;
+    let client = self::client(&[origin(&always.host())]);
+    let err = client.manifest(&descriptor()).await.expect_err("wrong");
+    assert!(matches!(only(&err), Cause::WrongDigest { .. }));
+    assert_eq!(always.lines().len(), 2);
+
+    let (once, empty) = (
+        unsure(1).await,
+        Server::start(|_, _| Reply::status(404)).await,
+    );
+    let client = self::client(&[mirror(&once.host()), origin(&empty.host())]);
+    let bytes = client.manifest(&descriptor()).await.expect("manifest");
+    assert_eq!(bytes, MANIFEST);
+    assert_eq!((once.lines().len(), empty.lines().len()), (2, 1));
+    let always = unsure(9).await;
+    let client = self::client(&[mirror(&always.host()), origin(&empty.host())]);
+    let err = client.manifest(&descriptor()).await.expect_err("wrong");
+    let causes: Vec<&Cause> = err.details().failed.iter().map(|one| &one.cause).collect();
+    assert!(
+        matches!(
+            causes[..],
+            [Cause::WrongDigest { .. }, Cause::NotFound { .. }]
+        ),
+        "{causes:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_header_that_names_another_digest_is_noticed() {
     let server = Server::start(|_, _| manifest()).await;
