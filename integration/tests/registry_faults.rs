@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 use std::{
+    collections::HashSet,
     fs,
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -85,7 +86,12 @@ impl Scene {
     /// It ends whole, and no more bytes of blobs came than `percent` of the image.
     #[track_caller]
     fn whole(&self, percent: u64) {
-        let output = self.pull();
+        self.ends_whole(self.command(), percent);
+    }
+
+    #[track_caller]
+    fn ends_whole(&self, mut command: Command, percent: u64) {
+        let output = command.output().expect("start cairn");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}\n{:#?}", self.faults());
         let pulled: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -336,6 +342,54 @@ fn all_hosts_lie() {
         .cairn
         .ok(&["images", "pull", "--hosts-dir", text(&dir), &name]);
     scene.is_here();
+}
+
+/// A request for a part of a blob, where the first one goes on to the end.
+fn is_part(seen: &Seen) -> bool {
+    let range = seen.head.get("range");
+    seen.is_fetch() && range.is_some_and(|range| !range.ends_with('-'))
+}
+
+/// A layer that comes slowly enough for several connections, and its way.
+fn wide() -> Scene {
+    let scene = Scene::with(&[20_000_000]);
+    scene.proxy.throttle(2_000_000);
+    scene
+}
+
+/// Parts are asked for, and the first of them fails only when its turn has come: what the first connection
+/// has brought is neither lost nor fetched again.
+#[test]
+fn parts_fail_late() {
+    let scene = wide();
+    let mut silent: HashSet<String> = HashSet::new();
+    layers(&scene, move |seen| {
+        let range = seen.head.get("range").filter(|_| is_part(seen))?;
+        // Nothing comes for longer than the first connection takes to where the parts begin.
+        Some(match silent.insert(range.to_owned()) {
+            true => Fault::Stall(0),
+            false => Fault::Status(416, Vec::new()),
+        })
+    });
+    let mut command = scene.command();
+    command.env("CAIRN_REGISTRY__MIN_RATE_WINDOW", "7s");
+    scene.ends_whole(command, 105);
+    assert!(scene.proxy.faults() > 1);
+}
+
+/// The first connection breaks when parts are under way.
+#[test]
+fn cut_beside_parts() {
+    let scene = wide();
+    first_layer(&scene, Fault::Cut(6_000_000));
+    scene.whole(105);
+    let seen = scene.proxy.seen();
+    let range = |seen: &Seen| seen.head.get("range").map(str::to_owned);
+    let again = seen
+        .iter()
+        .position(|seen| range(seen).as_deref() == Some("bytes=6000000-"));
+    let part = seen.iter().position(is_part);
+    assert!(part.is_some() && part < again, "{:#?}", scene.faults());
 }
 
 #[test]
