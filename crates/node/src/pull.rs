@@ -166,8 +166,8 @@ impl Node {
 
     fn pull_from(&self, request: &PullRequest, progress: &Times<'_>) -> Result<Pulled, Failure> {
         let ns = &request.caller.ns;
-        let mut remote = self.remote(request, progress)?;
-        let target = self.resolve_remote(&remote, &request.name)?;
+        let (mut remote, name) = self.remote(request, progress)?;
+        let target = self.resolve_remote(&remote, &name)?;
         let tree = Tree::read(&remote, &target)?;
         remote.know(&tree);
         let names = match &request.names {
@@ -222,10 +222,11 @@ impl Node {
         &'a self,
         request: &'a PullRequest,
         progress: &'a dyn Progress,
-    ) -> Result<remote::Remote<'a>, Failure> {
+    ) -> Result<(remote::Remote<'a>, RemoteName), Failure> {
         let news = Arc::new(News::default());
         let observer: Arc<News> = Arc::clone(&news);
-        let reach = self.reach(&request.name, &request.remote, Some(observer))?;
+        let name = RemoteName::parse(&request.name)?;
+        let reach = self.reach(name, &request.remote, Some(observer))?;
         let runtime = self.registry_runtime()?;
         let options = self.registry_options();
         let (own, at_once) = match request.remote.max_concurrent {
@@ -236,7 +237,7 @@ impl Node {
             }
             chosen => (chosen, chosen.min(CONNECTIONS_MAX)),
         };
-        Ok(remote::Remote {
+        let remote = remote::Remote {
             node: self,
             ns: &request.caller.ns,
             name: request.name.to_string(),
@@ -255,23 +256,24 @@ impl Node {
             ),
             at_once,
             wanted: Wanted::new(&request.platforms, request.all_platforms),
-            origins: Origins::new(&request.caller.ns, &request.name)?,
+            origins: Origins::new(&request.caller.ns, &reach.name),
             pins: self.pins(),
             progress,
             news,
             known: HashMap::new(),
-        })
+        };
+        Ok((remote, reach.name))
     }
 
     /// What the name means at the registry.
     fn resolve_remote(
         &self,
         remote: &remote::Remote<'_>,
-        name: &ImageName,
+        name: &RemoteName,
     ) -> Result<Descriptor, Failure> {
-        let Some(reference) = RemoteName::parse(name)?.reference() else {
+        let Some(reference) = name.reference() else {
             let failure = Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, "it has no tag");
-            return Err(failure.object("image", name));
+            return Err(failure.object("image", &remote.name));
         };
         remote.wait(remote.client.resolve(&reference))
     }

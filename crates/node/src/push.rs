@@ -115,10 +115,12 @@ impl Node {
     /// here is damaged. [`ErrorKind::Canceled`] soon after nobody waits for it any more.
     pub fn push(&self, request: PushRequest, progress: &dyn Progress) -> Result<Pushed, Failure> {
         let pins = self.pins();
-        let mut plan = self.plan_push(&request, &pins)?;
+        let name = RemoteName::parse(&request.remote_name)?;
+        let origins = Origins::new(&request.ns, &name);
+        let mut plan = self.plan_push(&request, &origins, &pins)?;
         let (events, heard) = mpsc::unbounded_channel();
         let retries = Arc::new(Retries(events.clone()));
-        let mut reach = self.reach(&request.remote_name, &request.remote, Some(retries))?;
+        let mut reach = self.reach(name, &request.remote, Some(retries))?;
         let host = store_only(&mut reach);
         let index = plan.target.digest.clone();
         let anything = request.platforms.is_empty() && request.manifest.is_none();
@@ -153,7 +155,7 @@ impl Node {
         };
         let runtime = self.registry_runtime()?;
         let arrived = runtime.block_on(attend(&sender, &mut plan, heard, progress))?;
-        self.remember(&request, &plan)?;
+        self.remember(&origins, &plan);
         progress.event(Event::Done);
         let mut pushed = summary(&plan, &arrived, &host);
         let narrowed = plan.target.digest != index;
@@ -162,7 +164,7 @@ impl Node {
     }
 
     /// Writes down where the blobs are now.
-    fn remember(&self, request: &PushRequest, plan: &Plan) -> Result<(), Failure> {
+    fn remember(&self, origins: &Origins, plan: &Plan) {
         let documents = plan.parts.iter();
         let documents = documents.filter(|part| matches!(part.kind, Kind::Sent(_)));
         let mut digests: Vec<Digest> = documents
@@ -171,8 +173,7 @@ impl Node {
         let stored = plan.pieces().into_iter();
         let stored = stored.filter(|piece| matches!(piece.bytes, Place::Stored));
         digests.extend(stored.map(|piece| piece.descriptor.digest.clone()));
-        Origins::new(&request.ns, &request.remote_name)?.record(self, &digests);
-        Ok(())
+        origins.record(self, &digests);
     }
 }
 

@@ -82,7 +82,12 @@ pub(super) enum Place {
 
 impl Node {
     /// Reads the image and decides what goes. Pins everything that it finds.
-    pub(super) fn plan_push(&self, request: &PushRequest, pins: &Pins) -> Result<Plan, Failure> {
+    pub(super) fn plan_push(
+        &self,
+        request: &PushRequest,
+        origins: &Origins,
+        pins: &Pins,
+    ) -> Result<Plan, Failure> {
         let (ns, name) = (&request.ns, &request.name);
         let record = self.image_record(ns, name, ATTEMPTED)?;
         let blobs = StoreBlobs::new(self, ns, ATTEMPTED, name.to_string()).pinned(pins);
@@ -100,7 +105,7 @@ impl Node {
             request,
             pins,
             chosen,
-            origins: Origins::new(&request.ns, &request.remote_name)?,
+            origins,
             parts: Vec::new(),
             seen: HashSet::new(),
         };
@@ -180,7 +185,7 @@ struct Gathering<'a> {
     request: &'a PushRequest,
     pins: &'a Pins,
     chosen: Option<HashSet<Digest>>,
-    origins: Origins,
+    origins: &'a Origins,
     parts: Vec<Part>,
     seen: HashSet<Digest>,
 }

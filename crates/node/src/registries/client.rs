@@ -180,21 +180,20 @@ impl Node {
     /// A name without a registry, or whose repository cannot be one; a file of hosts with a mistake; a
     /// certificate, key or proxy that cannot be used.
     pub fn registry_client(&self, name: &ImageName, remote: &Remote) -> Result<Client, Failure> {
-        self.reach(name, remote, None)?.client()
+        self.reach(RemoteName::parse(name)?, remote, None)?.client()
     }
 
-    /// Finds out how the repository in a name is to be asked. Besides those of [`Node::observe_registries`]
+    /// Finds out how the repository of a name is to be asked. Besides those of [`Node::observe_registries`]
     /// `also` is told of what goes on. Reads files and asks nobody.
     ///
     /// # Errors
-    /// A name without a registry; a file of hosts with a mistake.
+    /// A file of hosts with a mistake.
     pub(crate) fn reach(
         &self,
-        name: &ImageName,
+        name: RemoteName,
         remote: &Remote,
         also: Option<Arc<dyn Observer>>,
     ) -> Result<Reach, Failure> {
-        let name = RemoteName::parse(name)?;
         let ours = self.registry_options();
         let mut hosts = remote.hosts.clone();
         if hosts.dirs.is_empty() {

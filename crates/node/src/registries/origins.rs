@@ -1,10 +1,10 @@
 //! Where else a registry may have a blob, as labels tell: `containerd.io/distribution.source.HOST` with
 //! repositories between commas ([`RemoteName::source_label`]).
 
-use cairn_types::{Digest, ImageName, Labels, Namespace, validate_label};
+use cairn_types::{Digest, Labels, Namespace, validate_label};
 
 use super::RemoteName;
-use crate::{Failure, Node};
+use crate::Node;
 
 /// Repositories that are asked for a blob before it is sent.
 const TRIES: usize = 2;
@@ -17,14 +17,13 @@ pub(crate) struct Origins {
 }
 
 impl Origins {
-    /// Those of the blobs of `ns`, for the repository that a name has in it.
-    pub(crate) fn new(ns: &Namespace, name: &ImageName) -> Result<Origins, Failure> {
-        let name = RemoteName::parse(name)?;
-        Ok(Origins {
+    /// Those of the blobs of `ns`, for the repository of a name.
+    pub(crate) fn new(ns: &Namespace, name: &RemoteName) -> Origins {
+        Origins {
             ns: ns.clone(),
             key: name.source_label(),
-            repository: name.repository,
-        })
+            repository: name.repository.clone(),
+        }
     }
 
     /// The label of a blob that is known there alone.
