@@ -91,6 +91,8 @@ pub(crate) struct Inner {
     pub(crate) turns: crate::gc::Turns,
     /// Who is making what.
     pub(crate) claims: crate::claims::Claims,
+    /// What pulls are reading.
+    pub(crate) documents: crate::pull::Documents,
     pub(crate) listeners: crate::events::Listeners,
     pub(crate) sharing: Sharing,
     pub(crate) parallel_layers: usize,
@@ -150,6 +152,7 @@ impl Node {
                 pins: Arc::default(),
                 turns: crate::gc::Turns::default(),
                 claims: crate::claims::Claims::default(),
+                documents: crate::pull::Documents::default(),
                 listeners: crate::events::Listeners::default(),
                 sharing: options.sharing,
                 parallel_layers: options.parallel_layers,

@@ -1,12 +1,14 @@
 //! Fetching an image of a registry.
 //!
 //! - `remote` is the registry as a place that images come from, and hands it all to `intake`;
+//! - `documents` are what it reads first, and what several pulls at once read;
 //! - `fetch` brings the bytes of a blob, by one connection or several;
 //! - `places` is how many there are of these, and how quick they may be;
 //! - `held` keeps what came of a pull that broke off.
 //!
 //! What is to be unpacked passes through `unpack/pool.rs`, as everywhere.
 
+mod documents;
 mod fetch;
 mod held;
 mod places;
@@ -22,6 +24,7 @@ use cairn_types::{
     Platform, PlatformMatcher, SnapshotKey,
 };
 
+pub(crate) use self::documents::Documents;
 use self::{places::Limits, remote::News};
 use crate::{
     Caller, Event, Failure, Imported, Node, Progress,
@@ -261,6 +264,7 @@ impl Node {
             progress,
             news,
             known: HashMap::new(),
+            reading: Mutex::default(),
         };
         Ok((remote, reach.name))
     }
@@ -275,7 +279,7 @@ impl Node {
             let failure = Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, "it has no tag");
             return Err(failure.object("image", &remote.name));
         };
-        remote.wait(remote.client.resolve(&reference))
+        remote.ask(remote.client.resolve(&reference))
     }
 
     /// The image as it is here, if that is enough for the request and nothing of it is missing.

@@ -41,6 +41,35 @@ impl Node {
         self.inner.sharing
     }
 
+    /// Whose a thing is that two requests must not make at once: the namespace's, where these have nothing
+    /// of one another.
+    pub(crate) fn sharers(&self, ns: &Namespace) -> Option<Namespace> {
+        (self.sharing() == Sharing::Isolated).then(|| ns.clone())
+    }
+
+    /// A blob of at most `limit` bytes that another namespace has and shares. `None` also when it is
+    /// damaged.
+    pub(crate) fn read_shared(
+        &self,
+        pins: &Pins,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        if self.shared_size(pins, digest)?.is_none() {
+            return Ok(None);
+        }
+        let content = self.content();
+        let namespaces = content.namespaces().map_err(|err| {
+            let failure = Failure::of("look up blob", &err);
+            failure.object("blob", digest)
+        })?;
+        // One file stands for all of them.
+        let mut read = namespaces
+            .iter()
+            .map(|ns| content.read_all(ns, digest, limit));
+        Ok(read.find_map(Result::ok))
+    }
+
     /// The size of a blob that somebody may have who knows no more of it than its digest; `None` when
     /// there is none, or nobody who has it shares it. It stays until `pins` go.
     pub fn shared_size(&self, pins: &Pins, digest: &Digest) -> Result<Option<u64>, Failure> {

@@ -10,12 +10,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use cairn_registry::{Client, Error, Observer, Retry, What};
 use cairn_types::{Descriptor, Digest, ErrorKind, Labels, MediaKind, Namespace};
 use tokio::runtime::Handle;
 
 use super::{
     ATTEMPTED, COMMAND,
+    documents::Document,
     fetch::{self, Incoming, Watch},
     places::Limits,
 };
@@ -52,6 +54,8 @@ pub(super) struct Remote<'a> {
     pub(super) news: Arc<News>,
     /// What can be asked for.
     pub(super) known: HashMap<Digest, Descriptor>,
+    /// Documents that others may have from here, as long as the pull lasts: by then they are stored.
+    pub(super) reading: Mutex<Vec<Document>>,
 }
 
 /// What happened on the way, for whoever reads the bytes to tell: requests are made in other threads, which
@@ -182,15 +186,19 @@ impl Read for Told<'_> {
 
 impl Remote<'_> {
     /// Waits for a request, as long as it is wanted.
-    pub(super) fn wait<T>(
+    pub(super) fn ask<T>(
         &self,
         request: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Failure> {
+        self.wait(async { request.await.map_err(|err| self.failure(&err)) })
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         self.runtime.block_on(async {
-            tokio::pin!(request);
+            tokio::pin!(work);
             loop {
-                match tokio::time::timeout(BEAT, &mut request).await {
-                    Ok(done) => return done.map_err(|err| self.failure(&err)),
+                match tokio::time::timeout(BEAT, &mut work).await {
+                    Ok(done) => return done,
                     Err(_) if self.progress.given_up() => return Err(self.stopped()),
                     Err(_) => self.news.tell(self.progress),
                 }
@@ -223,35 +231,33 @@ impl Remote<'_> {
             .extend(all.map(|one| (one.digest.clone(), one.clone())));
     }
 
-    fn fetch(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
+    async fn fetch(&self, descriptor: &Descriptor) -> Result<Bytes, Failure> {
         if matches!(
             MediaKind::of(&descriptor.media_type),
             MediaKind::Index | MediaKind::Manifest
         ) {
-            let bytes = self.wait(self.client.manifest(descriptor))?;
+            let bytes = self.client.manifest(descriptor).await;
+            let bytes = bytes.map_err(|err| self.failure(&err))?;
             self.news
                 .came
                 .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            return Ok(bytes.to_vec());
+            return Ok(bytes);
         }
         let digest = &descriptor.digest;
         loop {
             let mut blob = self.client.blob(descriptor, 0);
-            let (bytes, host) = self.wait(async {
-                let mut bytes = Vec::new();
-                let mut host = String::new();
-                while let Some(piece) = blob.chunk().await? {
-                    bytes.extend_from_slice(&piece);
-                    blob.host().unwrap_or_default().clone_into(&mut host);
-                }
-                Ok((bytes, host))
-            })?;
+            let mut bytes = Vec::new();
+            let mut host = String::new();
+            while let Some(piece) = blob.chunk().await.map_err(|err| self.failure(&err))? {
+                bytes.extend_from_slice(&piece);
+                blob.host().unwrap_or_default().clone_into(&mut host);
+            }
             self.news
                 .came
                 .fetch_add(bytes.len() as u64, Ordering::Relaxed);
             let actual = Digest::of(digest.algorithm(), &bytes);
             if actual == *digest {
-                return Ok(bytes);
+                return Ok(bytes.into());
             }
             if let Err(err) = self.client.distrust(digest, &host, actual) {
                 let reason = format!("configuration {digest} is damaged");
@@ -264,6 +270,31 @@ impl Remote<'_> {
                 return Err(failure);
             }
         }
+    }
+
+    /// The bytes of a document: from the store, or fetched by this pull or by another.
+    fn bytes(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
+        let digest = &descriptor.digest;
+        let (node, pins) = (self.node, &self.pins);
+        let place = (node.sharers(self.ns), digest.clone());
+        let place = node.inner.documents.place(place);
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.push(Arc::clone(&place));
+        drop(reading);
+        // Looked for only now: who had it until a moment ago has stored it before.
+        pins.blob(self.ns, digest);
+        if let Ok(bytes) = node.content().read_all(self.ns, digest, DOCUMENT_BYTES_MAX) {
+            return Ok(bytes);
+        }
+        // It is not here, or damaged.
+        if let Some(bytes) = node.read_shared(pins, digest, DOCUMENT_BYTES_MAX)? {
+            return Ok(bytes);
+        }
+        let bytes = self.wait(async {
+            let bytes = place.get_or_try_init(|| self.fetch(descriptor)).await;
+            bytes.cloned()
+        })?;
+        Ok(bytes.to_vec())
     }
 }
 
@@ -285,13 +316,7 @@ impl Blobs for Remote<'_> {
         if descriptor.size == 0 {
             return Err(self.refuse(descriptor, DocumentError::Empty));
         }
-        self.pins.blob(self.ns, &descriptor.digest);
-        let content = self.node.content();
-        let bytes = match content.read_all(self.ns, &descriptor.digest, DOCUMENT_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            // Also what is damaged here.
-            Err(_) => self.fetch(descriptor)?,
-        };
+        let bytes = self.bytes(descriptor)?;
         let (expected, actual) = (descriptor.size, bytes.len() as u64);
         if actual != expected {
             let reason = DocumentError::Size { expected, actual };

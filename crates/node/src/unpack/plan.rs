@@ -9,8 +9,8 @@ use cairn_layer::Options;
 use cairn_snapshot::StagedLayer;
 use cairn_sys::Dir;
 use cairn_types::{
-    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, Labels, LayerTiming, Namespace,
-    SnapshotKey, Usage,
+    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, Labels, LayerTiming, SnapshotKey,
+    Usage,
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     pool::{self, Job, Made, Tree as Unpacked},
 };
 use crate::{
-    Failure, Phase, Sharing,
+    Failure, Phase,
     claims::{Awaiting, Claim, Claimed, Doubts, Waited},
 };
 
@@ -350,18 +350,12 @@ impl<'w, 'a> Planning<'w, 'a> {
     }
 }
 
-/// Whose a thing is that two requests must not make at once: the namespace's, where these have nothing of
-/// one another.
-fn sharers(work: &Work<'_>) -> Option<Namespace> {
-    (work.node.sharing() == Sharing::Isolated).then(|| work.ns.clone())
-}
-
 fn claimed_blob(work: &Work<'_>, digest: &Digest) -> Claimed {
-    Claimed::Blob(sharers(work), digest.clone())
+    Claimed::Blob(work.node.sharers(work.ns), digest.clone())
 }
 
 fn claimed_layer(work: &Work<'_>, key: &SnapshotKey) -> Claimed {
-    Claimed::Layer(sharers(work), key.clone())
+    Claimed::Layer(work.node.sharers(work.ns), key.clone())
 }
 
 /// Whether the namespace has a blob, or has it now, since another one shares what it has.
