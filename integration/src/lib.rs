@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod fault;
 pub mod fault_proxy;
 pub mod fixture;
+pub mod front;
 pub mod go;
 pub mod http;
 pub mod image;

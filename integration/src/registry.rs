@@ -70,19 +70,29 @@ impl Registry {
         let work = work();
         let certs = Certs::at(work.path());
         certs.authority("ca", "/O=Example/CN=Example Internal CA");
-        certs.signed("server", "ca");
-        // Tools that are given a directory want a key to each certificate beside it, or neither.
-        let trusted = work.path().join(TRUSTED);
-        fs::create_dir(&trusted).expect("directory");
-        fs::copy(certs.path("ca.crt"), trusted.join("ca.crt")).expect("certificate");
-        let (certificate, key) = (certs.path("server.crt"), certs.path("server.key"));
-        let more = more(&certs, &trusted);
-        let tls = format!("  tls:\n    certificate: {certificate:?}\n    key: {key:?}\n{more}");
+        let tls = by_tls(&work, &certs, &["ca"]);
+        let tls = format!("{tls}{}", more(&certs, &work.path().join(TRUSTED)));
         let access = Access {
             secure: true,
             user: None,
         };
         Registry::of(work, &tls, "", access)
+    }
+
+    /// By TLS, with a certificate that `certs`' authority `ca` signs, for bearers of tokens of `server`;
+    /// tools of others are to trust all of `authorities`.
+    pub fn secure_for_tokens(
+        server: &TokenServer,
+        certs: &Certs,
+        authorities: &[&str],
+    ) -> Registry {
+        let work = work();
+        let tls = by_tls(&work, certs, authorities);
+        let access = Access {
+            secure: true,
+            user: server.user(),
+        };
+        Registry::of(work, &tls, &bearers(server), access)
     }
 
     /// By plain HTTP, for one user with a password.
@@ -100,19 +110,11 @@ impl Registry {
 
     /// By plain HTTP, for bearers of tokens of `server`.
     pub fn for_tokens(server: &TokenServer) -> Registry {
-        let auth = format!(
-            "auth:\n  token:\n    realm: {:?}\n    service: {:?}\n    issuer: {:?}\n    \
-             rootcertbundle: {:?}\n",
-            server.url(),
-            tokens::SERVICE,
-            tokens::ISSUER,
-            server.certificate(),
-        );
         let access = Access {
             secure: false,
             user: server.user(),
         };
-        Registry::of(work(), "", &auth, access)
+        Registry::of(work(), "", &bearers(server), access)
     }
 
     /// `http` stands below that key of the configuration, `more` at its top.
@@ -181,7 +183,33 @@ impl Registry {
     }
 }
 
-/// Where the certificate is that others need.
+/// What the configuration says below `http`, with a certificate of the authority `ca`.
+fn by_tls(work: &TempDir, certs: &Certs, authorities: &[&str]) -> String {
+    certs.signed("server", "ca");
+    // Tools that are given a directory want a key to each certificate beside it, or neither.
+    let trusted = work.path().join(TRUSTED);
+    fs::create_dir(&trusted).expect("directory");
+    for name in authorities {
+        let file = format!("{name}.crt");
+        fs::copy(certs.path(&file), trusted.join(&file)).expect("certificate");
+    }
+    let (certificate, key) = (certs.path("server.crt"), certs.path("server.key"));
+    format!("  tls:\n    certificate: {certificate:?}\n    key: {key:?}\n")
+}
+
+/// What it says of who may come with tokens.
+fn bearers(server: &TokenServer) -> String {
+    format!(
+        "auth:\n  token:\n    realm: {:?}\n    service: {:?}\n    issuer: {:?}\n    \
+         rootcertbundle: {:?}\n",
+        server.url(),
+        tokens::SERVICE,
+        tokens::ISSUER,
+        server.certificate(),
+    )
+}
+
+/// Where the certificates are that others need.
 const TRUSTED: &str = "trusted";
 
 fn work() -> TempDir {

@@ -13,7 +13,7 @@ use crate::{
     answer::tame,
     body::{Body, refusal},
     credentials::Credential,
-    error::Cause,
+    error::{Cause, Failed},
     net::{Ask, Net, Payload},
     options::Options,
 };
@@ -101,7 +101,8 @@ pub(crate) async fn fetch(
         ),
         Some(Credential::Bearer(_)) | None => (by_query(realm, scopes, None), None),
     };
-    let mut response = net.send(&ask, secret.as_ref()).await?;
+    let sent = net.send(&ask, secret.as_ref()).await;
+    let mut response = sent.map_err(|cause| unreached(realm, cause))?;
     if let (StatusCode::METHOD_NOT_ALLOWED, Some(Credential::Basic { user, secret })) =
         (response.status(), credential)
     {
@@ -110,7 +111,8 @@ pub(crate) async fn fetch(
             ("username", user),
             ("password", secret),
         ];
-        response = net.send(&by_form(realm, scopes, &grant), None).await?;
+        let sent = net.send(&by_form(realm, scopes, &grant), None).await;
+        response = sent.map_err(|cause| unreached(realm, cause))?;
     }
     read(realm, response, options).await
 }
@@ -162,6 +164,30 @@ fn by_form(realm: &Realm, scopes: &Scopes, grant: &[(&str, &str)]) -> Ask {
     ask.payload = Payload::Bytes(form.finish().into());
     ask.secret = true;
     ask
+}
+
+/// What keeps the server of tokens from answering is told of it, and not of the registry.
+fn unreached(realm: &Realm, cause: Cause) -> Cause {
+    let issuer = match &cause {
+        Cause::NoSuchHost
+        | Cause::Connect(_)
+        | Cause::ConnectTimeout(_)
+        | Cause::AnswerTimeout(_)
+        | Cause::Broken { .. }
+        | Cause::PlainHttp
+        | Cause::Certificate(_)
+        | Cause::Tls(_) => None,
+        Cause::UnknownAuthority { issuer } => issuer.clone(),
+        _ => return cause,
+    };
+    let passes = cause.passes();
+    let realm = realm.url.host_str().unwrap_or_default().to_owned();
+    let host = realm.clone();
+    let mut why = Failed { host, cause }.brief();
+    if let Some(issuer) = issuer {
+        why += &format!(", {issuer}");
+    }
+    Cause::Token { realm, why, passes }
 }
 
 async fn read(realm: &Realm, response: Response, options: &Options) -> Result<Token, Cause> {

@@ -12,8 +12,14 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::jwt::{KeyHint, Signer};
-use crate::http::{Answer, Request, Server};
+use super::{
+    certs::Certs,
+    jwt::{KeyHint, Signer},
+};
+use crate::{
+    front::Front,
+    http::{Answer, Request, Server},
+};
 
 pub(super) const SERVICE: &str = "registry.test";
 pub(super) const ISSUER: &str = "tokens.test";
@@ -78,6 +84,8 @@ pub struct Given {
 /// A server of tokens on the loopback address.
 pub struct TokenServer {
     server: Server,
+    /// What stands before it when it is by TLS.
+    front: Option<Front>,
     shared: Arc<Shared>,
 }
 
@@ -100,12 +108,28 @@ impl TokenServer {
         });
         let answering = Arc::clone(&shared);
         let server = Server::start(move |request| answering.answer(request));
-        TokenServer { server, shared }
+        TokenServer {
+            server,
+            front: None,
+            shared,
+        }
+    }
+
+    /// By TLS, with a certificate that an authority of `certs` signs.
+    pub fn secure(rules: Rules, certs: &Certs, authority: &str) -> TokenServer {
+        certs.signed("tokens", authority);
+        let mut tokens = TokenServer::start(rules);
+        let front = Front::secure(certs, "tokens", tokens.server.address());
+        tokens.front = Some(front);
+        tokens
     }
 
     /// The realm of challenges.
     pub fn url(&self) -> String {
-        self.server.url("/token")
+        match &self.front {
+            Some(front) => format!("https://{}/token", front.address()),
+            None => self.server.url("/token"),
+        }
     }
 
     /// Of the key that signs, for those who check.
