@@ -344,6 +344,32 @@ fn all_hosts_lie() {
     scene.is_here();
 }
 
+/// It is said that the store has it wrong, and how to have it fetched again.
+#[test]
+fn a_stored_layer_is_damaged() {
+    let scene = Scene::new();
+    scene.whole(100);
+    let layer = &scene.image.layers[3];
+    let path = layer.replace(':', "/");
+    let path = scene.cairn.path("store/content/blobs").join(path);
+    let mut bytes = fs::read(&path).expect("blob");
+    bytes[500_000] ^= 1;
+    fs::write(&path, bytes).expect("damage");
+    let listed = scene.cairn.ok(&["-q", "snapshots", "ls"]);
+    for key in listed.lines().rev() {
+        let _ = scene.cairn.output(&["snapshots", "rm", "--recursive", key]);
+    }
+    let output = scene.pull();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in ["is damaged", &format!("content rm {layer}")] {
+        assert!(said.contains(words), "no {words:?} in\n{said}");
+    }
+    assert!(!said.contains("where:"), "{said}");
+    scene.cairn.ok(&["content", "rm", layer]);
+    scene.whole(126);
+}
+
 /// A request for a part of a blob, where the first one goes on to the end.
 fn is_part(seen: &Seen) -> bool {
     let range = seen.head.get("range");

@@ -428,8 +428,12 @@ fn settle(
         // What came is not wrong: the next try goes on from there, if it finds it. But nobody knows whether
         // there will be one, and a disk must not be full until then.
         let full = matches!(&cause, Broken::Store(err) if is_full(err));
+        let from_store = ingest.is_none() && matches!(cause, Broken::Source(_));
         // Before there is room again.
-        let failure = cause.failure(work, &job.digest);
+        let mut failure = cause.failure(work, &job.digest);
+        if from_store {
+            failure = work.in_store(failure, &job.digest);
+        }
         let kept = |ingest: &Ingest| !full && ingest.reference().as_str().starts_with(RESUMED);
         if !ingest.as_ref().is_some_and(kept) {
             abort(ingest);

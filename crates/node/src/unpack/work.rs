@@ -98,6 +98,12 @@ impl<'a> Work<'a> {
         self.located(failure, digest).next(advice)
     }
 
+    /// A blob that is here and cannot be read: whence it came there is nothing to mend.
+    pub(crate) fn in_store(&self, mut failure: Failure, digest: &Digest) -> Failure {
+        failure.location = None;
+        failure.next(format!("cairn content rm {digest}; then try again"))
+    }
+
     /// What leads on when an image cannot be unpacked for what it is.
     pub(super) fn keep_packed(&self) -> Option<String> {
         let origin = self.origin?;
