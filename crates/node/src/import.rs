@@ -96,6 +96,8 @@ pub(crate) fn file_word(name: &str) -> String {
 pub struct ImportRequest {
     /// The namespace that gets the images.
     pub ns: Namespace,
+    /// The lease that is to hold those whose labels say that they expire.
+    pub lease: Option<String>,
     /// The archive.
     pub source: Source,
     /// Only names that have this as a component prefix are kept; bare tags are put behind it.
@@ -125,6 +127,7 @@ impl ImportRequest {
     pub fn new(ns: Namespace, source: Source) -> ImportRequest {
         ImportRequest {
             ns,
+            lease: None,
             source,
             base_name: None,
             index_name: None,
@@ -217,7 +220,7 @@ impl Node {
         let choice = Choice {
             naming: Naming {
                 index: request.index_name,
-                references: request.references,
+                references: request.references.clone(),
                 ..Naming::new(request.base_name, request.digests, &today)
             },
             wanted: Wanted::new(&request.platforms, request.all_platforms),
@@ -232,6 +235,8 @@ impl Node {
             unchecked,
             discard: request.discard || self.inner.discard_layers,
             labels: request.labels,
+            references: request.references,
+            lease: request.lease,
         };
         intake::write(self, &ns, &origin, chosen, &options, progress, stored)
     }

@@ -27,7 +27,7 @@ use cairn_types::{
 pub(crate) use self::documents::Documents;
 use self::{places::Limits, remote::News};
 use crate::{
-    Caller, Event, Failure, Imported, Node, Progress,
+    Caller, Event, Failure, Imported, Node, Progress, References,
     failure::size,
     intake::{self, Chosen, Wanted, total_size},
     registries::{CONNECTIONS_MAX, Origins, Pace, Places, Remote, RemoteName},
@@ -35,17 +35,14 @@ use crate::{
     walk::{Body, ManifestBody, Tree},
 };
 
-/// Gives an image its names, by what its name means.
-pub type Names = Box<dyn Fn(&Digest) -> Result<Vec<ImageName>, Failure> + Send + Sync>;
-
 /// What to fetch, and what becomes of it.
 pub struct PullRequest {
     /// Whose image, and the lease that is to hold what comes.
     pub caller: Caller,
     /// Registry, repository and tag, or digest.
     pub name: ImageName,
-    /// Names to store it under, by its digest; `None` for `name` alone.
-    pub names: Option<Names>,
+    /// Names to store it under; `None` for `name` alone.
+    pub references: Option<References>,
     /// How the registry is reached.
     pub remote: Remote,
     /// Which platforms of an index to take; none means the host's.
@@ -66,7 +63,7 @@ impl PullRequest {
         PullRequest {
             caller,
             name,
-            names: None,
+            references: None,
             remote: Remote::default(),
             platforms: Vec::new(),
             all_platforms: false,
@@ -173,10 +170,11 @@ impl Node {
         let target = self.resolve_remote(&remote, &name)?;
         let tree = Tree::read(&remote, &target)?;
         remote.know(&tree);
-        let names = match &request.names {
-            Some(names) => names(&target.digest)?,
-            None => vec![request.name.clone()],
+        let names = match &request.references {
+            Some(references) => references.whole(&target.digest),
+            None => Ok(vec![request.name.clone()]),
         };
+        let names = names.map_err(|err| Failure::of(ATTEMPTED, &err))?;
         let chosen = intake::choose_one(&remote, tree, names, &remote.wanted)?;
         let (first, total) = (chosen.clone(), content_size(&chosen));
         let lease = self.hold_pull(&request.caller, &request.name, &chosen.kept)?;
@@ -185,6 +183,8 @@ impl Node {
             unchecked: false,
             discard: false,
             labels: request.labels.clone(),
+            references: request.references.clone(),
+            lease: request.caller.lease.clone(),
         };
         let mut stored = Vec::new();
         let written = intake::write(

@@ -1,11 +1,15 @@
 //! What images are called that a transfer stores, and what it takes to be tagged.
 
-use cairn_proto::containerd::types::transfer::{ImageReference, ImageStore};
+use cairn_proto::containerd::{
+    services::{images::v1::ImageCreate, leases::v1::DeleteRequest},
+    types::transfer::{ImageReference, ImageStore},
+};
+use prost::Message;
 use tonic::Code;
 
 use crate::{
     archives::{images, import, oci},
-    common::{Client, Server, archive::Archive, code, layer::Layer, map},
+    common::{Client, Server, archive::Archive, code, events::Subscription, layer::Layer, map},
 };
 
 const NAME: &str = "registry.test/shop/web:1";
@@ -136,6 +140,64 @@ async fn other_names_go_with_that_of_the_index() {
         .await
         .expect("import");
     assert_eq!(images(&client).await[0].labels, map(&[]));
+}
+
+/// Whoever looks in between, or after a power cut, would find one that stays for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_image_is_ever_without_its_labels() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    let archive = archive(NAME);
+    let mut wanted = store("index:1", &[prefix("registry.test/shop")]);
+    wanted.labels = map(&[("mine", "1")]);
+    for topic in ["/images/create", "/images/update"] {
+        let events = Subscription::start(&client, &["topic~=\"/images/\""]).await;
+        import(&client, &archive.bytes, &wanted)
+            .await
+            .expect("import");
+        let told = events.end().await;
+        // One for each of the two.
+        let topics: Vec<&str> = told.iter().map(|envelope| &*envelope.topic).collect();
+        assert_eq!(topics, [topic; 2]);
+        for envelope in told {
+            let event = envelope.event.expect("event");
+            // Both kinds have the same fields.
+            let ImageCreate { name, labels } = ImageCreate::decode(&*event.value).expect("event");
+            assert_eq!(labels["mine"], "1", "{name}");
+            let tie = labels.get("containerd.io/gc.bref.image");
+            assert_eq!(tie.is_some(), name == NAME, "{name}: {labels:?}");
+        }
+    }
+}
+
+/// What expires is held by the lease of whoever made it, as with the image service.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_is_held_by_the_lease() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    let archive = archive(NAME);
+    let mut wanted = store("index:1", &[]);
+    wanted.labels = map(&[("containerd.io/gc.expire", "2001-01-01T00:00:00Z")]);
+    let stream = client.stream("i").await.expect("a stream");
+    let (none, under) = (crate::streams::import("i"), client.under("none"));
+    let (none, ()) = tokio::join!(
+        under.transfer(&none, &wanted, ""),
+        stream.send_all(&archive.bytes),
+    );
+    assert_eq!(code(none), Code::NotFound);
+    assert_eq!(images(&client).await, []);
+    let leased = client.leased("l").await;
+    import(&leased, &archive.bytes, &wanted)
+        .await
+        .expect("import");
+    client.collect().await;
+    assert_eq!(images(&client).await.len(), 1);
+    let request = DeleteRequest {
+        id: "l".to_owned(),
+        sync: true,
+    };
+    client.leases().delete(request).await.expect("delete");
+    assert_eq!(images(&client).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,10 +13,12 @@ use cairn_types::{
 
 use super::{Imported, Origin, choose::Chosen};
 use crate::{
-    Event, Failure, Node, Progress,
+    Caller, Event, Failure, Node, Progress, References, Resource,
+    caller::no_lease,
     claims::Pulse,
     events,
     events::What,
+    gc::EXPIRE,
     store::SNAPSHOT_REF,
     unpack::{self, Stack, Work},
     walk::{Body, ManifestBody, Tree, gc_labels},
@@ -32,6 +34,23 @@ pub(crate) struct Options {
     pub(crate) discard: bool,
     /// For the image records.
     pub(crate) labels: Labels,
+    /// What a transfer calls them. It brings labels of its own, and all labels that an image had before
+    /// are replaced.
+    pub(crate) references: Option<References>,
+    /// Holds images that expire.
+    pub(crate) lease: Option<String>,
+}
+
+impl Options {
+    /// The labels of an image that is called so. An empty one is none, as with containerd.
+    fn labels(&self, name: &ImageName, now: jiff::Timestamp) -> Labels {
+        let mut labels = self.labels.clone();
+        if let Some(references) = &self.references {
+            labels.extend(references.labels(name, now));
+        }
+        labels.retain(|_, value| !value.is_empty());
+        labels
+    }
 }
 
 /// A document to store, with the references it holds.
@@ -244,45 +263,57 @@ fn put(work: &Work<'_>, digest: &Digest, paper: Paper<'_>) -> Result<bool, Failu
     }
 }
 
-/// Names everything, all at once.
+/// Names everything, all at once and with all labels: an image that was to go with another would stay for
+/// ever if it were named first, and whoever names both were killed.
 fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<Imported>, Failure> {
     let now = Timestamp::now();
-    let mut records: Vec<(ImageName, Descriptor)> = Vec::new();
+    let begun = jiff::Timestamp::now();
+    let mut records: Vec<(ImageName, Descriptor, Labels)> = Vec::new();
     let mut imported: Vec<Imported> = Vec::new();
     for image in chosen {
         let facts = facts(work, image, options.unpack)?;
         for name in &image.names {
-            records.retain(|(known, _)| known != name);
+            records.retain(|(known, ..)| known != name);
             imported.retain(|known| known.name != *name);
             let mut target = image.tree.descriptor.clone();
             target.platform = None;
-            records.push((name.clone(), target));
+            records.push((name.clone(), target, options.labels(name, begun)));
             imported.push(Imported {
                 name: name.clone(),
                 ..facts.clone()
             });
         }
     }
-    let ns = work.ns.clone();
-    let labels = options.labels.clone();
+    let caller = Caller {
+        ns: work.ns.clone(),
+        lease: options.lease.clone(),
+    };
+    let (replace, holder) = (options.references.is_some(), caller.clone());
     let written = work.node.meta().write(move |tx: &mut Tx| {
+        // First, since it fails for all of them or for none, and nothing is to be written then.
+        for (name, _, labels) in &records {
+            let expires = labels.contains_key(EXPIRE);
+            if expires && !holder.hold_in(tx, &Resource::Image(name.clone()))? {
+                return Ok(None);
+            }
+        }
         let mut told = Vec::with_capacity(records.len());
-        for (name, target) in records {
-            let key = (ns.clone(), name.clone());
+        for (name, target, labels) in records {
+            let key = (holder.ns.clone(), name.clone());
             let known = tx.get(&schema::IMAGES, &key)?;
             let is_new = known.is_none();
             let record = match known {
                 Some(mut known) => {
                     known.target = target;
                     known.updated_at = now;
-                    if !labels.is_empty() {
-                        known.labels.clone_from(&labels);
+                    if replace || !labels.is_empty() {
+                        known.labels = labels;
                     }
                     known
                 }
                 None => ImageRecord {
                     target,
-                    labels: labels.clone(),
+                    labels,
                     created_at: now,
                     updated_at: now,
                 },
@@ -294,9 +325,11 @@ fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<I
                 false => What::ImageUpdated { name, labels },
             });
         }
-        Ok::<_, cairn_meta::Error>(told)
+        Ok::<_, cairn_meta::Error>(Some(told))
     });
-    for what in written.map_err(|err| work.unwritten("the image's record", &err))? {
+    let written = written.map_err(|err| work.unwritten("the image's record", &err))?;
+    let lease = caller.lease.as_deref().unwrap_or_default();
+    for what in written.ok_or_else(|| no_lease(&caller, lease))? {
         work.node.happened(events::Event::of(work.ns, what));
     }
     Ok(imported)

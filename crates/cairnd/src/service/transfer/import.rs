@@ -34,13 +34,13 @@ pub(super) async fn import(
     let received = work.received(&from.stream)?;
     let unpack = platforms::unpacks(&to)?;
     let Taken { platforms, all } = platforms::taken(&to)?;
-    let naming = Naming::of(&to);
     let source = Source::Stream {
         name: ARCHIVE.to_owned(),
         reader: Box::new(received),
     };
     let request = ImportRequest {
-        references: Some(naming.references.clone()),
+        lease: work.caller.lease.clone(),
+        references: Some(Naming::of(&to).references),
         platforms,
         all_platforms: all,
         unpack,
@@ -49,17 +49,12 @@ pub(super) async fn import(
         ..ImportRequest::new(work.caller.ns.clone(), source)
     };
     blocking(move || {
-        let Work {
-            node,
-            caller,
-            teller,
-            ..
-        } = &*work;
+        let Work { node, teller, .. } = &*work;
         teller.say("Importing");
         let imported = node.import(request, &teller.listen(Way::In));
         let imported = imported.map_err(of_failure)?;
         let images = imported.iter().map(|image| (&image.name, &image.target));
-        naming.saved(node, caller, images, teller)?;
+        teller.saved(images);
         teller.say("Completed import");
         log(&imported, work.ms());
         Ok(())

@@ -10,7 +10,7 @@ use std::{
 
 use cairn_node::{Event, Phase, Progress};
 use cairn_proto::containerd::types::transfer as wire;
-use cairn_types::{Descriptor, Digest};
+use cairn_types::{Descriptor, Digest, ImageName};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
@@ -140,6 +140,13 @@ impl Teller {
             desc: Some(convert::to_descriptor(target)),
             ..wire::Progress::default()
         });
+    }
+
+    /// Says which images are stored now.
+    pub(super) fn saved<'i>(&self, images: impl Iterator<Item = (&'i ImageName, &'i Descriptor)>) {
+        for (name, target) in images {
+            self.image("saved", name.as_str(), target);
+        }
     }
 
     /// Listens to the node, for layers that go this way.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cairn_node::{Failure, PullRequest};
+use cairn_node::PullRequest;
 use cairn_proto::containerd::types::transfer::{ImageStore, OciRegistry};
 use cairn_types::Digest;
 use tonic::Status;
@@ -19,9 +19,6 @@ use crate::{
     transfers,
 };
 
-/// For messages.
-const ATTEMPTED: &str = "pull image";
-
 /// Fetches an image, and stores it as `to` says.
 pub(super) async fn pull(work: Arc<Work>, from: OciRegistry, to: ImageStore) -> Result<(), Status> {
     let Distant {
@@ -34,13 +31,8 @@ pub(super) async fn pull(work: Arc<Work>, from: OciRegistry, to: ImageStore) -> 
     let naming = Naming::of(&to);
     // Before anything is fetched; whether there are any does not depend on the digest.
     naming.whole(&Digest::sha256(b""))?;
-    let references = naming.references.clone();
-    let names = move |digest: &Digest| {
-        let names = references.whole(digest);
-        names.map_err(|err| Failure::of(ATTEMPTED, &err))
-    };
     let request = PullRequest {
-        names: Some(Box::new(names)),
+        references: Some(naming.references),
         remote,
         platforms,
         all_platforms: all,
@@ -49,18 +41,13 @@ pub(super) async fn pull(work: Arc<Work>, from: OciRegistry, to: ImageStore) -> 
         ..PullRequest::new(work.caller.clone(), name)
     };
     blocking(move || {
-        let Work {
-            node,
-            caller,
-            teller,
-            ..
-        } = &*work;
+        let Work { node, teller, .. } = &*work;
         teller.say(format!("Resolving from {title}"));
         let pulled = transfers::pull(node, request, &teller.listen(Way::Down));
         let pulled = pulled.map_err(of_failure)?;
         let images = pulled.images.iter();
         let images = images.map(|image| (&image.name, &image.target));
-        naming.saved(node, caller, images, teller)?;
+        teller.saved(images);
         teller.say(format!("Completed pull from {title}"));
         Ok(())
     })

@@ -7,7 +7,6 @@ use cairn_proto::containerd::types::transfer::{ImageReference, ImageStore};
 use cairn_types::{Descriptor, Digest, ErrorKind, ImageName, Labels};
 use tonic::Status;
 
-use super::progress::Teller;
 use crate::{
     convert,
     status::{of_failure, with},
@@ -87,31 +86,5 @@ impl Naming {
                 Err(failure) => return Err(of_failure(failure)),
             }
         }
-    }
-
-    /// Gives images that the node has just named the labels that are theirs, and tells of them.
-    pub(super) fn saved<'i>(
-        &self,
-        node: &Node,
-        caller: &Caller,
-        images: impl Iterator<Item = (&'i ImageName, &'i Descriptor)>,
-        teller: &Teller,
-    ) -> Result<(), Status> {
-        for (name, target) in images {
-            let labels = self.labels(name);
-            let known = node.image_get(&caller.ns, name);
-            if known.is_ok_and(|known| known.labels != labels) {
-                let change = move |record: &mut ImageRecord| record.labels = labels;
-                match node.image_update(caller, name, Box::new(change)) {
-                    // Removed by somebody: that is no failure of ours.
-                    Err(failure) if failure.kind != ErrorKind::NotFound => {
-                        return Err(of_failure(failure));
-                    }
-                    _ => {}
-                }
-            }
-            teller.image("saved", name.as_str(), target);
-        }
-        Ok(())
     }
 }
