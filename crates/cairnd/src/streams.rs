@@ -12,12 +12,13 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use cairn_types::ErrorKind;
 use prost::{Message, Name};
 use prost_types::Any;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Sleep};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -102,10 +103,17 @@ pub struct Gone;
 /// What a client is sent, until its stream is closed. Dropped with its call, it frees the id as well.
 pub struct Messages {
     receiver: mpsc::Receiver<Result<Any, Status>>,
+    /// When the lease ends under which it was opened.
+    over: Option<Pin<Box<Sleep>>>,
     id: Id,
 }
 
 impl Messages {
+    /// Closes it after this time, unless a call has taken it by then.
+    pub fn end_after(&mut self, left: Duration) {
+        self.over = Some(Box::pin(tokio::time::sleep(left)));
+    }
+
     /// For whoever has to end a stream that is of no use any more.
     pub fn idle(&self) -> Idle {
         let Id {
@@ -142,6 +150,16 @@ impl Stream for Messages {
     type Item = Result<Any, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let over = self.over.as_mut().map(|over| over.as_mut().poll(context));
+        if over.is_some_and(|over| over.is_ready()) {
+            self.over = None;
+            let Id {
+                streams,
+                key,
+                number,
+            } = &self.id;
+            streams.close_idle(|of, known| of == key && known.number == *number);
+        }
         self.receiver.poll_recv(context)
     }
 }
@@ -160,8 +178,8 @@ impl Drop for Id {
 }
 
 impl Streams {
-    /// Makes a stream known, for as long as its `lease` lasts if it has one. Its first message is that
-    /// it is.
+    /// Makes a stream known, until its `lease` is deleted if it has one. Its first message is that it
+    /// is known.
     ///
     /// # Errors
     /// `AlreadyExists` while another has the id.
@@ -199,7 +217,11 @@ impl Streams {
                     key,
                     number,
                 };
-                Ok(Messages { receiver, id })
+                Ok(Messages {
+                    receiver,
+                    over: None,
+                    id,
+                })
             }
         }
     }
@@ -235,10 +257,15 @@ impl Streams {
     /// Closes what was opened under a lease that is no more. A stream that a call has taken is closed
     /// with the call: what is under way comes to its end.
     pub fn let_go(&self, ns: &str, lease: &str) {
+        self.close_idle(|(of, _), known| of == ns && known.lease.as_deref() == Some(lease));
+    }
+
+    /// Closes those of the streams that no call has taken.
+    fn close_idle(&self, which: impl Fn(&Key, &Known) -> bool) {
         let mut open = self.lock();
-        let left = open.streams.extract_if(|(of, _), known| {
-            of == ns && known.lease.as_deref() == Some(lease) && known.ends.is_some()
-        });
+        let left = open
+            .streams
+            .extract_if(|key, known| known.ends.is_some() && which(key, known));
         let left: Vec<_> = left.collect();
         drop(open);
         drop(left);

@@ -54,7 +54,7 @@ pub use self::pins::Pins;
 use self::{collection::Collection, sweep::Sweep};
 pub(crate) use self::{
     item::{Item, Place},
-    labels::EXPIRE,
+    labels::{EXPIRE, expiry},
     pins::Registry,
     turns::Turns,
 };

@@ -1,13 +1,13 @@
 //! Leases: what a client is using now, and must not be collected meanwhile.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_meta::{LeaseRecord, Timestamp, Tx, View, schema};
 use cairn_types::{
     Digest, ErrorKind, ImageName, IngestRef, Labels, LeaseId, Namespace, SnapshotKey,
 };
 
-use crate::{Failure, Node};
+use crate::{Failure, Node, gc::expiry};
 
 /// A lease as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,15 @@ pub struct LeaseInfo {
     pub labels: Labels,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+impl LeaseInfo {
+    /// How long until it ends by itself: nothing when its time is over, `None` when it has no end.
+    pub fn left(&self) -> Option<Duration> {
+        let left = expiry(&self.labels)? - i128::from(Timestamp::now().0);
+        let left = u64::try_from(left.max(0)).unwrap_or(u64::MAX);
+        Some(Duration::from_nanos(left))
+    }
 }
 
 impl Node {
@@ -82,6 +91,30 @@ impl Node {
             Ok(false) => Err(missing("remove lease", ns, id)),
             Err(err) => Err(Failure::of("remove lease", &err).object("lease", id)),
         }
+    }
+
+    /// A lease by its id, as a caller says it.
+    ///
+    /// # Errors
+    /// `NotFound`, also when nothing can have that id.
+    pub fn lease(&self, ns: &Namespace, id: &str) -> Result<LeaseInfo, Failure> {
+        let attempted = "look up lease";
+        let absent = || {
+            Failure::new(ErrorKind::NotFound, attempted, "not found")
+                .object("lease", id)
+                .namespace(ns)
+        };
+        let parsed = LeaseId::parse(id).map_err(|_| absent())?;
+        let key = (ns.clone(), parsed.clone());
+        let read = self.meta().read(|view| view.get(&schema::LEASES, &key));
+        let record = read
+            .map_err(|err: cairn_meta::Error| Failure::of(attempted, &err).object("lease", id))?;
+        let record = record.ok_or_else(absent)?;
+        Ok(LeaseInfo {
+            id: parsed,
+            labels: record.labels,
+            created_at: record.created_at,
+        })
     }
 
     /// All leases of a namespace by id.

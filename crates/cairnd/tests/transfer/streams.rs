@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use cairn_proto::containerd::{
     services::{
-        leases::v1::DeleteRequest, streaming::v1::StreamInit, transfer::v1::TransferRequest,
+        leases::v1::{CreateRequest, DeleteRequest},
+        streaming::v1::StreamInit,
+        transfer::v1::TransferRequest,
     },
     types::transfer::{
         Data, ImageExportStream, ImageImportStream, ImageStore, OciRegistry, WindowUpdate,
@@ -13,7 +15,7 @@ use cairn_proto::containerd::{
 use tonic::Code;
 
 use crate::common::{
-    Client, Server, code,
+    Client, Server, code, map,
     transfer::{Stream, pack},
 };
 
@@ -133,6 +135,52 @@ async fn a_stream_ends_with_its_lease() {
     for id in ["other", "free"] {
         assert_eq!(code(client.stream(id).await), Code::AlreadyExists, "{id}");
     }
+}
+
+/// Makes a lease that ends then, and a client under it.
+async fn expiring(client: &Client, lease: &str, end: jiff::Timestamp) -> Client {
+    let request = CreateRequest {
+        id: lease.to_owned(),
+        labels: map(&[("containerd.io/gc.expire", &end.to_string())]),
+    };
+    client.leases().create(request).await.expect("lease");
+    client.under(lease)
+}
+
+/// Nobody asks for a collection here, and none is due.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_its_lease_expires() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    let end = jiff::Timestamp::now() + Duration::from_secs(2);
+    let later = end + Duration::from_secs(3600);
+    let (soon, late) = (
+        expiring(&client, "soon", end).await,
+        expiring(&client, "late", later).await,
+    );
+    let _late = late.stream("late").await.expect("a stream");
+    let mut first = soon.stream("first").await.expect("a stream");
+    // What a transfer has taken by then is that transfer's.
+    let mut send = soon.stream("i").await.expect("a stream");
+    let receive = soon.stream("e").await.expect("a stream");
+    let echo = tokio::spawn({
+        let client = client.clone();
+        async move { client.transfer(&import("i"), &export("e"), "").await }
+    });
+    assert!(send.next::<WindowUpdate>().await.is_some());
+    assert_eq!(first.next::<Data>().await, None);
+    reopened(&client, "first").await;
+    assert_eq!(code(client.stream("late").await), Code::AlreadyExists);
+    let data = b"bytes".to_vec();
+    send.send(&Data { data }).await;
+    send.send = None;
+    assert_eq!(receive.receive_all().await, b"bytes");
+    echo.await.expect("task").expect("transfer");
+    // One whose time is over ends at once, and none is opened under a lease that is not there.
+    let mut over = soon.stream("over").await.expect("a stream");
+    assert_eq!(over.next::<Data>().await, None);
+    assert_eq!(code(client.under("none").stream("s").await), Code::NotFound);
+    client.stream("s").await.expect("it is free");
 }
 
 /// As containerd's own test of it (`TestTransferEcho`).

@@ -23,15 +23,15 @@ pub(super) fn is_root(labels: &Labels) -> bool {
         .any(|(key, value)| key.starts_with(ROOT) && !value.is_empty())
 }
 
-/// Its time is over. What cannot be read must not delete anything.
+/// Its time is over.
 pub(super) fn is_expired(labels: &Labels, now: Timestamp) -> bool {
-    let Some(text) = labels.get(EXPIRE) else {
-        return false;
-    };
-    match text.parse::<jiff::Timestamp>() {
-        Ok(time) => time.as_nanosecond() < i128::from(now.0),
-        Err(_) => false,
-    }
+    expiry(labels).is_some_and(|time| time < i128::from(now.0))
+}
+
+/// When its time is over, in nanoseconds since 1970. What cannot be read must not delete anything.
+pub(crate) fn expiry(labels: &Labels) -> Option<i128> {
+    let time = labels.get(EXPIRE)?.parse::<jiff::Timestamp>().ok()?;
+    Some(time.as_nanosecond())
 }
 
 /// A lease that holds its resources alone.
