@@ -104,17 +104,20 @@ impl Node {
     }
 
     /// What the store has of a tree. Manifests that an index lists and that were left out as other
-    /// platforms are not missed; what a manifest that is here refers to is.
+    /// platforms are not missed; what a manifest that is here refers to is. So it is with manifests of
+    /// which no layer is here, as long as there is another: they came as metadata.
     fn facts(&self, ns: &Namespace, tree: &Tree) -> Result<Facts, Failure> {
         let mut facts = Facts::default();
+        let mut content_size = 0;
         let mut seen = HashSet::new();
         let mut size = |digest: &Digest, bytes: u64| {
             if seen.insert(digest.clone()) {
-                facts.content_size += bytes;
+                content_size += bytes;
             }
         };
         let mut stack = vec![tree];
         let mut manifests = 0;
+        let mut bare = Vec::new();
         while let Some(tree) = stack.pop() {
             match &tree.body {
                 Body::Index(children) => {
@@ -122,31 +125,41 @@ impl Node {
                     stack.extend(children.iter().rev());
                 }
                 Body::Manifest(body) => {
-                    manifests += 1;
                     size(&tree.descriptor.digest, tree.descriptor.size);
+                    let mut part = Facts::default();
                     for child in tree.children(&|_| true) {
                         if self.has_blob(ns, &child.digest)? {
                             size(&child.digest, child.size);
-                        } else if child.data.is_none() && !facts.missing.contains(&child.digest) {
-                            facts.missing.push(child.digest.clone());
+                        } else if child.data.is_none() {
+                            part.missing.push(child.digest.clone());
                         }
                     }
-                    if tree.is_attestation() || !body.is_image() {
-                        continue;
+                    if !tree.is_attestation() && body.is_image() {
+                        part.platforms
+                            .extend(tree.platform().map(|p| p.to_string()));
+                        if let Some(config) = &body.config {
+                            let diff_ids = &config.rootfs.diff_ids;
+                            part.unpacked_size = self.unpacked_size(ns, diff_ids)?;
+                        }
                     }
-                    let platform = tree.platform().map(|p| p.to_string());
-                    if let Some(platform) = platform.filter(|p| !facts.platforms.contains(p)) {
-                        facts.platforms.push(platform);
-                    }
-                    if let Some(config) = &body.config {
-                        let unpacked = self.unpacked_size(ns, &config.rootfs.diff_ids)?;
-                        if let Some(bytes) = unpacked {
-                            *facts.unpacked_size.get_or_insert(0) += bytes;
+                    let layers = &body.manifest.layers;
+                    let no_layer = !layers.is_empty()
+                        && layers.iter().all(|l| part.missing.contains(&l.digest));
+                    match no_layer && part.unpacked_size.is_none() {
+                        true => bare.push(part),
+                        false => {
+                            manifests += 1;
+                            facts.add(part);
                         }
                     }
                 }
                 Body::Missing | Body::Blob => {}
             }
+        }
+        facts.content_size = content_size;
+        if manifests == 0 {
+            manifests += bare.len();
+            bare.into_iter().for_each(|part| facts.add(part));
         }
         if manifests == 0 {
             facts.missing.push(tree.descriptor.digest.clone());
@@ -365,4 +378,23 @@ struct Facts {
     content_size: u64,
     unpacked_size: Option<u64>,
     missing: Vec<Digest>,
+}
+
+impl Facts {
+    /// Adds what there is of one manifest, each once. Bytes of blobs are counted by whoever sees them all.
+    fn add(&mut self, part: Facts) {
+        for platform in part.platforms {
+            if !self.platforms.contains(&platform) {
+                self.platforms.push(platform);
+            }
+        }
+        for digest in part.missing {
+            if !self.missing.contains(&digest) {
+                self.missing.push(digest);
+            }
+        }
+        if let Some(bytes) = part.unpacked_size {
+            *self.unpacked_size.get_or_insert(0) += bytes;
+        }
+    }
 }

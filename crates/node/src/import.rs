@@ -39,7 +39,7 @@ use self::{
     origin::Archived,
 };
 use crate::{
-    Event, Failure, Imported, Node, Pins, Progress, events,
+    Event, Extent, Failure, Imported, Node, Pins, Progress, events,
     events::What,
     failure::{size, words},
     intake::{self, Wanted},
@@ -112,6 +112,8 @@ pub struct ImportRequest {
     pub platforms: Vec<Platform>,
     /// Takes every platform that is in the archive.
     pub all_platforms: bool,
+    /// What else is taken, or not.
+    pub extent: Extent,
     /// Makes the snapshots, too.
     pub unpack: bool,
     /// Keeps no packed layer of what is unpacked, unless something else needs it.
@@ -135,6 +137,7 @@ impl ImportRequest {
             references: None,
             platforms: Vec::new(),
             all_platforms: false,
+            extent: Extent::default(),
             unpack: true,
             discard: false,
             compress: false,
@@ -223,7 +226,7 @@ impl Node {
                 references: request.references.clone(),
                 ..Naming::new(request.base_name, request.digests, &today)
             },
-            wanted: Wanted::new(&request.platforms, request.all_platforms),
+            wanted: Wanted::new(&request.platforms, request.all_platforms, request.extent),
         };
         let origin = Archived {
             archive: &archive,

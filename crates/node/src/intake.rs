@@ -7,8 +7,9 @@ use std::io::Read;
 
 use cairn_types::{Digest, Labels, Platform};
 
+pub use self::choose::Extent;
 pub(crate) use self::{
-    choose::{Chosen, Wanted, choose_one},
+    choose::{Chosen, Wanted, Which, choose_one},
     write::{Options, total_size, write},
 };
 use crate::{Failure, Pins, unpack::Work};

@@ -52,7 +52,7 @@ pub use gc::{GcCount, GcReport, GcStep, Pins};
 pub use images::{ImageInfo, Removed, Tagged};
 pub use import::{ImportRequest, Reference, References, Source};
 pub use inspect::{Inspect, InspectNode, Role};
-pub use intake::Imported;
+pub use intake::{Extent, Imported};
 pub use leases::LeaseInfo;
 pub use mounts::{MountInfo, MountOrder};
 pub use namespaces::NamespaceInfo;

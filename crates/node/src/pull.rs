@@ -27,7 +27,7 @@ use cairn_types::{
 pub(crate) use self::documents::Documents;
 use self::{places::Limits, remote::News};
 use crate::{
-    Caller, Event, Failure, Imported, Node, Progress, References,
+    Caller, Event, Extent, Failure, Imported, Node, Progress, References,
     failure::size,
     intake::{self, Chosen, Wanted, total_size},
     registries::{CONNECTIONS_MAX, Origins, Pace, Places, Remote, RemoteName},
@@ -49,6 +49,8 @@ pub struct PullRequest {
     pub platforms: Vec<Platform>,
     /// Takes every platform there is.
     pub all_platforms: bool,
+    /// What else is taken, or not.
+    pub extent: Extent,
     /// Makes the snapshots, too.
     pub unpack: bool,
     /// Asks nobody when the image is here and complete.
@@ -67,6 +69,7 @@ impl PullRequest {
             remote: Remote::default(),
             platforms: Vec::new(),
             all_platforms: false,
+            extent: Extent::default(),
             unpack: true,
             missing_only: false,
             labels: Labels::new(),
@@ -258,7 +261,11 @@ impl Node {
                 reach.name.registry, reach.name.repository, request.remote.limit_rate
             ),
             at_once,
-            wanted: Wanted::new(&request.platforms, request.all_platforms),
+            wanted: Wanted::new(
+                &request.platforms,
+                request.all_platforms,
+                request.extent.clone(),
+            ),
             origins: Origins::new(&request.caller.ns, &reach.name),
             pins: self.pins(),
             progress,

@@ -22,15 +22,16 @@ use tonic::{Code, Status};
 
 use crate::common::{
     Client, Server,
-    archive::{Archive, Parts, header, path},
+    archive::{Archive, header, path},
     code,
     layer::Layer,
     sha256,
     transfer::WINDOW,
 };
+use crate::platforms::two_platforms;
 
-const NAME: &str = "registry.test/shop/web:1";
-const OCI: &str = "application/vnd.oci.image";
+pub(crate) const NAME: &str = "registry.test/shop/web:1";
+pub(crate) const OCI: &str = "application/vnd.oci.image";
 
 /// An id that no stream of these tests has had.
 fn id(kind: &str) -> String {
@@ -69,7 +70,7 @@ async fn import_with(
 }
 
 /// Exports; the archive.
-async fn export(
+pub(crate) async fn export(
     client: &Client,
     store: &ImageStore,
     to: ImageExportStream,
@@ -105,11 +106,11 @@ pub(crate) fn oci(bytes: &[u8]) -> BTreeMap<String, (Vec<u8>, String)> {
     files
 }
 
-fn json_of(files: &BTreeMap<String, (Vec<u8>, String)>, name: &str) -> Value {
+pub(crate) fn json_of(files: &BTreeMap<String, (Vec<u8>, String)>, name: &str) -> Value {
     serde_json::from_slice(&files[name].0).expect("JSON")
 }
 
-fn platform(os: &str, architecture: &str) -> Platform {
+pub(crate) fn platform(os: &str, architecture: &str) -> Platform {
     Platform {
         os: os.to_owned(),
         architecture: architecture.to_owned(),
@@ -117,13 +118,13 @@ fn platform(os: &str, architecture: &str) -> Platform {
     }
 }
 
-fn host() -> Platform {
+pub(crate) fn host() -> Platform {
     let host = cairn_types::Platform::host();
     platform(&host.os, &host.architecture)
 }
 
 /// Keeps the names that archives give.
-fn named() -> ImageStore {
+pub(crate) fn named() -> ImageStore {
     ImageStore {
         extra_references: vec![ImageReference {
             name: "unused".to_owned(),
@@ -135,7 +136,7 @@ fn named() -> ImageStore {
     }
 }
 
-fn unpacked(platform: Platform, snapshotter: &str) -> ImageStore {
+pub(crate) fn unpacked(platform: Platform, snapshotter: &str) -> ImageStore {
     ImageStore {
         unpacks: vec![UnpackConfiguration {
             platform: Some(platform),
@@ -148,57 +149,6 @@ fn unpacked(platform: Platform, snapshotter: &str) -> ImageStore {
 fn archive(name: &str) -> Archive {
     let layers = ["one", name].map(|text| Layer::new().file(text, text).bytes());
     Archive::new(name, &layers)
-}
-
-/// An archive with an index of two platforms, and their manifests.
-fn two_platforms() -> (Vec<u8>, [String; 2]) {
-    let mut files = BTreeMap::new();
-    let mut entries = Vec::new();
-    let mut manifests = Vec::new();
-    for platform in [host(), platform("linux", "s390x")] {
-        let layer = Layer::new().file("arch", &platform.architecture).bytes();
-        let parts = Parts::new("", &[(sha256(&layer), layer.len())]);
-        files.insert(path(&sha256(&layer)), layer);
-        let (manifest, config) = (parts.manifest.clone(), parts.config.clone());
-        files.extend(parts.files);
-        // The one that is made is for the host.
-        let text = String::from_utf8(files.remove(&path(&config)).expect("config")).expect("text");
-        let ours = format!("\"architecture\":\"{}\"", host().architecture);
-        assert!(text.contains(&ours));
-        let theirs = format!("\"architecture\":\"{}\"", platform.architecture);
-        let other = text.replace(&ours, &theirs).into_bytes();
-        let text = files.remove(&path(&manifest)).expect("manifest");
-        let mut value: Value = serde_json::from_slice(&text).expect("manifest");
-        value["config"]["digest"] = sha256(&other).into();
-        value["config"]["size"] = other.len().into();
-        files.insert(path(&sha256(&other)), other);
-        let manifest = value.to_string().into_bytes();
-        entries.push(json!({
-            "mediaType": format!("{OCI}.manifest.v1+json"),
-            "digest": sha256(&manifest), "size": manifest.len(),
-            "platform": {"os": platform.os, "architecture": platform.architecture},
-        }));
-        manifests.push(sha256(&manifest));
-        files.insert(path(&sha256(&manifest)), manifest);
-    }
-    let index = json!({
-        "schemaVersion": 2, "mediaType": format!("{OCI}.index.v1+json"), "manifests": entries,
-    });
-    let index = index.to_string().into_bytes();
-    let top = json!({"schemaVersion": 2, "manifests": [{
-        "mediaType": format!("{OCI}.index.v1+json"),
-        "digest": sha256(&index), "size": index.len(),
-        "annotations": {"io.containerd.image.name": NAME},
-    }]});
-    files.insert(path(&sha256(&index)), index);
-    files.insert("index.json".to_owned(), top.to_string().into_bytes());
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, bytes) in &files {
-        tar.append(&header(name, bytes.len()), &**bytes)
-            .expect("entry");
-    }
-    let manifests = manifests.try_into().expect("two");
-    (tar.into_inner().expect("end"), manifests)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,31 +180,6 @@ async fn images_are_unpacked_when_that_is_asked_for() {
         assert!(status.message().contains("no unpack platforms defined"));
     }
     assert_eq!(images(&client).await, []);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn platforms_are_those_that_are_named_or_all() {
-    let server = Server::start().await;
-    let (bytes, [ours, other]) = two_platforms();
-    let of = |platforms: &[Platform]| ImageStore {
-        platforms: platforms.to_vec(),
-        ..named()
-    };
-    let s390x = platform("linux", "s390x");
-    for (ns, store, has) in [
-        ("all", of(&[]), (true, true)),
-        ("host", of(&[host()]), (true, false)),
-        ("other", of(std::slice::from_ref(&s390x)), (false, true)),
-        ("both", of(&[host(), s390x]), (true, true)),
-    ] {
-        let client = server.client(ns);
-        import(&client, &bytes, &store).await.expect("import");
-        let found = (client.has(&ours).await, client.has(&other).await);
-        assert_eq!(found, has, "{ns}");
-    }
-    let client = server.client("none");
-    let none = import(&client, &bytes, &of(&[platform("linux", "riscv64")])).await;
-    assert_eq!(code(none), Code::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]

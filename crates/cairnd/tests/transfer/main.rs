@@ -10,6 +10,7 @@ mod registry;
 
 mod archives;
 mod names;
+mod platforms;
 mod progress;
 mod registries;
 mod streams;

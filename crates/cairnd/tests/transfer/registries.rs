@@ -10,8 +10,9 @@ use tempfile::TempDir;
 use tonic::{Code, Status};
 
 use crate::{
-    archives::images,
+    archives::{host, images, import, named, platform},
     common::{Client, Server, archive::Archive, code, layer::Layer, map, transfer::Stream},
+    platforms::{below, two_platforms},
     registry::Registry,
 };
 
@@ -136,6 +137,42 @@ async fn an_image_goes_out_and_comes_back() {
     assert_eq!(all[0].labels["containerd.io/gc.bref.image"], "pulled");
     assert_eq!(all[1].labels.len(), 1);
     assert_eq!(client.measured().await.len(), 2);
+}
+
+/// As `ctr` asks for it: without them the image could not be handed on.
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_of_other_platforms_come_without_layers() {
+    let registry = Registry::start();
+    let server = Server::start().await;
+    let client = server.client("n");
+    let (bytes, [ours, other]) = two_platforms();
+    import(&client, &bytes, &named()).await.expect("import");
+    let from = distant(&registry, "shop/web:1", "");
+    push(&client, &from).await.expect("push");
+    let server = Server::start().await;
+    let client = server.client("n");
+    let mut to = store(NAME);
+    to.platforms = vec![host()];
+    to.unpacks = vec![UnpackConfiguration::default()];
+    to.all_metadata = true;
+    let told = pull(&client, &from, &to).await.expect("pull");
+    client.collect().await;
+    let [config, layer] = below(&bytes, &ours);
+    let [other_config, other_layer] = below(&bytes, &other);
+    for digest in [&ours, &config, &layer, &other, &other_config] {
+        assert!(client.has(digest).await, "{digest}");
+    }
+    assert!(!client.has(&other_layer).await);
+    assert_eq!(client.measured().await.len(), 1);
+    assert!(told.iter().all(|told| !told.name.contains(&other_layer)));
+    // The layer that is not here is taken over from where the image came from.
+    let copy = distant(&registry, "shop/copy:1", "");
+    push(&client, &copy).await.expect("push");
+    let client = server.client("copied");
+    let mut to = store("copied");
+    to.platforms = vec![platform("linux", "s390x")];
+    pull(&client, &copy, &to).await.expect("pull");
+    assert!(client.has(&other_layer).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Failure,
-    intake::{Chosen, Origin, Wanted, choose_one},
+    intake::{Chosen, Origin, Wanted, Which, choose_one},
     walk::Tree,
 };
 
@@ -52,8 +52,8 @@ pub(super) fn choose(
         chosen.push(choose_one(origin, tree, names, &options.wanted)?);
     }
     if chosen.is_empty() {
-        let failure = match (&options.wanted, others.as_slice()) {
-            (Wanted::Best { matchers, .. }, [first, ..]) => {
+        let failure = match (&options.wanted.which, others.as_slice()) {
+            (Which::Best { matchers, .. }, [first, ..]) => {
                 let reason = format!("no manifest for {}", matchers[0].wanted());
                 Failure::new(ErrorKind::NotFound, ATTEMPTED, reason)
                     .cause(format!("it has {}", others.join(", ")))

@@ -213,8 +213,10 @@ fn papers<'a>(
     if !kept.contains(&tree.descriptor.digest) {
         return Ok(());
     }
-    let mut held = tree.children(&|digest| kept.contains(digest));
-    held.retain(|child| !discarded.contains(&child.digest));
+    // Of a platform that nobody wanted the layers are not: an archive that came as a stream would leave
+    // them here, held by a manifest that is.
+    let mut held = tree.children(&|_| true);
+    held.retain(|child| kept.contains(&child.digest) && !discarded.contains(&child.digest));
     let labels = gc_labels(&held);
     let mut paper = |digest: &'a Digest, bytes: &'a [u8], labels: Labels| {
         let paper = parts.papers.entry(digest).or_insert(Paper {
@@ -238,7 +240,8 @@ fn papers<'a>(
             if let Some(bytes) = &body.config_bytes {
                 paper(&config.digest, bytes, Labels::new());
             }
-            for child in tree.children(&|_| true) {
+            let wanted = |child: &&Descriptor| kept.contains(&child.digest);
+            for child in tree.children(&|_| true).into_iter().filter(wanted) {
                 if origin.has(&child.digest)? || origin.has_stored(&child.digest) {
                     parts.blobs.push(child.clone());
                 }

@@ -309,7 +309,7 @@ impl Blobs for Remote<'_> {
 
     fn document(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>, Failure> {
         // What says no platform is looked at; what is about another manifest goes with none of them.
-        if !self.wanted.suits(descriptor) {
+        if !self.wanted.reads(descriptor) {
             return Ok(None);
         }
         // Containerd fetches neither what is to have no bytes nor what has others than it is to have.

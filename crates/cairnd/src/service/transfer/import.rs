@@ -32,8 +32,12 @@ pub(super) async fn import(
     to: ImageStore,
 ) -> Result<(), Status> {
     let received = work.received(&from.stream)?;
-    let unpack = platforms::unpacks(&to)?;
-    let Taken { platforms, all } = platforms::taken(&to)?;
+    let Taken {
+        platforms,
+        all,
+        extent,
+        unpack,
+    } = platforms::taken(&to)?;
     let source = Source::Stream {
         name: ARCHIVE.to_owned(),
         reader: Box::new(received),
@@ -43,6 +47,7 @@ pub(super) async fn import(
         references: Some(Naming::of(&to).references),
         platforms,
         all_platforms: all,
+        extent,
         unpack,
         compress: from.force_compress,
         labels: to.labels,

@@ -1,5 +1,8 @@
 //! Platforms of a transfer: those of which images are taken, and those for which they are unpacked.
 
+use std::num::NonZeroUsize;
+
+use cairn_node::Extent;
 use cairn_proto::containerd::types::{
     self,
     transfer::{ImageStore, UnpackConfiguration},
@@ -21,55 +24,64 @@ pub(super) fn platform(wire: &types::Platform) -> Result<Platform, Status> {
     Ok(platform)
 }
 
-/// Which manifests of an index are taken.
+/// What is taken of an index, and unpacked.
+#[derive(Debug)]
 pub(super) struct Taken {
     /// The best for each of these; without any the host's, or whatever stands alone.
     pub(super) platforms: Vec<Platform>,
     /// All of them.
     pub(super) all: bool,
+    /// What else.
+    pub(super) extent: Extent,
+    /// Whether it is unpacked. As with containerd's own configuration all that matters of a platform is
+    /// the system, so that what is taken for several is unpacked for all of these.
+    pub(super) unpack: bool,
 }
 
 /// What the image store of a request takes.
 ///
 /// # Errors
-/// `InvalidArgument` for what is no platform, `Unimplemented` for a limit that would have to choose.
+/// `InvalidArgument` for what is no platform, and when unpacking is asked for, and nothing of what is
+/// asked for can be done.
 pub(super) fn taken(store: &ImageStore) -> Result<Taken, Status> {
     let platforms = store.platforms.iter().map(platform);
     let mut platforms: Vec<Platform> = platforms.collect::<Result<_, _>>()?;
     let limit = usize::try_from(store.manifest_limit).unwrap_or(usize::MAX);
-    match (limit, platforms.is_empty()) {
-        (0, _) => {}
-        (_, true) => {
-            let message = "a limit of manifests for images of all platforms";
-            return Err(with(ErrorKind::Unimplemented, message));
-        }
-        // The first are those that matter most; there is one manifest for each.
-        (limit, false) => platforms.truncate(limit),
-    }
+    let unpacked = unpacked(store)?;
     let all = platforms.is_empty();
     // Clients name the host where nobody asked for a platform. An image that has only another is
     // taken then, as it is by containerd, which looks no further than the entries of an index.
     if platforms == [Platform::host()] {
         platforms.clear();
     }
-    Ok(Taken { platforms, all })
+    Ok(Taken {
+        platforms,
+        all,
+        unpack: !unpacked.is_empty(),
+        extent: Extent {
+            metadata: store.all_metadata,
+            limit: NonZeroUsize::new(limit),
+            // containerd leaves out what suits none of them, and looks for nothing.
+            any: true,
+            unpacked,
+        },
+    })
 }
 
-/// Whether images are unpacked; as with containerd's own configuration all that matters of a platform
-/// is the system.
-///
-/// # Errors
-/// `InvalidArgument` when it is asked for, and nothing of what is asked for can be done.
-pub(super) fn unpacks(store: &ImageStore) -> Result<bool, Status> {
-    if store.unpacks.is_empty() {
-        return Ok(false);
-    }
-    match store.unpacks.iter().any(is_ours) {
-        true => Ok(true),
-        false => Err(with(
+/// For which platforms images are unpacked; none if they are not.
+fn unpacked(store: &ImageStore) -> Result<Vec<Platform>, Status> {
+    let ours = store.unpacks.iter().filter(|wanted| is_ours(wanted));
+    let unpacked = ours.map(|wanted| match &wanted.platform {
+        Some(wire) if !wire.os.is_empty() && !wire.architecture.is_empty() => platform(wire),
+        _ => Ok(Platform::host()),
+    });
+    let unpacked: Vec<Platform> = unpacked.collect::<Result<_, _>>()?;
+    match unpacked.is_empty() && !store.unpacks.is_empty() {
+        true => Err(with(
             ErrorKind::InvalidArgument,
             "no unpack platforms defined",
         )),
+        false => Ok(unpacked),
     }
 }
 
@@ -103,19 +115,18 @@ mod tests {
 
     #[test]
     fn images_of_all_platforms_are_taken_where_none_is_named() {
-        let Taken { platforms, all } = taken(&store(&[], 0)).expect("taken");
-        assert_eq!((platforms, all), (vec![], true));
+        let of = |platforms: &[types::Platform], limit| {
+            let taken = taken(&store(platforms, limit)).expect("taken");
+            let limit = taken.extent.limit.map_or(0, NonZeroUsize::get);
+            (taken.platforms.len(), taken.all, limit)
+        };
+        assert_eq!(of(&[], 0), (0, true, 0));
+        assert_eq!(of(&[], 3), (0, true, 3));
         let named = [wire("linux", "arm64"), wire("linux", "s390x")];
-        let Taken { platforms, all } = taken(&store(&named, 1)).expect("taken");
-        assert_eq!((platforms.len(), all), (1, false));
+        assert_eq!(of(&named, 1), (2, false, 1));
         let host = Platform::host();
         let host = wire(&host.os, &host.architecture);
-        let Taken { platforms, all } = taken(&store(&[host], 0)).expect("taken");
-        assert_eq!((platforms, all), (vec![], false));
-        let limited = taken(&store(&[], 1))
-            .map(|_| ())
-            .map_err(|status| status.code());
-        assert_eq!(limited, Err(Code::Unimplemented));
+        assert_eq!(of(&[host], 0), (0, false, 0));
         let odd = taken(&store(&[wire("", "amd64")], 0)).map(|_| ());
         assert_eq!(
             odd.map_err(|status| status.code()),
@@ -132,20 +143,27 @@ mod tests {
             snapshotter: snapshotter.to_owned(),
         };
         let asked = |unpacks: Vec<UnpackConfiguration>| {
-            let unpacked = self::unpacks(&ImageStore {
+            let taken = taken(&ImageStore {
                 unpacks,
                 ..ImageStore::default()
             });
-            unpacked.map_err(|status| status.code())
+            let unpacked = |taken: Taken| {
+                assert_eq!(taken.unpack, !taken.extent.unpacked.is_empty());
+                taken.extent.unpacked
+            };
+            taken.map(unpacked).map_err(|status| status.code())
         };
-        assert_eq!(asked(vec![]), Ok(false));
-        assert_eq!(asked(vec![unpack("linux", "overlayfs")]), Ok(true));
-        assert_eq!(asked(vec![unpack("linux", "")]), Ok(true));
-        assert_eq!(asked(vec![UnpackConfiguration::default()]), Ok(true));
+        let arm: Platform = "linux/arm64".parse().expect("platform");
+        assert_eq!(asked(vec![]), Ok(vec![]));
+        let ours = Ok(vec![arm.clone()]);
+        assert_eq!(asked(vec![unpack("linux", "overlayfs")]), ours);
+        assert_eq!(asked(vec![unpack("linux", "")]), ours);
+        let host = Ok(vec![Platform::host()]);
+        assert_eq!(asked(vec![UnpackConfiguration::default()]), host);
         let none = Err(Code::InvalidArgument);
         assert_eq!(asked(vec![unpack("linux", "native")]), none);
         assert_eq!(asked(vec![unpack("windows", "")]), none);
         let both = vec![unpack("linux", "native"), unpack("linux", "")];
-        assert_eq!(asked(both), Ok(true));
+        assert_eq!(asked(both), Ok(vec![arm]));
     }
 }

@@ -26,8 +26,12 @@ pub(super) async fn pull(work: Arc<Work>, from: OciRegistry, to: ImageStore) -> 
         remote,
         title,
     } = Distant::of(&work, from)?;
-    let unpack = platforms::unpacks(&to)?;
-    let Taken { platforms, all } = platforms::taken(&to)?;
+    let Taken {
+        platforms,
+        all,
+        extent,
+        unpack,
+    } = platforms::taken(&to)?;
     let naming = Naming::of(&to);
     // Before anything is fetched; whether there are any does not depend on the digest.
     naming.whole(&Digest::sha256(b""))?;
@@ -36,6 +40,7 @@ pub(super) async fn pull(work: Arc<Work>, from: OciRegistry, to: ImageStore) -> 
         remote,
         platforms,
         all_platforms: all,
+        extent,
         unpack,
         labels: to.labels,
         ..PullRequest::new(work.caller.clone(), name)
