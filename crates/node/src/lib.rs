@@ -58,7 +58,7 @@ pub use mounts::{MountInfo, MountOrder};
 pub use namespaces::NamespaceInfo;
 pub use node::{EngineKind, Node, NodeOptions, SnapshotOptions};
 pub use objects::{BlobInfo, SnapshotInfo};
-pub use progress::{Event, Phase, Progress, Silent, Transfer, TransferStep};
+pub use progress::{Contents, Event, ImagePart, Phase, Progress, Silent, Transfer, TransferStep};
 pub use pull::{PullRequest, Pulled, TransferredLayer};
 pub use push::{PushRequest, Pushed};
 pub use records::{

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cairn_types::{Digest, ErrorKind, LayerTiming, SnapshotKey};
+use cairn_types::{Descriptor, Digest, ErrorKind, LayerTiming, SnapshotKey};
 
 use crate::{Failure, Node};
 
@@ -95,10 +95,39 @@ pub enum Event {
     Done,
 }
 
+/// A document or blob of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImagePart {
+    /// What it is.
+    pub descriptor: Descriptor,
+    /// The documents of the image that refer to it; none do to its target.
+    pub parents: Vec<Digest>,
+}
+
+/// What of an image is brought in or sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contents {
+    /// As in [`Event::Resolved`].
+    pub name: String,
+    /// The target first, documents before what they refer to, each once.
+    pub parts: Vec<ImagePart>,
+}
+
 /// Receives events, from several threads at once. Must return quickly: the work waits for it.
 pub trait Progress: Send + Sync {
     /// Takes one event.
     fn event(&self, event: Event);
+
+    /// Whether it takes what images consist of. To list that takes time and memory.
+    fn wants_contents(&self) -> bool {
+        false
+    }
+
+    /// Takes what an image consists of, before anything is told of it.
+    fn contents(&self, _image: &Contents) {}
+
+    /// A manifest, index or configuration of it is where it is wanted, and `was` there before.
+    fn document(&self, _digest: &Digest, _was: bool) {}
 
     /// Whether nobody waits for the work any more. It then ends where it can, as `Canceled`; blobs
     /// that are whole by then stay, so that another try has less to do.

@@ -117,7 +117,8 @@ impl Node {
         let pins = self.pins();
         let name = RemoteName::parse(&request.remote_name)?;
         let origins = Origins::new(&request.ns, &name);
-        let mut plan = self.plan_push(&request, &origins, &pins)?;
+        let listed = progress.wants_contents();
+        let mut plan = self.plan_push(&request, &origins, &pins, listed)?;
         let (events, heard) = mpsc::unbounded_channel();
         let retries = Arc::new(Retries(events.clone()));
         let mut reach = self.reach(name, &request.remote, Some(retries))?;
@@ -151,6 +152,7 @@ impl Node {
             pace: Pace::new(rate),
             lanes,
             events,
+            progress,
             tracks: Tracks::default(),
         };
         let runtime = self.registry_runtime()?;

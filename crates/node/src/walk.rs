@@ -3,7 +3,7 @@
 //! Import walks an archive, everything else walks the store; both must see the same tree, choose
 //! the same manifest for a platform, and write the same references for the garbage collector.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use cairn_types::{
     Descriptor, Digest, ImageConfig, Labels, LayerType, Manifest, MediaKind, Platform,
@@ -13,6 +13,7 @@ use cairn_types::{
 use crate::{
     documents::{self, Document, DocumentError},
     failure::size,
+    progress::ImagePart,
 };
 
 /// Deepest nesting of indexes.
@@ -336,6 +337,44 @@ impl Tree {
         all
     }
 
+    /// What of it is kept, and which documents refer to it: each once, documents before what they refer to.
+    pub(crate) fn parts(&self, kept: &dyn Fn(&Digest) -> bool) -> Vec<ImagePart> {
+        let mut parts = Vec::new();
+        self.list(None, kept, &mut parts, &mut HashMap::new());
+        parts
+    }
+
+    fn list<'t>(
+        &'t self,
+        parent: Option<&Digest>,
+        kept: &dyn Fn(&Digest) -> bool,
+        parts: &mut Vec<ImagePart>,
+        places: &mut HashMap<&'t Digest, usize>,
+    ) {
+        let own = &self.descriptor;
+        if !kept(&own.digest) {
+            return;
+        }
+        if !list(own, parent, parts, places) {
+            return;
+        }
+        match &self.body {
+            Body::Index(children) => {
+                for child in children {
+                    child.list(Some(&own.digest), kept, parts, places);
+                }
+            }
+            Body::Manifest(_) => {
+                for child in self.children(&|_| true) {
+                    if kept(&child.digest) {
+                        list(child, Some(&own.digest), parts, places);
+                    }
+                }
+            }
+            Body::Missing | Body::Blob => {}
+        }
+    }
+
     fn collect<'t>(&'t self, visit: &mut impl FnMut(&'t Descriptor)) {
         visit(&self.descriptor);
         match &self.body {
@@ -344,6 +383,31 @@ impl Tree {
             Body::Missing | Body::Blob => {}
         }
     }
+}
+
+/// Documents that refer to one thing, of which is told. More say nothing to whoever looks.
+const PARENTS_MAX: usize = 8;
+
+/// Adds something that is kept; whether it is new.
+fn list<'t>(
+    descriptor: &'t Descriptor,
+    parent: Option<&Digest>,
+    parts: &mut Vec<ImagePart>,
+    places: &mut HashMap<&'t Digest, usize>,
+) -> bool {
+    let place = *places.entry(&descriptor.digest).or_insert(parts.len());
+    let is_new = place == parts.len();
+    if is_new {
+        parts.push(ImagePart {
+            descriptor: descriptor.clone(),
+            parents: Vec::new(),
+        });
+    }
+    let parents = &mut parts[place].parents;
+    if parents.len() < PARENTS_MAX {
+        parents.extend(parent.filter(|parent| !parents.contains(parent)).cloned());
+    }
+    is_new
 }
 
 /// The labels by which containerd's garbage collector finds what a blob refers to

@@ -56,12 +56,25 @@ async fn an_import_is_told_in_the_words_of_ctr() {
         Some("Completed import")
     );
     let last = last(&told);
-    let [image, layers @ ..] = &*last else {
+    let [image, manifest, config, layers @ ..] = &*last else {
         panic!("{told:?}")
     };
     assert_eq!((&*image.name, &*image.event), (NAME, "saved"));
     let target = image.desc.as_ref().expect("a descriptor");
     assert_eq!(target.digest, archive.manifest);
+    // Each is below what refers to it.
+    let manifest_name = format!("manifest-{}", archive.manifest);
+    let config_name = format!("config-{}", archive.config);
+    for (part, name, parent) in [
+        (manifest, &*manifest_name, NAME),
+        (config, &*config_name, &*manifest_name),
+    ] {
+        assert_eq!((&*part.name, &*part.event), (name, "complete"));
+        assert_eq!(part.parents, [parent]);
+        assert!(part.total > 0 && part.progress == part.total, "{part:?}");
+        let desc = part.desc.as_ref().expect("a descriptor");
+        assert_eq!(Some(&*desc.digest), name.split_once('-').map(|(_, d)| d));
+    }
     let names: Vec<&str> = layers.iter().map(|layer| &*layer.name).collect();
     let keys = archive
         .layers
@@ -70,7 +83,9 @@ async fn an_import_is_told_in_the_words_of_ctr() {
     assert_eq!(names, keys.collect::<Vec<_>>());
     for layer in layers {
         assert_eq!(layer.event, "extracted");
-        assert_eq!(layer.parents, [NAME]);
+        assert_eq!(layer.parents, [&*manifest_name]);
+        let desc = layer.desc.as_ref().expect("a descriptor");
+        assert_eq!(desc.media_type, "application/vnd.oci.image.layer.v1.tar");
         assert!(
             layer.total > 10_000 && layer.progress == layer.total,
             "{layer:?}"
@@ -84,7 +99,8 @@ async fn an_import_is_told_in_the_words_of_ctr() {
         .iter()
         .map(|progress| &*progress.event)
         .collect();
-    assert_eq!(events, ["saved", "already exists", "already exists"]);
+    let (first, parts) = events.split_first().expect("events");
+    assert_eq!((*first, parts), ("saved", &["already exists"; 4][..]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +145,7 @@ async fn nothing_waits_for_a_client_that_does_not_read() {
     done.expect("import");
     assert_eq!(images(&client).await.len(), 1);
     let told = progress.told().await;
-    assert_eq!(last(&told).len(), 51);
+    assert_eq!(last(&told).len(), 53);
     assert_eq!(
         told.last().map(|progress| &*progress.event),
         Some("Completed import")

@@ -58,6 +58,48 @@ fn told(all: &[Progress]) -> (Vec<&str>, Vec<(&str, &str)>) {
     (said, last)
 }
 
+/// The names by which an image's parts are told of: manifest, configuration, two layers.
+fn parts(archive: &Archive) -> [String; 4] {
+    let [one, two] = &*archive.layers else {
+        panic!("{:?}", archive.layers)
+    };
+    [
+        ("manifest", &archive.manifest),
+        ("config", &archive.config),
+        ("layer", one),
+        ("layer", two),
+    ]
+    .map(|(kind, digest)| format!("{kind}-{digest}"))
+}
+
+/// With what is told of documents, and of layers.
+fn events<'a>(parts: &'a [String; 4], [document, layer]: [&'a str; 2]) -> Vec<(&'a str, &'a str)> {
+    let events = [document, document, layer, layer];
+    let parts = parts.iter().map(|part| &**part);
+    parts.zip(events).collect()
+}
+
+/// Parts are told of with what refers to them, and with what they are.
+#[track_caller]
+fn below_one_another(told: &[Progress], root: &str, archive: &Archive) {
+    let parts = parts(archive);
+    for Progress {
+        name,
+        parents,
+        desc,
+        ..
+    } in told
+    {
+        let Some(place) = parts.iter().position(|part| part == name) else {
+            continue;
+        };
+        let parent = if place == 0 { root } else { &*parts[0] };
+        assert_eq!(parents, &[parent], "{name}");
+        let digest = &desc.as_ref().expect("a descriptor").digest;
+        assert!(name.ends_with(digest.as_str()), "{name}: {digest}");
+    }
+}
+
 async fn push(client: &Client, to: &OciRegistry) -> Result<Vec<Progress>, Status> {
     let stream = client.stream("push").await.expect("a stream");
     let from = store(NAME);
@@ -92,10 +134,9 @@ async fn an_image_goes_out_and_comes_back() {
     ];
     assert_eq!(said, expected);
     assert_eq!(last[0], (NAME, "pushed content"));
-    for digest in &archive.layers {
-        let layer = format!("layer-{digest}");
-        assert!(last.contains(&(&*layer, "complete")), "{last:?}");
-    }
+    let parts = parts(&archive);
+    assert_eq!(last[1..], events(&parts, ["complete", "complete"]));
+    below_one_another(&sent, NAME, &archive);
     // To a store that has nothing of it.
     let server = Server::start().await;
     let client = server.client("n");
@@ -112,6 +153,7 @@ async fn an_image_goes_out_and_comes_back() {
     let (said, last) = told(&came);
     let expected = [
         format!("Resolving from {title}"),
+        format!("Pulling from {title}"),
         format!("Completed pull from {title}"),
     ];
     assert_eq!(said, expected);
@@ -119,9 +161,11 @@ async fn an_image_goes_out_and_comes_back() {
     for name in ["pulled", &by_digest] {
         assert!(last.contains(&(name, "saved")), "{last:?}");
     }
+    // As with containerd the root is what was asked for.
+    assert_eq!(last[0], (&*distant.reference, "fetching image content"));
+    assert_eq!(last[1..5], events(&parts, ["complete", "extracted"]));
+    below_one_another(&came, &distant.reference, &archive);
     for digest in &archive.layers {
-        let layer = format!("layer-{digest}");
-        assert!(last.contains(&(&*layer, "extracted")), "{last:?}");
         assert!(client.has(digest).await);
     }
     let all = images(&client).await;

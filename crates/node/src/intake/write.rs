@@ -8,12 +8,13 @@ use std::{
 
 use cairn_meta::{ImageRecord, Timestamp, Tx, View, schema};
 use cairn_types::{
-    Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, Namespace, validate_label,
+    Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, MediaKind, Namespace,
+    validate_label,
 };
 
 use super::{Imported, Origin, choose::Chosen};
 use crate::{
-    Caller, Event, Failure, Node, Progress, References, Resource,
+    Caller, Contents, Event, Failure, ImagePart, Node, Progress, References, Resource,
     caller::no_lease,
     claims::Pulse,
     events,
@@ -99,7 +100,7 @@ pub(crate) fn write(
         false => HashSet::new(),
     };
     let parts = gather(&work, origin, &chosen, options, &discarded)?;
-    announce(&work, &chosen);
+    announce(&work, &chosen)?;
     let ready = unpack::make(&work, &parts.stacks, &parts.blobs, stored)?;
     let mut needed: HashSet<Digest> = HashSet::new();
     for image in &chosen {
@@ -148,20 +149,38 @@ fn layers(chosen: &[Chosen]) -> HashSet<Digest> {
     layers.map(|layer| layer.digest.clone()).collect()
 }
 
-fn announce(work: &Work<'_>, chosen: &[Chosen]) {
+fn announce(work: &Work<'_>, chosen: &[Chosen]) -> Result<(), Failure> {
     for image in chosen {
+        let name = image.names.first();
+        let name = name.map_or_else(String::new, ToString::to_string);
+        if work.progress.wants_contents() {
+            list(work, image, name.clone())?;
+        }
         for (tree, body) in picked(image) {
             let layers = body.manifest.layers.iter();
             work.progress.event(Event::Resolved {
-                name: image
-                    .names
-                    .first()
-                    .map_or_else(String::new, ToString::to_string),
+                name: name.clone(),
                 platform: tree.platform().map(|p| p.to_string()).unwrap_or_default(),
                 layers: layers.map(|l| (l.digest.clone(), l.size)).collect(),
             });
         }
     }
+    Ok(())
+}
+
+/// Tells what an image consists of. Of its documents the bytes have come, or there would be nothing to tell.
+fn list(work: &Work<'_>, image: &Chosen, name: String) -> Result<(), Failure> {
+    let parts = image.tree.parts(&|digest| image.kept.contains(digest));
+    let contents = Contents { name, parts };
+    work.progress.contents(&contents);
+    for ImagePart { descriptor, .. } in &contents.parts {
+        let kind = MediaKind::of(&descriptor.media_type);
+        if let MediaKind::Index | MediaKind::Manifest | MediaKind::Config = kind {
+            let here = work.node.has_blob(work.ns, &descriptor.digest)?;
+            work.progress.document(&descriptor.digest, here);
+        }
+    }
+    Ok(())
 }
 
 fn gather<'a>(

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use cairn_types::{
-    ChainId, Descriptor, DiffId, Digest, ErrorKind, LayerType, PlatformMatcher, SnapshotKey,
+    ChainId, Descriptor, DiffId, Digest, ErrorKind, ImageName, LayerType, PlatformMatcher,
+    SnapshotKey,
 };
 
 use super::{ATTEMPTED, PushRequest, lacking::Lack};
 use crate::{
-    Failure, Node, Pins, documents,
+    Contents, Failure, ImagePart, Node, Pins, documents,
     registries::Origins,
     store::StoreBlobs,
     unpack::no_platform,
@@ -25,6 +26,8 @@ pub(super) struct Plan {
     /// What belongs to each document, those that are referred to before those that refer to them. The
     /// last is the target's.
     pub(super) parts: Vec<Part>,
+    /// The same, for whoever watches.
+    pub(super) contents: Vec<ImagePart>,
 }
 
 /// A document with the blobs that it names itself.
@@ -81,12 +84,13 @@ pub(super) enum Place {
 }
 
 impl Node {
-    /// Reads the image and decides what goes. Pins everything that it finds.
+    /// Reads the image and decides what goes. Pins everything that it finds. Lists it if it is `listed`.
     pub(super) fn plan_push(
         &self,
         request: &PushRequest,
         origins: &Origins,
         pins: &Pins,
+        listed: bool,
     ) -> Result<Plan, Failure> {
         let (ns, name) = (&request.ns, &request.name);
         let record = self.image_record(ns, name, ATTEMPTED)?;
@@ -118,6 +122,7 @@ impl Node {
             target: root.descriptor.clone(),
             platform: platform.map(|p| p.to_string()).unwrap_or_default(),
             parts: parts.parts,
+            contents: root.parts(&|_| listed),
         })
     }
 }
@@ -322,6 +327,21 @@ impl Plan {
         let target = &self.target.digest;
         self.parts.retain(|part| part.descriptor.digest == *target);
         true
+    }
+
+    /// What goes, or is looked for there.
+    pub(super) fn contents(&mut self, name: &ImageName) -> Contents {
+        let mut parts = std::mem::take(&mut self.contents);
+        let mut sent = HashSet::new();
+        for part in &self.parts {
+            sent.insert(&part.descriptor.digest);
+            sent.extend(part.pieces.iter().map(|piece| &piece.descriptor.digest));
+        }
+        parts.retain(|part| sent.contains(&part.descriptor.digest));
+        Contents {
+            name: name.to_string(),
+            parts,
+        }
     }
 
     /// The layers of all that goes, lowest first, each once.

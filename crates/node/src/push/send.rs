@@ -16,7 +16,7 @@ use super::{
     referrers::{Referrer, Unlisted},
     source::{StoredBlob, Track},
 };
-use crate::{Event, Failure, Node, Phase, registries::Pace};
+use crate::{Event, Failure, Node, Phase, Progress, registries::Pace};
 
 /// How a blob came to be there.
 pub(super) struct Arrival {
@@ -76,6 +76,8 @@ pub(super) struct Sender<'a> {
     /// Blobs at once.
     pub(super) lanes: usize,
     pub(super) events: mpsc::UnboundedSender<Event>,
+    /// What is not told as an event.
+    pub(super) progress: &'a dyn Progress,
     pub(super) tracks: Tracks,
 }
 
@@ -83,6 +85,10 @@ impl Sender<'_> {
     /// Sends all of a plan. What came of each blob.
     pub(super) async fn run(&self, plan: &mut Plan) -> Result<HashMap<Digest, Arrival>, Failure> {
         let mut arrived = self.settle(plan).await?;
+        if self.progress.wants_contents() {
+            let contents = plan.contents(&self.request.remote_name);
+            self.progress.contents(&contents);
+        }
         let _ = self.events.send(Event::Resolved {
             name: self.request.remote_name.to_string(),
             platform: plan.platform.clone(),
@@ -167,14 +173,18 @@ impl Sender<'_> {
         arrived: &mut HashMap<Digest, Arrival>,
     ) -> Result<(), Failure> {
         let mut jobs = Vec::new();
-        for piece in plan.pieces() {
+        let pieces = plan.pieces();
+        for &piece in &pieces {
             let events = piece.layer.is_some().then(|| self.events.clone());
             let track = Arc::new(Track::new(&piece.descriptor, &self.host, events));
             if piece.layer.is_some() {
                 self.tracks.add(&track);
             }
             match arrived.get(&piece.descriptor.digest) {
-                Some(arrival) => track.end(phase(&arrival.how)),
+                Some(arrival) => {
+                    self.told(piece, arrival);
+                    track.end(phase(&arrival.how));
+                }
                 None => {
                     track.wait();
                     jobs.push((piece, track));
@@ -195,7 +205,19 @@ impl Sender<'_> {
                 return Ok(());
             };
             let (digest, ended) = ended.map_err(|err| self.broke(&err))?;
-            arrived.insert(digest, ended.map_err(|failed| failed.tell(self))?);
+            let arrival = ended.map_err(|failed| failed.tell(self))?;
+            if let Some(piece) = pieces.iter().find(|one| one.descriptor.digest == digest) {
+                self.told(piece, &arrival);
+            }
+            arrived.insert(digest, arrival);
+        }
+    }
+
+    /// Of layers it is told as they go.
+    fn told(&self, piece: &Piece, arrival: &Arrival) {
+        if piece.layer.is_none() {
+            let was = arrival.how != Pushed::Sent;
+            self.progress.document(&piece.descriptor.digest, was);
         }
     }
 
@@ -264,6 +286,7 @@ impl Sender<'_> {
             let is_target = descriptor.digest == plan.target.digest;
             // Where something refers to another, the answer says who has to list it.
             if !is_target && referrer.is_none() && self.is_stored(descriptor).await? {
+                self.progress.document(&descriptor.digest, true);
                 continue;
             }
             // Registries name what has a tag by SHA-256; under another digest it has to be put as well.
@@ -276,6 +299,7 @@ impl Sender<'_> {
                 &by_digest
             };
             let stored = put(reference).await?;
+            self.progress.document(&descriptor.digest, false);
             if let Some(referrer) = referrer.filter(|_| !stored.lists_subject) {
                 let listed = referrer.list(&self.client).await;
                 listed.map_err(|why| self.unlisted(&referrer.subject, why))?;

@@ -21,6 +21,7 @@ use crate::{
 
 /// Fetches an image, and stores it as `to` says.
 pub(super) async fn pull(work: Arc<Work>, from: OciRegistry, to: ImageStore) -> Result<(), Status> {
+    let reference = from.reference.clone();
     let Distant {
         name,
         remote,
@@ -48,7 +49,9 @@ pub(super) async fn pull(work: Arc<Work>, from: OciRegistry, to: ImageStore) -> 
     blocking(move || {
         let Work { node, teller, .. } = &*work;
         teller.say(format!("Resolving from {title}"));
-        let pulled = transfers::pull(node, request, &teller.listen(Way::Down));
+        let listener = teller.listen(Way::Down).named(&reference);
+        let listener = listener.doing(format!("Pulling from {title}"));
+        let pulled = transfers::pull(node, request, &listener);
         let pulled = pulled.map_err(of_failure)?;
         let images = pulled.images.iter();
         let images = images.map(|image| (&image.name, &image.target));

@@ -43,7 +43,8 @@ pub(super) async fn push(work: Arc<Work>, from: ImageStore, to: OciRegistry) -> 
             platforms,
             allow_non_distributable: false,
         };
-        let pushed = transfers::push(node, request, &teller.listen(Way::Up));
+        let listener = teller.listen(Way::Up).named(name.as_str());
+        let pushed = transfers::push(node, request, &listener);
         let pushed = pushed.map_err(of_failure)?;
         teller.image("pushed content", name.as_str(), &pushed.target);
         if let Some(platform) = &pushed.only_platform {
@@ -52,7 +53,7 @@ pub(super) async fn push(work: Arc<Work>, from: ImageStore, to: OciRegistry) -> 
                 "{title} is {platform} alone, {digest}: no other is here"
             ));
         }
-        teller.say(format!("Completed push to {title}"));
+        teller.done(format!("Completed push to {title}"), &pushed.target);
         Ok(())
     })
     .await
