@@ -145,7 +145,7 @@ impl Problem {
                     parts.push(part.to_owned());
                     continue;
                 };
-                let ends = ["&& ", "; ", "$("];
+                let ends = ["&& ", "; ", ": ", "$("];
                 let command = before.is_empty() || ends.iter().any(|end| before.ends_with(end));
                 before.push_str("cairn ");
                 if command && !part.starts_with("--root ") && !part.starts_with("--address ") {
