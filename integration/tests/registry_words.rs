@@ -12,6 +12,7 @@ use cairn_integration::{
     cairn::Cairn,
     fault_proxy::{Fault, Proxy},
     fixture::text,
+    image::Stored,
     registry::Registry,
     registry_images::{Repository, layers},
 };
@@ -255,6 +256,94 @@ fn a_registry_that_has_enough_is_given_up() {
     let next =
         format!("  next:      docker login {host}\n  next:      a mirror: man cairn-hosts.toml\n");
     assert!(told.ends_with(&next), "{told}");
+}
+
+/// Row 14 for what is sent.
+#[test]
+fn a_registry_that_takes_no_more_is_given_up() {
+    let (registry, cairn) = (Registry::start(), Cairn::new());
+    with_web(&registry);
+    let name = format!("{}/shop/web:2.1", registry.host());
+    cairn.ok(&["pull", &name]);
+    let proxy = Proxy::start(registry.address());
+    proxy.script(|_| Some(Fault::too_many("0")));
+    let host = proxy.host();
+    let there = format!("{host}/tools/web:3");
+    let output = run(
+        &cairn,
+        &["images", "push", "--plain-http", &there, &name],
+        &[("CAIRN_REGISTRY__RETRIES", "1")],
+        "",
+    );
+    let told = complaint(&output);
+    let first = format!(
+        "error: cannot push image {there}: {host} allows no more pushes now (429), gave up after 2 tries in "
+    );
+    assert!(told.starts_with(&first), "{told}");
+    let next = format!("  next:      docker login {host}\n");
+    assert!(told.ends_with(&next), "{told}");
+    assert!(!told.contains("mirror"), "{told}");
+}
+
+/// Row 19, and what it says to do.
+#[test]
+fn a_layer_of_a_kind_that_nobody_knows() {
+    let (registry, cairn) = (Registry::start(), Cairn::new());
+    let repository = Repository::new(&registry, "shop/web");
+    let [base, top] = <[_; 2]>::try_from(layers()).expect("two layers");
+    let kind = "application/vnd.acme.layer.v9";
+    let strange = Stored::of(kind, b"who knows".to_vec(), b"nobody");
+    let document = repository.image(host_architecture(), &[base, strange, top]);
+    repository.tag("2.1", &document);
+    let name = format!("{}/shop/web:2.1", registry.host());
+    let root = cairn.path("store").display().to_string();
+    let told = complaint(&run(&cairn, &["images", "pull", &name], &[], ""));
+    let lines: Vec<&str> = told.lines().collect();
+    let [first, known, next] = lines.as_slice() else {
+        panic!("{told}");
+    };
+    let expected =
+        format!("error: cannot unpack image {name}: layer 2 of 3 has unknown type {kind}");
+    assert_eq!(*first, expected);
+    assert_eq!(
+        *known,
+        "  cause:     known: tar, tar+gzip, tar+zstd, and docker's names for them"
+    );
+    let packed = format!("cairn --root {root} images pull --no-unpack {name}");
+    assert_eq!(*next, format!("  next:      keep it packed: {packed}"));
+    assert_eq!(cairn.ok(&["-q", "images", "ls"]), "");
+    cairn.ok(&["images", "pull", "--no-unpack", &name]);
+    assert_eq!(cairn.ok(&["-q", "images", "ls"]), format!("{name}\n"));
+}
+
+/// A mistake in a hosts.toml is the same one, whoever finds it.
+#[test]
+fn a_mistake_in_a_file_of_hosts_is_worded_once() {
+    let (registry, cairn) = (Registry::start(), Cairn::new());
+    with_web(&registry);
+    let here = format!("{}/shop/web:2.1", registry.host());
+    cairn.ok(&["pull", &here]);
+    let dir = hosts(
+        &cairn,
+        "[host.\"http://127.0.0.1:1\"]\ncapabilites = [\"pull\"]\n",
+    );
+    let file = dir.join("registry.example.com/hosts.toml");
+    let hosts_dir = ["--hosts-dir", text(&dir)];
+    let said = |words: &[&str]| complaint(&run(&cairn, &[words, &hosts_dir].concat(), &[], ""));
+    let explained = said(&["explain-host", W]);
+    let file = file.display();
+    assert_eq!(
+        explained,
+        format!(
+            "error: cannot read {file}: unknown key \"capabilites\"\n  where:     {file}:2:1\n  \
+             next:      did you mean capabilities?\n"
+        )
+    );
+    assert_eq!(said(&["images", "pull", W]), explained);
+    assert_eq!(said(&["images", "push", W, &here]), explained);
+    let bundle = cairn.path("bundle");
+    let create = ["bundle", "create", W, text(&bundle)];
+    assert_eq!(said(&create), explained);
 }
 
 #[test]

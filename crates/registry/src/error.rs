@@ -117,6 +117,8 @@ pub enum Cause {
     Status {
         /// Of HTTP.
         status: u16,
+        /// Something was to be stored, or it was looked for what has to be.
+        storing: bool,
         /// How often, for how long.
         tried: Tried,
         /// How long it wants to be left alone (`Retry-After`).
@@ -322,11 +324,17 @@ impl Failed {
                 object, repository, ..
             } => write!(f, "{host} has no {object} in {repository}"),
             Cause::Status {
-                status: 429, tried, ..
-            } => write!(
-                f,
-                "{host} allows no more pulls now (429), gave up after {tried}"
-            ),
+                status: 429,
+                storing,
+                tried,
+                ..
+            } => {
+                let what = if *storing { "pushes" } else { "pulls" };
+                write!(
+                    f,
+                    "{host} allows no more {what} now (429), gave up after {tried}"
+                )
+            }
             Cause::Status { status, tried, .. } if cause.passes() => {
                 write!(
                     f,

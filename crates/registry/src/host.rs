@@ -198,7 +198,8 @@ impl Host {
                 Ok(response) if !retry::passes(response.status()) => return Ok(response),
                 Ok(response) => {
                     let during = self.options.clock.now().duration_since(began);
-                    self.status(response, Tried { times, during }).await
+                    let tried = Tried { times, during };
+                    self.status(response, tried, scopes.store()).await
                 }
                 Err(cause) => cause,
             };
@@ -325,10 +326,10 @@ impl Host {
             times: 1,
             during: Duration::ZERO,
         };
-        self.status(response, once).await
+        self.status(response, once, false).await
     }
 
-    async fn status(&self, response: Response, tried: Tried) -> Cause {
+    async fn status(&self, response: Response, tried: Tried, storing: bool) -> Cause {
         let status = response.status();
         let after = retry::retry_after(response.headers(), self.options.clock.wall());
         let answer = refusal(response, &self.options).await;
@@ -336,6 +337,7 @@ impl Host {
             StatusCode::FORBIDDEN => Cause::Denied(answer),
             status => Cause::Status {
                 status: status.as_u16(),
+                storing,
                 tried,
                 after,
                 answer,

@@ -62,10 +62,18 @@ impl Error {
                 format!("{pull} --tlscert FILE --tlskey FILE {image}"),
                 format!("client = [[\"FILE\", \"KEY\"]] in {hosts}/hosts.toml"),
             ],
-            Cause::Status { status: 429, .. } => vec![
-                format!("docker login {host}"),
-                "a mirror: man cairn-hosts.toml".to_owned(),
-            ],
+            Cause::Status {
+                status: 429,
+                storing,
+                ..
+            } => {
+                let mut steps = vec![format!("docker login {host}")];
+                // Nothing is stored by way of a mirror.
+                if !storing {
+                    steps.push("a mirror: man cairn-hosts.toml".to_owned());
+                }
+                steps
+            }
             Cause::Schema1 => vec!["have it built or pushed again by a newer tool".to_owned()],
             Cause::NoSuchHost | Cause::Connect(_) | Cause::ConnectTimeout(_) => {
                 vec![format!("cairn explain-host {image}")]
@@ -268,19 +276,24 @@ mod tests {
             times: 5,
             during: Duration::from_millis(61_200),
         };
+        let enough = |storing| Cause::Status {
+            status: 429,
+            storing,
+            tried,
+            after: None,
+            answer: Answer::default(),
+        };
         check(
-            &[(
-                "docker.io",
-                Cause::Status {
-                    status: 429,
-                    tried,
-                    after: None,
-                    answer: Answer::default(),
-                },
-            )],
+            &[("docker.io", enough(false))],
             "docker.io allows no more pulls now (429), gave up after 5 tries in 61 s",
             &[],
             &["docker login docker.io", "a mirror: man cairn-hosts.toml"],
+        );
+        check(
+            &[("docker.io", enough(true))],
+            "docker.io allows no more pushes now (429), gave up after 5 tries in 61 s",
+            &[],
+            &["docker login docker.io"],
         );
     }
 

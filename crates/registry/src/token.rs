@@ -45,6 +45,11 @@ impl Scopes {
         )]))
     }
 
+    /// Whether they are to store something.
+    pub(crate) fn store(&self) -> bool {
+        self.0.iter().any(|scope| scope.ends_with(",push"))
+    }
+
     #[must_use]
     pub(crate) fn and(mut self, other: &Scopes) -> Scopes {
         self.0.extend(other.0.iter().cloned());

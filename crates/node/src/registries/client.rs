@@ -199,18 +199,8 @@ impl Node {
         if hosts.dirs.is_empty() {
             hosts.dirs.clone_from(&ours.hosts_dirs);
         }
-        let endpoints = hosts::endpoints(&name.registry, &hosts).map_err(|err| {
-            let failure = Failure::new(
-                cairn_types::Classified::kind(&err),
-                ATTEMPTED,
-                err.reason.clone(),
-            );
-            let failure = failure.object("registry", &name.registry).at(err.place());
-            match &err.next {
-                Some(next) => failure.next(next.clone()),
-                None => failure,
-            }
-        })?;
+        let endpoints = hosts::endpoints(&name.registry, &hosts);
+        let endpoints = endpoints.map_err(|err| err.failure())?;
         let all = self.inner.registry_observer.get().cloned();
         let observers = all.into_iter().chain(also).collect();
         let options = Options {

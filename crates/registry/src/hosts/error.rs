@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cairn_types::{Classified, ErrorKind};
+use cairn_types::{Classified, ErrorKind, Failure};
 
 /// A file that cannot be read or says what it must not. Nothing is asked before it is mended: to go on
 /// without it would be to ask other hosts than the ones that somebody chose.
@@ -59,6 +59,20 @@ impl HostsError {
     pub(super) fn next(mut self, step: impl Into<String>) -> HostsError {
         self.next = Some(step.into());
         self
+    }
+
+    /// What the user sees, whatever was to be done at the host.
+    pub fn failure(&self) -> Failure {
+        let failure = Failure::new(self.kind, "read", &*self.reason);
+        let failure = failure.object("file", self.file.display());
+        let failure = match self.at {
+            Some(_) => failure.at(self.place()),
+            None => failure,
+        };
+        match &self.next {
+            Some(step) => failure.next(step),
+            None => failure,
+        }
     }
 
     /// The file, with line and column where there are any, as editors take it.

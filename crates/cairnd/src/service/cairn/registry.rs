@@ -5,15 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use cairn_node::{Failure, Remote};
+use cairn_node::Remote;
 use cairn_proto::cairn::v1;
 use cairn_registry::{
     credentials::Credentials,
     env::Env,
     explain::{self, Row},
-    hosts::{self, HostsError, Origin},
+    hosts::{self, Origin},
 };
-use cairn_types::{Classified, Platform};
+use cairn_types::Platform;
 use tonic::Status;
 
 use super::{parsed, refused};
@@ -86,7 +86,7 @@ pub(crate) fn explain(
     }
     let registry = request.name.split('/').next().unwrap_or_default();
     let rows = explain::explain(registry, &options, &Env::of_process());
-    let rows = rows.map_err(|err| details::of(unreadable(&err)))?;
+    let rows = rows.map_err(|err| details::of(err.failure()))?;
     Ok(v1::ExplainHostResponse {
         endpoints: rows.into_iter().map(endpoint).collect(),
     })
@@ -107,19 +107,5 @@ fn endpoint(row: Row) -> v1::Endpoint {
         from: row.from.to_string(),
         from_file,
         from_line: u64::try_from(line).unwrap_or(u64::MAX),
-    }
-}
-
-/// What is wrong with what is said of a host.
-fn unreadable(err: &HostsError) -> Failure {
-    let failure = Failure::new(err.kind(), "read", &*err.reason);
-    let failure = failure.object("file", err.file.display());
-    let failure = match err.at {
-        Some(_) => failure.at(err.place()),
-        None => failure,
-    };
-    match &err.next {
-        Some(step) => failure.next(step),
-        None => failure,
     }
 }
