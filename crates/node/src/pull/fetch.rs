@@ -41,6 +41,8 @@ const WATCHED: Duration = Duration::from_millis(300);
 pub(crate) trait Watch: Send + Sync {
     /// Another request went to a host.
     fn asked(&self, host: &str, attempt: u32);
+    /// What broke goes on from where it was.
+    fn resumed(&self, at: u64);
     /// So many bytes came.
     fn came(&self, bytes: usize);
 }
@@ -323,10 +325,14 @@ impl Fetch {
             };
             let more = blob.asked() - asked;
             if more > 0 {
+                let again = asked > 0;
                 asked += more;
                 self.attempts += more;
                 self.watch
                     .asked(blob.host().unwrap_or_default(), self.attempts);
+                if again && self.at > 0 {
+                    self.watch.resumed(self.at);
+                }
             }
             self.watch.came(piece.len());
             let wanted = usize::try_from(end - self.at).unwrap_or(usize::MAX);
@@ -495,6 +501,7 @@ mod tests {
 
     impl Watch for Nobody {
         fn asked(&self, _: &str, _: u32) {}
+        fn resumed(&self, _: u64) {}
         fn came(&self, _: usize) {}
     }
 

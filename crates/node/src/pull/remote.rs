@@ -164,6 +164,13 @@ impl Watch for Of {
         });
     }
 
+    fn resumed(&self, at: u64) {
+        self.news.add(Event::Resumed {
+            digest: self.digest.clone(),
+            at,
+        });
+    }
+
     fn came(&self, bytes: usize) {
         self.news.came.fetch_add(bytes as u64, Ordering::Relaxed);
     }
