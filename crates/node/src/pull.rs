@@ -150,6 +150,8 @@ const ATTEMPTED: &str = "pull image";
 const AT_ONCE: usize = 8;
 /// What leads on.
 const COMMAND: &str = "cairn images pull";
+/// What makes room, as whoever found none says it.
+const FREE: &str = "cairn df; cairn gc";
 
 impl Node {
     /// Fetches an image. Either it is there whole afterwards under all its names, or under none; blobs
@@ -389,15 +391,13 @@ impl Node {
 
     /// Says what of a pull that failed for want of room is kept.
     fn kept_for_next(&self, mut failure: Failure, ns: &Namespace, stored: &[Digest]) -> Failure {
-        if failure.kind != ErrorKind::ResourceExhausted {
-            return failure;
-        }
-        let kept = self.stored_size(ns, stored);
-        if kept > 0 {
-            failure.next = vec![format!(
-                "cairn df; cairn gc; then pull again, {} are kept",
-                size(kept)
-            )];
+        // A registry that allows no more has nothing to do with room.
+        let mut steps = failure.next.iter_mut();
+        if let Some(step) = steps.find(|step| step.starts_with(FREE)) {
+            let kept = self.stored_size(ns, stored);
+            if kept > 0 {
+                *step = format!("{FREE}; then pull again, {} are kept", size(kept));
+            }
         }
         failure
     }
