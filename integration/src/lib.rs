@@ -24,6 +24,7 @@ pub mod raw;
 pub mod registry;
 pub mod registry_images;
 pub mod script;
+pub mod secrets;
 pub mod soak;
 pub mod tree;
 pub mod wait;

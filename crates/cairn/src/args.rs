@@ -41,7 +41,7 @@ pub use records::{
     LeaseAdd, LeaseCreate, LeasesArgs, LeasesLs, LeasesRm, LeasesVerb, NamespacesArgs,
     NamespacesVerb, ResourceKind,
 };
-pub use registry::{ExplainHost, Login, Pull, PullPolicy, Push, Reach, Secret};
+pub use registry::{ExplainHost, Http, Login, Pull, PullPolicy, Push, Reach, Secret};
 pub use store::{
     ContentArgs, ContentGet, ContentLs, ContentVerb, Range, SnapshotUsage, SnapshotsArgs,
     SnapshotsLs, SnapshotsVerb,

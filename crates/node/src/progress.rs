@@ -91,6 +91,8 @@ pub enum Event {
         /// What the time went into.
         timing: LayerTiming,
     },
+    /// A line about requests to a registry, which was asked for. No secret is in it.
+    Traced(String),
     /// Everything that was resolved is complete.
     Done,
 }

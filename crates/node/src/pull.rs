@@ -19,6 +19,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use cairn_registry::Observer;
 use cairn_types::{
     ChainId, Descriptor, DiffId, Digest, ErrorKind, ImageName, Labels, LayerTiming, Namespace,
     Platform, PlatformMatcher, SnapshotKey,
@@ -170,17 +171,31 @@ impl Node {
     }
 
     fn pull_from(&self, request: &PullRequest, progress: &Times<'_>) -> Result<Pulled, Failure> {
-        let ns = &request.caller.ns;
         let (mut remote, name) = self.remote(request, progress)?;
-        let target = self.resolve_remote(&remote, &name)?;
-        let tree = Tree::read(&remote, &target)?;
+        let pulled = self.pull_by(&mut remote, &name, request, progress);
+        // What was said last, nobody may have been there to pass on.
+        remote.news.tell(progress);
+        pulled
+    }
+
+    fn pull_by(
+        &self,
+        remote: &mut remote::Remote<'_>,
+        name: &RemoteName,
+        request: &PullRequest,
+        progress: &Times<'_>,
+    ) -> Result<Pulled, Failure> {
+        let ns = &request.caller.ns;
+        let target = self.resolve_remote(remote, name)?;
+        let tree = Tree::read(remote, &target)?;
         remote.know(&tree);
+        let remote = &*remote;
         let names = match &request.references {
             Some(references) => references.whole(&target.digest),
             None => Ok(vec![request.name.clone()]),
         };
         let names = names.map_err(|err| Failure::of(ATTEMPTED, &err))?;
-        let chosen = intake::choose_one(&remote, tree, names, &remote.wanted)?;
+        let chosen = intake::choose_one(remote, tree, names, &remote.wanted)?;
         let (first, total) = (chosen.clone(), content_size(&chosen));
         let lease = self.hold_pull(&request.caller, &request.name, &chosen.kept)?;
         let options = intake::Options {
@@ -195,7 +210,7 @@ impl Node {
         let written = intake::write(
             self,
             ns,
-            &remote,
+            remote,
             vec![chosen],
             &options,
             progress,
@@ -232,9 +247,11 @@ impl Node {
         progress: &'a dyn Progress,
     ) -> Result<(remote::Remote<'a>, RemoteName), Failure> {
         let news = Arc::new(News::default());
-        let observer: Arc<News> = Arc::clone(&news);
+        let (listening, told) = (Arc::clone(&news), Arc::clone(&news));
+        let mut observers: Vec<Arc<dyn Observer>> = vec![listening];
+        observers.extend(request.remote.tracer(move |event| told.add(event)));
         let name = RemoteName::parse(&request.name)?;
-        let reach = self.reach(name, &request.remote, Some(observer))?;
+        let reach = self.reach(name, &request.remote, observers)?;
         let runtime = self.registry_runtime()?;
         let options = self.registry_options();
         let (own, at_once) = match request.remote.max_concurrent {

@@ -33,7 +33,7 @@ mod source;
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
-use cairn_registry::{Pushed as How, Reference, hosts::Capabilities};
+use cairn_registry::{Observer, Pushed as How, Reference, hosts::Capabilities};
 use cairn_types::{Descriptor, Digest, ErrorKind, ImageName, Namespace, Platform};
 use tokio::sync::mpsc;
 
@@ -120,8 +120,13 @@ impl Node {
         let listed = progress.wants_contents();
         let mut plan = self.plan_push(&request, &origins, &pins, listed)?;
         let (events, heard) = mpsc::unbounded_channel();
-        let retries = Arc::new(Retries(events.clone()));
-        let mut reach = self.reach(name, &request.remote, Some(retries))?;
+        let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Retries(events.clone()))];
+        let traced = events.clone();
+        observers.extend(request.remote.tracer(move |event| {
+            // Nobody listens any more to what is given up.
+            let _ = traced.send(event);
+        }));
+        let mut reach = self.reach(name, &request.remote, observers)?;
         let host = store_only(&mut reach);
         let index = plan.target.digest.clone();
         let anything = request.platforms.is_empty() && request.manifest.is_none();

@@ -16,6 +16,7 @@ use std::{
 };
 
 use cairn_registry::{
+    Detail,
     credentials::{Anonymous, Credentials},
     hosts,
 };
@@ -98,6 +99,8 @@ pub struct Remote {
     pub limit_rate: u64,
     /// Connections of this request; 0 for the limit of all alone.
     pub max_concurrent: usize,
+    /// Tells its requests, line by line ([`crate::Event::Traced`]).
+    pub trace: Option<Detail>,
 }
 
 impl Default for Remote {
@@ -108,6 +111,7 @@ impl Default for Remote {
             credentials: Arc::new(Anonymous),
             limit_rate: 0,
             max_concurrent: 0,
+            trace: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     net,
     observer::Watch,
     options::Options,
+    trace::{Heard, Told},
 };
 
 /// A body that is being read.
@@ -22,12 +23,17 @@ pub(crate) struct Body {
     waited: Duration,
     came: u64,
     watch: Option<Watch>,
+    heard: Option<Heard>,
 }
 
 impl Body {
     pub(crate) fn new(response: Response, options: &Options) -> Body {
         Body {
             watch: response.extensions().get().cloned(),
+            heard: response
+                .extensions()
+                .get::<Told>()
+                .map(|told| told.body(&response)),
             response,
             // A window of no length would be turned without end.
             window: options.min_rate_window.max(Duration::from_millis(1)),
@@ -46,11 +52,16 @@ impl Body {
             let next = tokio::time::timeout(left, self.response.chunk()).await;
             self.waited += since.elapsed();
             if let Ok(next) = next {
-                let bytes = next.map_err(|err| net::cause(&err))?;
+                let bytes = next.map_err(|err| self.broke(net::cause(&err)))?;
                 let count = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 self.came += count;
                 if let Some(watch) = &self.watch {
                     watch.received(count);
+                }
+                match (&mut self.heard, &bytes) {
+                    (Some(heard), Some(bytes)) => heard.piece(bytes),
+                    (Some(heard), None) => heard.ended(),
+                    (None, _) => {}
                 }
                 if bytes.is_some() && self.waited >= self.window {
                     self.turn()?;
@@ -65,12 +76,19 @@ impl Body {
         let bytes = std::mem::take(&mut self.came);
         self.waited = Duration::ZERO;
         if bytes < self.window_bytes {
-            return Err(Cause::TooSlow {
+            return Err(self.broke(Cause::TooSlow {
                 bytes,
                 window: self.window,
-            });
+            }));
         }
         Ok(())
+    }
+
+    fn broke(&mut self, cause: Cause) -> Cause {
+        if let Some(heard) = &mut self.heard {
+            heard.broke(&cause);
+        }
+        cause
     }
 
     /// All of it.

@@ -368,7 +368,7 @@ impl Failed {
     }
 }
 
-fn named(status: u16) -> String {
+pub(crate) fn named(status: u16) -> String {
     let reason = http::StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason());

@@ -30,6 +30,7 @@ mod sessions;
 mod source;
 mod tls;
 mod token;
+mod trace;
 mod turns;
 mod upload;
 
@@ -45,4 +46,5 @@ pub use reference::{Reference, Tag};
 pub use retry::{Clock, Dice, Policy, Sleep, System, Tried};
 pub use sessions::Sessions;
 pub use source::{ByteStream, Source};
+pub use trace::{Detail, Trace};
 pub use upload::{Upload, UploadState};

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use cairn_types::failure::words;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use reqwest::Response;
 use rustls::{AlertDescription, CertificateError, OtherError};
 use url::Url;
@@ -28,6 +28,7 @@ use crate::{
     reach::{Reach, Refused, Resolver},
     source::{Meter, Outgoing},
     tls::{self, UnknownAuthority},
+    trace::{Dialing, Told},
 };
 
 /// Redirects that are followed, as many as Go's client.
@@ -54,6 +55,8 @@ pub(crate) struct Ask {
     pub(crate) payload: Payload,
     /// What comes is held against a digest known before, so that it may come from anywhere.
     pub(crate) proven: bool,
+    /// It asks for a token.
+    pub(crate) of_tokens: bool,
     /// What it is about, for whoever is told when it is asked again.
     pub(crate) what: Option<What>,
     /// Its payload is nobody's but the host's that is asked.
@@ -68,6 +71,7 @@ impl Ask {
             headers: HeaderMap::new(),
             payload: Payload::Nothing,
             proven: false,
+            of_tokens: false,
             what: None,
             secret: false,
         }
@@ -133,7 +137,7 @@ impl Net {
             is_plain: AtomicBool::new(false),
             http,
             abroad,
-            headers: endpoint.headers.iter().cloned().collect(),
+            headers: hidden(&endpoint.headers),
             dial,
             options: options.clone(),
             reach,
@@ -247,20 +251,32 @@ impl Net {
         if let Some(secret) = secret.filter(|_| url.origin() == ask.url.origin()) {
             headers.insert(header::AUTHORIZATION, secret.clone());
         }
+        let told = Told::begin(&self.watch, ask, url, &headers);
         let request = client
             .request(ask.method.clone(), url.clone())
             .headers(headers);
         let began = Instant::now();
-        let answered = self.deliver(request, &ask.payload).await;
+        let delivery = self.deliver(request, &ask.payload);
+        let answered = match &told {
+            Some(told) => told.during(delivery).await,
+            None => delivery.await,
+        };
         let outcome = answered.as_ref().map(|answer| answer.status().as_u16());
         // The query stays out: addresses of storage are signed there.
         let (host, path) = (url.host_str().unwrap_or_default(), url.path());
         tracing::debug!(method = %ask.method, host, path, status = outcome.ok(), "request");
-        self.watch
-            .ended(ask.method.as_str(), url, outcome, began.elapsed());
+        let took = began.elapsed();
+        self.watch.ended(ask.method.as_str(), url, outcome, took);
+        if let Some(told) = &told {
+            told.ended(&answered, took);
+        }
         // Wherever its body is read, what comes of it is counted.
         answered.map(|mut answer| {
-            answer.extensions_mut().insert(self.watch.clone());
+            let extensions = answer.extensions_mut();
+            extensions.insert(self.watch.clone());
+            if let Some(told) = told {
+                extensions.insert(told);
+            }
             answer
         })
     }
@@ -350,6 +366,16 @@ impl Net {
     }
 }
 
+/// Headers that a configuration has: they may say who asks, and so nothing is to show them.
+fn hidden(headers: &[(HeaderName, HeaderValue)]) -> HeaderMap {
+    let hide = |(name, value): &(HeaderName, HeaderValue)| {
+        let mut value = value.clone();
+        value.set_sensitive(true);
+        (name.clone(), value)
+    };
+    headers.iter().map(hide).collect()
+}
+
 /// Whether https is not to be had at an address, although http may be: its port speaks it, or no port was
 /// named and nobody is at that of https. A certificate that is not believed is no such case.
 fn is_elsewhere(cause: &Cause, url: &Url) -> bool {
@@ -418,6 +444,10 @@ fn client(
         // They are followed here, where it is known what may go along.
         .redirect(reqwest::redirect::Policy::none())
         .referer(false);
+    let builder = match options.observer.trace() {
+        Some(_) => builder.connector_layer(Dialing),
+        None => builder,
+    };
     let builder = through(builder, endpoint, options)?;
     builder
         .build()

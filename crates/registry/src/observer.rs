@@ -4,7 +4,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::error::{Cause, Failed, What};
+use crate::{
+    error::{Cause, Failed, What},
+    trace::Trace,
+};
 
 /// A request that has ended, by the headers of an answer or without one.
 ///
@@ -61,6 +64,11 @@ pub trait Observer: Send + Sync {
 
     /// Something failed and will be asked for again.
     fn retry(&self, _retry: &Retry<'_>) {}
+
+    /// Who makes lines of all that goes on, if somebody wants them. Asked before each request.
+    fn trace(&self) -> Option<&Trace> {
+        None
+    }
 }
 
 /// Is told nothing.
@@ -123,5 +131,13 @@ impl Watch {
 
     pub(crate) fn retry(&self, retry: &Retry<'_>) {
         self.observer.retry(retry);
+    }
+
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.observer.trace()
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        &self.host
     }
 }

@@ -154,7 +154,9 @@ fn by_query(realm: &Realm, scopes: &Scopes, user: Option<&String>) -> Ask {
             query.append_pair("account", user);
         }
     }
-    Ask::new(Method::GET, url)
+    let mut ask = Ask::new(Method::GET, url);
+    ask.of_tokens = true;
+    ask
 }
 
 fn by_form(realm: &Realm, scopes: &Scopes, grant: &[(&str, &str)]) -> Ask {
@@ -168,6 +170,7 @@ fn by_form(realm: &Realm, scopes: &Scopes, grant: &[(&str, &str)]) -> Ask {
     let mut ask = Ask::new(Method::POST, realm.url.clone()).header(header::CONTENT_TYPE, form_type);
     ask.payload = Payload::Bytes(form.finish().into());
     ask.secret = true;
+    ask.of_tokens = true;
     ask
 }
 

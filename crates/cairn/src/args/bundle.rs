@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cairn_types::{IdMap, IdRange, IdRanges, Platform};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{PodmanPlatform, Reach, Secret, examples};
+use super::{Http, PodmanPlatform, Reach, Secret, examples};
 use crate::error::Problem;
 
 const EXAMPLES: &str = "\
@@ -204,6 +204,9 @@ pub struct BundleOptions {
     /// How the registry is reached
     #[command(flatten)]
     pub reach: Reach,
+    /// What is told of it
+    #[command(flatten)]
+    pub http: Http,
     /// Lay this JSON over config.json; null removes a key
     ///
     /// Objects are merged member by member, lists are replaced (RFC 7396).

@@ -90,6 +90,19 @@ impl Reach {
     }
 }
 
+/// What is told of requests.
+#[derive(Debug, Default, Args)]
+pub struct Http {
+    /// Print each request to the registry and what came of it
+    ///
+    /// To standard error: connections, answers, bytes, times, and what is asked for again.
+    #[arg(long, hide_short_help = true)]
+    pub http_trace: bool,
+    /// The same with headers and short bodies; passwords and tokens are left out
+    #[arg(long, hide_short_help = true)]
+    pub http_dump: bool,
+}
+
 /// When a registry is asked for an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum PullPolicy {
@@ -152,6 +165,9 @@ pub struct Pull {
     /// How
     #[command(flatten)]
     pub reach: Reach,
+    /// What is told of it
+    #[command(flatten)]
+    pub http: Http,
     /// ctr's
     #[command(flatten)]
     pub local: Local,
@@ -201,6 +217,9 @@ pub struct Push {
     /// How
     #[command(flatten)]
     pub reach: Reach,
+    /// What is told of it
+    #[command(flatten)]
+    pub http: Http,
     /// ctr's
     #[command(flatten)]
     pub local: Local,

@@ -91,6 +91,8 @@ pub enum Event {
         /// What the time went into.
         timing: model::TimingMs,
     },
+    /// A line about requests to a registry, which was asked for.
+    Traced(String),
     /// Everything that was resolved is complete.
     Done,
 }
@@ -131,6 +133,7 @@ fn event(told: v1::Progress) -> Option<Event> {
             chain_id: timed.chain_id,
             timing: timing(timed.timing?),
         },
+        Wire::Http(http) => Event::Traced(http.line),
         Wire::Done(_) => Event::Done,
         Wire::Asked(asked) => Event::Asked {
             digest: asked.digest,

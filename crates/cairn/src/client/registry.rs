@@ -40,6 +40,10 @@ pub struct Remote {
     pub limit_rate: u64,
     /// Layers at once; 0 for as many as the server thinks good.
     pub max_concurrent: u32,
+    /// As the flag.
+    pub http_trace: bool,
+    /// As the flag.
+    pub http_dump: bool,
 }
 
 /// Who asks.
@@ -200,5 +204,7 @@ pub(super) fn wire(remote: &Remote) -> v1::Remote {
         key: file(&remote.key),
         limit_rate: remote.limit_rate,
         max_concurrent_downloads: remote.max_concurrent,
+        http_trace: remote.http_trace,
+        http_dump: remote.http_dump,
     }
 }

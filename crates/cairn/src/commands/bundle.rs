@@ -123,7 +123,7 @@ fn fetched(
     };
     let options = PullOptions {
         name: name.clone(),
-        remote: registry::remote(&args.reach)?,
+        remote: registry::remote(&args.reach)?.traced(&args.http),
         platforms: args.platform.iter().cloned().collect(),
         all_platforms: false,
         unpack: true,

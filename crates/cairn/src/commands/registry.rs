@@ -7,7 +7,7 @@ use cairn_types::{ErrorKind, ImageName};
 
 use super::{Context, Result, images::local};
 use crate::{
-    args::{ExplainHost, Login, Pull, PullPolicy, Push, Reach, Secret},
+    args::{ExplainHost, Http, Login, Pull, PullPolicy, Push, Reach, Secret},
     ask,
     client::{self, Client, PullOptions, PushOptions, Remote, Who},
     error::{Problem, io_reason, quote},
@@ -28,7 +28,7 @@ pub fn pull(context: &Context, args: Pull) -> Result {
     }
     let (unpack, print_chain) = (args.unpacks(), args.print_chainid);
     let name = named(&args.image)?;
-    let mut remote = remote(&args.reach)?;
+    let mut remote = remote(&args.reach)?.traced(&args.http);
     remote.max_concurrent = args.max_concurrent_downloads.unwrap_or_default();
     let who = who(&args.login, &args.reach, &name)?;
     let options = PullOptions {
@@ -75,7 +75,7 @@ pub fn push(context: &Context, args: Push) -> Result {
     args.platforms.checked()?;
     local(context, &args.local);
     let remote_name = named(&args.remote)?;
-    let mut remote = remote(&args.reach)?;
+    let mut remote = remote(&args.reach)?.traced(&args.http);
     remote.max_concurrent = args.max_concurrent_uploaded_layers.unwrap_or_default();
     let who = who(&args.login, &args.reach, &remote_name)?;
     let client = Client::open(&context.global)?;
@@ -178,8 +178,19 @@ pub(super) fn remote(reach: &Reach) -> Result<Remote> {
         cert: file(&reach.tlscert)?,
         key: file(&reach.tlskey)?,
         limit_rate: reach.limit_rate.unwrap_or_default(),
-        max_concurrent: 0,
+        ..Remote::default()
     })
+}
+
+impl Remote {
+    /// The same, and its requests are told as flags say.
+    pub(super) fn traced(self, http: &Http) -> Remote {
+        Remote {
+            http_trace: http.http_trace,
+            http_dump: http.http_dump,
+            ..self
+        }
+    }
 }
 
 /// Who asks, as flags have it.

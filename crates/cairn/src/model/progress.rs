@@ -77,6 +77,11 @@ pub enum Progress {
         /// Why it failed.
         cause: String,
     },
+    /// A line about requests to a registry, which was asked for.
+    Http {
+        /// Without a secret.
+        line: String,
+    },
     /// A layer is unpacked, and what the time went into.
     Timing {
         /// As in the first line.

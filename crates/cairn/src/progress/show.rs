@@ -214,7 +214,20 @@ impl Told {
                 chain_id,
                 timing,
             } => self.timed(digest, chain_id, timing),
+            Event::Traced(line) => self.traced(line),
             Event::Done => self.done(),
+        }
+    }
+
+    /// A line that was asked for, and so is shown whatever is shown of the progress.
+    fn traced(&self, line: String) {
+        if self.mode == Mode::Json {
+            return self.object(&model::Progress::Http { line });
+        }
+        let line = format!("http: {}", printable(&line));
+        match &self.shown().screen {
+            Some(screen) => screen.stays(line),
+            None => self.say(&line),
         }
     }
 

@@ -3,7 +3,8 @@
 //! The work never waits for news to be read. What waits to be read is at most the news that say
 //! something new (a few for each layer); of how far a thing is within one state only the last one is
 //! kept, and sent a few times a second. So it is with whom a layer's bytes are asked of, how far they had
-//! come and what went wrong: a layer that is asked for again and again has one of each waiting.
+//! come and what went wrong: a layer that is asked for again and again has one of each waiting. Lines that
+//! somebody wants to read are kept one by one, up to a number; how many had to go is told instead of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,6 +20,9 @@ use tokio::sync::Notify;
 /// How often a client is told how far a thing is within its state; a terminal is drawn no faster.
 const PACE: Duration = Duration::from_millis(50);
 
+/// Lines that wait to be read: none is longer than some kilobytes, most are a hundred bytes.
+const LINES_MAX: usize = 4096;
+
 /// News of one kind.
 pub(super) trait Tiding {
     /// What they are about.
@@ -32,6 +36,19 @@ pub(super) trait Tiding {
     /// Whether it says how far the thing is in a state, of which it has one at a time, and so takes the
     /// place of the last of the kind. Something that happened to it comes after what was told meanwhile.
     fn is_state(said: &Self::Said) -> bool;
+
+    /// Whether it is a line to be read in its turn, that is about nothing else and takes nothing's place.
+    fn is_line(&self) -> bool {
+        false
+    }
+
+    /// Stands for so many lines that were not kept.
+    fn lost(_lines: u64) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
 /// What an event says of a layer.
@@ -56,13 +73,22 @@ impl Tiding for Event {
             Event::Resumed { digest, .. } => (digest, Said::Resumed),
             Event::Retry { digest, .. } => (digest, Said::Retry),
             Event::Timed { digest, key, .. } => (digest, Said::Timed(key.clone())),
-            Event::Resolved { .. } | Event::Done => return None,
+            Event::Resolved { .. } | Event::Traced(_) | Event::Done => return None,
         };
         Some((digest.clone(), said))
     }
 
     fn is_state(said: &Said) -> bool {
         matches!(said, Said::Phase(_))
+    }
+
+    fn is_line(&self) -> bool {
+        matches!(self, Event::Traced(_))
+    }
+
+    fn lost(lines: u64) -> Option<Event> {
+        let text = format!("{lines} lines came faster than they were read, and are left out");
+        Some(Event::Traced(text))
     }
 }
 
@@ -82,6 +108,9 @@ struct Pending<T: Tiding> {
     turns: HashMap<T::Thing, u64>,
     /// The state that each thing was in last.
     states: HashMap<T::Thing, T::Said>,
+    /// How many of `all` are lines, and how many more there would be.
+    lines: usize,
+    lost: u64,
     ended: bool,
 }
 
@@ -94,6 +123,8 @@ impl<T: Tiding> News<T> {
             places: HashMap::new(),
             turns: HashMap::new(),
             states: HashMap::new(),
+            lines: 0,
+            lost: 0,
             ended: false,
         };
         Arc::new(News {
@@ -136,15 +167,29 @@ impl<T: Tiding> News<T> {
         let mut pending = self.pending();
         pending.separate();
         let all = std::mem::take(&mut pending.all);
-        (all.into_values().collect(), pending.ended)
+        pending.lines = 0;
+        let lost = match std::mem::take(&mut pending.lost) {
+            0 => None,
+            lines => T::lost(lines),
+        };
+        (all.into_values().chain(lost).collect(), pending.ended)
     }
 }
 
 impl<T: Tiding> Pending<T> {
     /// Whether it is news that should not wait.
     fn add(&mut self, tiding: T) -> bool {
+        if tiding.is_line() && self.lines == LINES_MAX {
+            self.lost += 1;
+            return false;
+        }
         let here = self.next;
         self.next += 1;
+        if tiding.is_line() {
+            self.lines += 1;
+            self.all.insert(here, tiding);
+            return false;
+        }
         let Some((thing, said)) = tiding.about() else {
             // What comes after it is about other work, even of the same thing.
             self.separate();
@@ -283,6 +328,30 @@ mod tests {
             retry(9_999),
         ];
         assert_eq!(news.take(), (expected, false));
+    }
+
+    #[test]
+    fn lines_are_kept_up_to_a_number() {
+        let line = |number: usize| Event::Traced(number.to_string());
+        let news = News::new();
+        news.add(resolved("i"));
+        news.add(layer("a", Phase::Fetch, 1));
+        assert!(!news.add(line(0)), "it may wait for the next beat");
+        news.add(layer("a", Phase::Fetch, 2));
+        news.add(line(1));
+        // They do not stand between what is told of a layer.
+        let expected = vec![resolved("i"), layer("a", Phase::Fetch, 2), line(0), line(1)];
+        assert_eq!(news.take(), (expected, false));
+        for number in 0..LINES_MAX + 3 {
+            news.add(line(number));
+        }
+        let told = news.take().0;
+        assert_eq!(told.len(), LINES_MAX + 1);
+        assert_eq!(told[LINES_MAX - 1], line(LINES_MAX - 1));
+        let last = "3 lines came faster than they were read, and are left out";
+        assert_eq!(told[LINES_MAX], Event::Traced(last.to_owned()));
+        news.add(line(0));
+        assert_eq!(news.take().0, [line(0)]);
     }
 
     #[test]

@@ -83,13 +83,13 @@ impl News {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, event: Event) {
+    pub(super) fn add(&self, event: Event) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.push(event);
         self.any.store(true, Ordering::Release);
     }
 
-    fn tell(&self, progress: &dyn Progress) {
+    pub(super) fn tell(&self, progress: &dyn Progress) {
         if !self.any.swap(false, Ordering::Acquire) {
             return;
         }

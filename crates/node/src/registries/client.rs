@@ -8,7 +8,7 @@ use std::{
 };
 
 use cairn_registry::{
-    Client, Exchange, Observer, Options, Policy, Reference, Retry, Tag,
+    Client, Exchange, Observer, Options, Policy, Reference, Retry, Tag, Trace,
     credentials::Credentials,
     hosts::{self, Endpoint},
 };
@@ -16,7 +16,7 @@ use cairn_types::{Digest, ErrorKind, ImageName};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::Remote;
-use crate::{Failure, Node, failure::words};
+use crate::{Event, Failure, Node, failure::words};
 
 /// They wait, encrypt and hash; layers are unpacked elsewhere.
 const THREADS: usize = 2;
@@ -180,11 +180,12 @@ impl Node {
     /// A name without a registry, or whose repository cannot be one; a file of hosts with a mistake; a
     /// certificate, key or proxy that cannot be used.
     pub fn registry_client(&self, name: &ImageName, remote: &Remote) -> Result<Client, Failure> {
-        self.reach(RemoteName::parse(name)?, remote, None)?.client()
+        self.reach(RemoteName::parse(name)?, remote, Vec::new())?
+            .client()
     }
 
     /// Finds out how the repository of a name is to be asked. Besides those of [`Node::observe_registries`]
-    /// `also` is told of what goes on. Reads files and asks nobody.
+    /// those `also` here are told of what goes on. Reads files and asks nobody.
     ///
     /// # Errors
     /// A file of hosts with a mistake.
@@ -192,7 +193,7 @@ impl Node {
         &self,
         name: RemoteName,
         remote: &Remote,
-        also: Option<Arc<dyn Observer>>,
+        also: Vec<Arc<dyn Observer>>,
     ) -> Result<Reach, Failure> {
         let ours = self.registry_options();
         let mut hosts = remote.hosts.clone();
@@ -253,6 +254,21 @@ impl Observer for All {
 
     fn retry(&self, retry: &Retry<'_>) {
         self.0.iter().for_each(|one| one.retry(retry));
+    }
+
+    fn trace(&self) -> Option<&Trace> {
+        self.0.iter().find_map(|one| one.trace())
+    }
+}
+
+impl Remote {
+    /// Whoever makes lines of requests, if that was asked for; each goes to `tell` as an event.
+    pub(crate) fn tracer(
+        &self,
+        tell: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Option<Arc<dyn Observer>> {
+        let trace = Trace::new(self.trace?, move |line| tell(Event::Traced(line)));
+        Some(Arc::new(trace))
     }
 }
 

@@ -11,4 +11,5 @@ mod push;
 mod read;
 mod sessions;
 mod tls;
+mod trace;
 mod upload;

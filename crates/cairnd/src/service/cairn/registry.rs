@@ -8,6 +8,7 @@ use std::{
 use cairn_node::Remote;
 use cairn_proto::cairn::v1;
 use cairn_registry::{
+    Detail,
     credentials::Credentials,
     env::Env,
     explain::{self, Row},
@@ -26,7 +27,13 @@ pub(super) fn remote(
     attempted: &str,
 ) -> Result<Remote, Status> {
     let said = said.unwrap_or_default();
+    let trace = match (said.http_dump, said.http_trace) {
+        (true, _) => Some(Detail::Messages),
+        (false, true) => Some(Detail::Exchanges),
+        (false, false) => None,
+    };
     Ok(Remote {
+        trace,
         limit_rate: said.limit_rate,
         max_concurrent: usize::try_from(said.max_concurrent_downloads).unwrap_or(usize::MAX),
         hosts: hosts_said(said, attempted)?,

@@ -154,6 +154,7 @@ pub(super) fn progress(event: Event) -> v1::Progress {
             chain_id: key.to_string(),
             timing: Some(layer_timing(&timing)),
         }),
+        Event::Traced(line) => Wire::Http(v1::HttpLine { line }),
         Event::Done => Wire::Done(v1::ProgressDone {}),
     };
     v1::Progress { event: Some(event) }

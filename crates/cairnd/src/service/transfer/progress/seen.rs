@@ -154,9 +154,11 @@ impl Seen {
                 event: format!("Retrying {digest} at {host} ({attempt} of {of}): {cause}"),
                 ..wire::Progress::default()
             }],
-            Event::Asked { .. } | Event::Resumed { .. } | Event::Timed { .. } | Event::Done => {
-                Vec::new()
-            }
+            Event::Asked { .. }
+            | Event::Resumed { .. }
+            | Event::Timed { .. }
+            | Event::Traced(_)
+            | Event::Done => Vec::new(),
         }
     }
 
