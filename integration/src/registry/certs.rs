@@ -42,7 +42,7 @@ impl Certs {
         ]);
     }
 
-    /// One of `ca`'s for a server on the loopback address.
+    /// One of `ca`'s for a server on the loopback address, also by a name that only a test knows.
     pub fn signed(&self, name: &str, ca: &str) {
         let (key, certificate) = files(name);
         let subject = format!("/CN={name}");
@@ -50,7 +50,7 @@ impl Certs {
             "req", "-newkey", "ec", "-pkeyopt", CURVE, "-nodes", "-subj", &subject, "-keyout",
             &key, "-out", "csr",
         ]);
-        let names = "subjectAltName=IP:127.0.0.1,DNS:localhost\n";
+        let names = "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.example.com\n";
         fs::write(self.path("ext"), names).expect("extensions");
         let (ca_key, ca) = files(ca);
         self.openssl(&[
