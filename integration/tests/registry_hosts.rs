@@ -245,8 +245,9 @@ fn a_client_shows_its_certificate() {
 
     let dir = work.path().join("certs.d").join(registry.host());
     fs::create_dir_all(&dir).expect("directory");
+    // Without a host containerd 1.6 reads none of it.
     let hosts = format!(
-        "server = \"https://{}\"\nca = {ca:?}\nclient = [[{certificate:?}, {key:?}]]\n",
+        "[host.\"https://{}\"]\nca = {ca:?}\nclient = [[{certificate:?}, {key:?}]]\n",
         registry.host()
     );
     fs::write(dir.join("hosts.toml"), hosts).expect("hosts.toml");
