@@ -122,7 +122,8 @@ fn bytes_of_a_mirror_and_the_meaning_of_a_tag_by_the_registry() {
     assert!(tags.any(|seen| seen.path.ends_with("/manifests/1")));
 
     // And by the reader that wrote the format.
-    (origin.proxy.forget(), mirror.forget());
+    origin.proxy.forget();
+    mirror.forget();
     origin.pull_by_containerd(&before);
     assert_eq!(origin.proxy.fetches(None), 0);
     assert!(mirror.fetches(None) >= 2);
@@ -140,7 +141,8 @@ fn a_mirror_that_resolves() {
     let pulled = origin.pull(&before);
     assert_eq!(hosts(&pulled), [mirror.host(), mirror.host()]);
     assert!(origin.proxy.seen().is_empty());
-    (origin.proxy.forget(), mirror.forget());
+    origin.proxy.forget();
+    mirror.forget();
     origin.pull_by_containerd(&before);
     assert!(origin.proxy.seen().is_empty());
 }
