@@ -58,7 +58,15 @@ fn a_flipped_bit_in_a_layer_is_named() {
 
 #[test]
 fn wrong_sizes_are_refused() {
-    for change in [-1_i64, 1, 1 << 40] {
+    // For the largest there may be no room, which is seen before the layer is read.
+    let wrong: &[ErrorKind] = &[ErrorKind::DataLoss];
+    let large = [ErrorKind::DataLoss, ErrorKind::ResourceExhausted];
+    for (change, kinds) in [
+        (-1_i64, wrong),
+        (1, wrong),
+        (1 << 20, wrong),
+        (1 << 40, &large),
+    ] {
         let mut layout = Layout::new();
         let plain = tar(&[("a", "a")]);
         let mut layer = layout.blob(OCI_LAYER, &plain);
@@ -67,7 +75,7 @@ fn wrong_sizes_are_refused() {
         let manifest = manifest_over(&layout, &[layer], &[Digest::sha256(&plain).to_string()]);
         layout.name(manifest, "a:1");
         let failure = refused(&layout);
-        assert_eq!(failure.kind, ErrorKind::DataLoss, "{change}: {failure:?}");
+        assert!(kinds.contains(&failure.kind), "{change}: {failure:?}");
     }
 }
 
