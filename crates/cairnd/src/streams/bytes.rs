@@ -230,11 +230,13 @@ mod tests {
             window,
             granting: tokio::spawn(async {}),
         };
+        let (written, first_written) = tokio::sync::oneshot::channel();
         let writing = tokio::task::spawn_blocking(move || {
             let first = sent.write(b"some").expect("there is room for one");
+            written.send(()).expect("awaited");
             (first, sent.write(b"more").map_err(|err| err.kind()))
         });
-        tokio::task::yield_now().await;
+        first_written.await.expect("written");
         drop(call);
         let (first, more) = writing.await.expect("no panic");
         assert_eq!((first, more), (4, Err(io::ErrorKind::BrokenPipe)));
