@@ -28,7 +28,7 @@ use cairn_types::{
 pub(crate) use self::documents::Documents;
 use self::{places::Limits, remote::News};
 use crate::{
-    Caller, Event, Extent, Failure, Imported, Node, Progress, References,
+    Caller, Contents, Event, Extent, Failure, Imported, Node, Progress, References,
     failure::size,
     intake::{self, Chosen, Wanted, total_size},
     registries::{CONNECTIONS_MAX, Origins, Pace, Places, Remote, RemoteName},
@@ -138,6 +138,18 @@ impl Progress for Times<'_> {
             self.told().insert(key.clone(), *timing);
         }
         self.progress.event(event);
+    }
+
+    fn wants_contents(&self) -> bool {
+        self.progress.wants_contents()
+    }
+
+    fn contents(&self, image: &Contents) {
+        self.progress.contents(image);
+    }
+
+    fn document(&self, digest: &Digest, was: bool) {
+        self.progress.document(digest, was);
     }
 
     fn given_up(&self) -> bool {
