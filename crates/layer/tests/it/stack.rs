@@ -8,6 +8,8 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use cairn_layer::{
@@ -130,14 +132,19 @@ impl Mounted {
 }
 
 impl Drop for Mounted {
+    /// A process that another test is about to start has all our descriptors until it is another program,
+    /// and the mount is busy for that long.
     fn drop(&mut self) {
-        assert!(
-            Command::new("umount")
-                .arg(&self.0)
-                .status()
-                .unwrap()
-                .success()
-        );
+        let unmount = || {
+            let mut command = Command::new("umount");
+            command.arg(&self.0).status().unwrap().success()
+        };
+        let mut tries = 0;
+        while !unmount() {
+            tries += 1;
+            assert!(tries < 100, "{} stays mounted", self.0.display());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
