@@ -38,6 +38,18 @@ pub(crate) async fn fill(
     Ok(())
 }
 
+/// Makes so many images, which all are one and the same.
+pub(crate) async fn images(socket: &Path, count: usize) -> Result<(), Box<dyn Error>> {
+    for mut client in Client::connect(socket, 1).await? {
+        for number in 0..count {
+            client
+                .create_image(format!("localhost/filled:{number}"))
+                .await?;
+        }
+    }
+    Ok(())
+}
+
 async fn stacks(
     mut client: Client,
     numbers: impl Iterator<Item = usize>,

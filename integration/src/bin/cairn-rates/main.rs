@@ -68,6 +68,12 @@ struct Options {
     /// And these many blobs
     #[arg(long, default_value_t = 0)]
     blobs: usize,
+    /// Fill the daemons with these snapshots and blobs, and so many images, and measure nothing
+    #[arg(long)]
+    fill: Option<usize>,
+    /// Where the rates are written as JSON, too
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Only operations whose names begin so
     #[arg(long, default_value = "")]
     only: String,
@@ -93,6 +99,13 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    if let Some(images) = options.fill {
+        for peer in &options.peers {
+            collect::fill(&peer.socket, options.snapshots, options.blobs).await?;
+            collect::images(&peer.socket, images).await?;
+        }
+        return Ok(());
+    }
     let collecting = options.snapshots + options.blobs > 0;
     let mut connected = Vec::new();
     for peer in &options.peers {
@@ -141,5 +154,8 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let names: Vec<&str> = options.peers.iter().map(|peer| &*peer.name).collect();
     print!("{}", report::table(&results, &names));
+    if let Some(out) = &options.out {
+        std::fs::write(out, report::json(&results).to_string())?;
+    }
     Ok(())
 }

@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
+/// How many times as fast as a peer large blobs are to come and go.
+const BULK: f64 = 2.0;
+
 /// One pass over one operation.
 pub(crate) struct Measured {
     pub(crate) wall: Duration,
@@ -90,6 +93,21 @@ impl Results {
     }
 }
 
+/// The rates of every round, by operation, number of clients and daemon; of the bulk in MB/s.
+pub(crate) fn json(results: &Results) -> serde_json::Value {
+    let rows = results.rows.iter().map(|row| {
+        let of: BTreeMap<&String, &Vec<f64>> =
+            row.of.iter().map(|(peer, of)| (peer, &of.rates)).collect();
+        serde_json::json!({ "what": row.op, "clients": row.clients, "mark": row.mark, "rates": of })
+    });
+    let bulk = results.bulk.iter().map(|bulk| {
+        let of: BTreeMap<&String, &Vec<f64>> =
+            bulk.of.iter().map(|(peer, of)| (peer, &of.0)).collect();
+        serde_json::json!({ "what": bulk.what, "clients": 1, "mark": BULK, "rates": of })
+    });
+    rows.chain(bulk).collect()
+}
+
 /// Rates with their spread, times of calls, and how many times the first peer is ahead of the others.
 pub(crate) fn table(results: &Results, peers: &[&str]) -> String {
     let mut text = String::new();
@@ -148,7 +166,7 @@ pub(crate) fn table(results: &Results, peers: &[&str]) -> String {
                 if place == 0 { "1" } else { "" },
                 spread(rates, 0),
                 spread(cpu, 2),
-                ahead(first, rates, 2.0, place),
+                ahead(first, rates, BULK, place),
             );
         }
     }

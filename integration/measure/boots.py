@@ -1,0 +1,49 @@
+"""A daemon's start with nothing and with much in its store, and what memory it takes then."""
+
+import subprocess
+import time
+
+from .host import Disk, built, need
+from .peers import Cairnd, Containerd
+from .rates import peer
+from .report import middle
+from .rounds import in_turns
+from .usage import Run, anonymous_bytes, cpu_seconds
+
+IMAGES, SNAPSHOTS = 2000, 20_000
+EMPTY_SECONDS, FULL_SECONDS = 0.2, 1.0
+
+
+def run(options, report):
+    need("containerd", "e2fsprogs")
+    binaries = built()
+    daemons = {"cairn": lambda place: Cairnd(place, binaries), "containerd": Containerd}
+    empty, full = ({name: [] for name in daemons} for _ in range(2))
+    with Disk() as disk:
+        for _, name in in_turns(options.rounds, list(daemons)):
+            place = disk.path / f"empty-{len(empty[name])}-{name}"
+            place.mkdir()
+            empty[name].append(boot(daemons[name](place)))
+        for name in daemons:
+            place = disk.path / name
+            place.mkdir()
+            with daemons[name](place) as daemon:
+                fill = [binaries / "cairn-rates", "--fill", str(IMAGES), "--snapshots", str(SNAPSHOTS)]
+                subprocess.run([*fill, *peer(daemon, name)], check=True)
+        for _, name in in_turns(options.rounds, list(daemons)):
+            full[name].append(boot(daemons[name](disk.path / name)))
+    report.add("boot, an empty store", empty)
+    report.add(f"boot, {IMAGES:,} images and {SNAPSHOTS:,} snapshots", full)
+    report.mark("boot, empty: ms until ready", middle(empty["cairn"]) * 1000, EMPTY_SECONDS * 1000, least=False)
+    report.mark("boot, full: ms until ready", middle(full["cairn"]) * 1000, FULL_SECONDS * 1000, least=False)
+
+
+def boot(daemon):
+    """Starts and stops it."""
+    wall = daemon.start()
+    cpu = cpu_seconds(daemon.pid)
+    # What it does after it is ready is part of what it takes.
+    time.sleep(0.5)
+    memory = anonymous_bytes(daemon.pid)
+    daemon.stop()
+    return Run(wall, cpu, memory)
