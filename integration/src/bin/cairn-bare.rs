@@ -1,7 +1,9 @@
 //! The least that storing and unpacking layers takes: read, copy, hash, inflate, hash, write files. What
 //! `cairn images import` is measured by; nothing of Cairn's is in it, no record, no promise.
 //!
-//!     cairn-bare DIR LAYER…
+//! ```text
+//! cairn-bare DIR LAYER…
+//! ```
 //!
 //! Layers are gzip; as many are under way at once as there are cores.
 #![allow(clippy::print_stderr, reason = "a command")]
