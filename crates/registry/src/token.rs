@@ -184,6 +184,7 @@ fn unreached(realm: &Realm, cause: Cause) -> Cause {
         | Cause::Broken { .. }
         | Cause::PlainHttp
         | Cause::Certificate(_)
+        | Cause::ClientCertificate
         | Cause::Tls(_) => None,
         Cause::UnknownAuthority { issuer } => issuer.clone(),
         _ => return cause,
@@ -246,6 +247,26 @@ mod tests {
         let value = basic("Aladdin", "open sesame").expect("header");
         assert_eq!(value, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert_eq!(format!("{value:?}"), "Sensitive");
+    }
+
+    /// Whatever it is that TLS did not like, it is the server of tokens that it was about.
+    #[test]
+    fn the_server_of_tokens_is_named() {
+        let realm = Realm {
+            url: Url::parse("https://auth.example.com/token").expect("address"),
+            service: None,
+        };
+        for cause in [
+            Cause::ClientCertificate,
+            Cause::Certificate("expired".to_owned()),
+            Cause::Tls("no common version".to_owned()),
+        ] {
+            let told = unreached(&realm, cause);
+            let Cause::Token { realm, .. } = &told else {
+                panic!("{told:?}");
+            };
+            assert_eq!(realm, "auth.example.com");
+        }
     }
 
     /// The request of token.md, "Requesting a Token".
