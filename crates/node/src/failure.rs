@@ -4,6 +4,9 @@ pub use cairn_types::failure::{Failure, Report};
 
 pub(crate) use cairn_types::failure::words;
 
+/// What whoever found no room does first; what was attempted comes after.
+pub(crate) const MAKE_ROOM: &str = "cairn df; cairn gc";
+
 /// Bytes for people, in powers of 1024.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

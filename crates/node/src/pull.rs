@@ -29,7 +29,7 @@ pub(crate) use self::documents::Documents;
 use self::{places::Limits, remote::News};
 use crate::{
     Caller, Contents, Event, Extent, Failure, Imported, Node, Progress, References,
-    failure::size,
+    failure::{MAKE_ROOM, size},
     intake::{self, Chosen, Wanted, total_size},
     registries::{CONNECTIONS_MAX, Origins, Pace, Places, Remote, RemoteName},
     store::StoreBlobs,
@@ -163,8 +163,6 @@ const ATTEMPTED: &str = "pull image";
 const AT_ONCE: usize = 8;
 /// What leads on.
 const COMMAND: &str = "cairn images pull";
-/// What makes room, as whoever found none says it.
-const FREE: &str = "cairn df; cairn gc";
 
 impl Node {
     /// Fetches an image. Either it is there whole afterwards under all its names, or under none; blobs
@@ -422,10 +420,10 @@ impl Node {
     fn kept_for_next(&self, mut failure: Failure, ns: &Namespace, stored: &[Digest]) -> Failure {
         // A registry that allows no more has nothing to do with room.
         let mut steps = failure.next.iter_mut();
-        if let Some(step) = steps.find(|step| step.starts_with(FREE)) {
+        if let Some(step) = steps.find(|step| step.starts_with(MAKE_ROOM)) {
             let kept = self.stored_size(ns, stored);
             if kept > 0 {
-                *step = format!("{FREE}; then pull again, {} are kept", size(kept));
+                *step = format!("{MAKE_ROOM}; then pull again, {} are kept", size(kept));
             }
         }
         failure

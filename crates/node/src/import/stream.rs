@@ -26,7 +26,9 @@ use super::{
     archive::{Archive, Place, clean, link_target, not_an_archive},
     skim,
 };
-use crate::{Failure, Node, Pins, documents::DOCUMENT_BYTES_MAX, store::is_full, uploads};
+use crate::{
+    Failure, Node, Pins, documents::DOCUMENT_BYTES_MAX, failure::MAKE_ROOM, store::is_full, uploads,
+};
 
 /// Most bytes of all documents of a stream together, kept in memory.
 const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
@@ -399,7 +401,7 @@ impl Taker<'_> {
         self.failure(ErrorKind::ResourceExhausted, reason)
             .cause(cause)
             .at(self.archive.location(name))
-            .next("cairn df; cairn gc; then import again")
+            .next(format!("{MAKE_ROOM}; then import again"))
     }
 
     fn damaged(&self, name: &str, expected: &Digest, actual: &Digest) -> Failure {

@@ -11,7 +11,10 @@ use std::{
 use cairn_types::{Classified, Digest, ErrorKind, Namespace};
 
 use crate::{
-    Event, Failure, Node, Phase, Pins, Progress, claims::Pulse, failure::size, intake::Origin,
+    Event, Failure, Node, Phase, Pins, Progress,
+    claims::Pulse,
+    failure::{MAKE_ROOM, size},
+    intake::Origin,
     store::is_full,
 };
 
@@ -123,7 +126,7 @@ impl<'a> Work<'a> {
             0 => failure,
             kept => failure.cause(kept_free(kept)),
         };
-        self.failure(failure.next("cairn df; cairn gc; then try again"))
+        self.failure(failure.next(format!("{MAKE_ROOM}; then try again")))
     }
 
     fn full_while(&self, writing: &str, cause: &str) -> Failure {
@@ -132,7 +135,7 @@ impl<'a> Work<'a> {
         let failure = Failure::new(ErrorKind::ResourceExhausted, self.attempted, reason)
             .cause(writing)
             .cause(cause)
-            .next("cairn df; cairn gc; then try again");
+            .next(format!("{MAKE_ROOM}; then try again"));
         self.failure(failure)
     }
 
