@@ -88,7 +88,7 @@ fn a_pull_goes_on_where_it_was_stopped() {
     assert_eq!(resumed, Some(came));
     let target = store.mount(&name);
     assert_eq!(
-        fs::read_to_string(target.join("noise")).expect("file"),
+        fs::read_to_string(target.join("file")).expect("file"),
         noise(24 << 20)
     );
     store.unmount(&target);

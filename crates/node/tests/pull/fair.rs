@@ -13,7 +13,9 @@ use std::{
 use cairn_node::{Event, Phase, Progress, PullRequest, Pulled, RegistryOptions, Silent};
 use cairn_types::{Digest, ErrorKind, ImageName, Namespace};
 
-use crate::{common::*, large, name, noise, push, registry::Registry, request, slow::Narrow};
+use crate::{
+    common::*, image_of, large, name, noise, push, registry::Registry, request, slow::Narrow,
+};
 
 /// Bytes a second that no client takes for a broken connection.
 const DRIPS: u64 = 20 << 10;
@@ -116,17 +118,7 @@ fn limited(connections: usize) -> Store {
 #[test]
 fn many_slow_blobs_leave_a_place() {
     let registry = Registry::start();
-    let mut layout = Layout::new();
-    let layers: Vec<_> = (0..4)
-        .map(|number| tar(&[("noise", &noise((1 << 20) + number * 512))]))
-        .collect();
-    let layers: Vec<_> = layers
-        .into_iter()
-        .map(|plain| (OCI_LAYER, plain.clone(), plain))
-        .collect();
-    let manifest = layout.manifest(&host(), &layers);
-    layout.name(manifest, "slow");
-    layout.finish();
+    let layout = image_of("slow", (0..4).map(|number| noise((1 << 20) + number * 512)));
     push(layout.path(), "slow", &registry, "slow:1");
     push(large(2).path(), "large", &registry, "large:1");
     let narrow = Narrow::to(&registry, DRIPS, true);

@@ -66,14 +66,22 @@ fn noise(length: usize) -> String {
     String::from_utf8(bytes).expect("printable")
 }
 
-/// A layout with one image of one layer of some megabytes.
-fn large(megabytes: usize) -> Layout {
-    let plain = tar(&[("noise", &noise(megabytes << 20))]);
+/// A layout with one image, whose layers have a file each of these texts.
+fn image_of(tag: &str, texts: impl Iterator<Item = String>) -> Layout {
+    let layers = texts.map(|text| tar(&[("file", &text)]));
+    let layers: Vec<_> = layers
+        .map(|plain| (OCI_LAYER, plain.clone(), plain))
+        .collect();
     let mut layout = Layout::new();
-    let manifest = layout.manifest(&host(), &[(OCI_LAYER, plain.clone(), plain)]);
-    layout.name(manifest, "large");
+    let manifest = layout.manifest(&host(), &layers);
+    layout.name(manifest, tag);
     layout.finish();
     layout
+}
+
+/// A layout with one image of one layer of some megabytes.
+fn large(megabytes: usize) -> Layout {
+    image_of("large", std::iter::once(noise(megabytes << 20)))
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn a_slow_connection_is_not_left_alone() {
     assert!(all < pulled.images[0].content_size * 21 / 20, "{brought:?}");
     let target = store.mount(&name);
     assert_eq!(
-        fs::read_to_string(target.join("noise")).expect("file"),
+        fs::read_to_string(target.join("file")).expect("file"),
         noise(32 << 20)
     );
     store.unmount(&target);

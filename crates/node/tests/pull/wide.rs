@@ -2,7 +2,7 @@
 
 use std::{fs, sync::atomic::Ordering, thread, time::Duration};
 
-use crate::{common::*, fair::Held, name, push, registry::Registry, request};
+use crate::{common::*, fair::Held, image_of, name, push, registry::Registry, request};
 
 /// Threads of this process that are at layers.
 fn workers() -> usize {
@@ -17,17 +17,7 @@ fn workers() -> usize {
 #[test]
 fn a_request_does_not_choose_how_many_threads_there_are() {
     let registry = Registry::start();
-    let mut layout = Layout::new();
-    let layers: Vec<_> = (0..100)
-        .map(|number: usize| tar(&[("file", &number.to_string())]))
-        .collect();
-    let layers: Vec<_> = layers
-        .into_iter()
-        .map(|plain| (OCI_LAYER, plain.clone(), plain))
-        .collect();
-    let manifest = layout.manifest(&host(), &layers);
-    layout.name(manifest, "many");
-    layout.finish();
+    let layout = image_of("many", (0..100).map(|number: usize| number.to_string()));
     push(layout.path(), "many", &registry, "many:1");
     let store = Store::new();
     let mut wide = request(&store.ns, name(&registry, "many:1"));
