@@ -13,7 +13,7 @@ use tonic::Code;
 use crate::{
     archives::{NAME, OCI, export, host, import, json_of, named, oci, platform, unpacked},
     common::{
-        Server,
+        Client, Server,
         archive::{Parts, header, path},
         code,
         layer::Layer,
@@ -138,6 +138,25 @@ async fn one_of_the_platforms_is_enough_and_the_first_are_taken() {
     }
 }
 
+/// All of one platform is there, also after a collection, and of the other everything but its layer; the
+/// digest of that.
+pub(crate) async fn has_all_metadata(
+    client: &Client,
+    bytes: &[u8],
+    ours: &String,
+    other: &String,
+) -> String {
+    client.collect().await;
+    let [config, layer] = below(bytes, ours);
+    let [other_config, other_layer] = below(bytes, other);
+    for digest in [ours, &config, &layer, other, &other_config] {
+        assert!(client.has(digest).await, "{digest}");
+    }
+    assert!(!client.has(&other_layer).await);
+    assert_eq!(client.measured().await.len(), 1);
+    other_layer
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_comes_without_layers() {
     let server = Server::start().await;
@@ -149,14 +168,7 @@ async fn metadata_comes_without_layers() {
         ..unpacked(host(), "")
     };
     import(&client, &bytes, &store).await.expect("import");
-    client.collect().await;
-    let [config, layer] = below(&bytes, &ours);
-    let [other_config, other_layer] = below(&bytes, &other);
-    for digest in [&ours, &config, &layer, &other, &other_config] {
-        assert!(client.has(digest).await, "{digest}");
-    }
-    assert!(!client.has(&other_layer).await);
-    assert_eq!(client.measured().await.len(), 1);
+    has_all_metadata(&client, &bytes, &ours, &other).await;
     // It is as whole as it was meant to be.
     let ns = Namespace::parse("n").expect("namespace");
     let name = ImageName::parse(NAME).expect("name");
