@@ -1,7 +1,6 @@
 """An image on disk to unpacked layers."""
 
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 

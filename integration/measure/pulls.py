@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from . import images
-from .host import Disk, built, fail, need, shell
+from .host import Disk, built, need, shell
 from .peers import Containerd, Registry, Throttle, podman, skopeo_copy
 from .report import middle
 from .rounds import chosen, rounds

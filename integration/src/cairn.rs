@@ -1,8 +1,9 @@
 //! The program under test, as a user starts it, with a root of its own.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use tempfile::TempDir;
@@ -107,6 +108,20 @@ impl Drop for Cairn {
             let _ = Command::new("umount").arg(mount).status();
         }
     }
+}
+
+/// Runs a command to its end, which reads `input`.
+pub fn fed(command: &mut Command, input: &str) -> Output {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("start cairn");
+    let mut stdin = child.stdin.take().expect("piped");
+    // A program that asks for nothing may be gone by now.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().expect("cairn ends")
 }
 
 /// Leaves out whom this machine's user is at registries, and what is between it and them.

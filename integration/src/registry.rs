@@ -70,7 +70,7 @@ impl Registry {
         let work = work();
         let certs = Certs::at(work.path());
         certs.authority("ca", "/O=Example/CN=Example Internal CA");
-        let tls = by_tls(&work, &certs, &["ca"]);
+        let tls = tls_table(&work, &certs, &["ca"]);
         let tls = format!("{tls}{}", more(&certs, &work.path().join(TRUSTED)));
         let access = Access {
             secure: true,
@@ -87,7 +87,7 @@ impl Registry {
         authorities: &[&str],
     ) -> Registry {
         let work = work();
-        let tls = by_tls(&work, certs, authorities);
+        let tls = tls_table(&work, certs, authorities);
         let access = Access {
             secure: true,
             user: server.user(),
@@ -184,7 +184,7 @@ impl Registry {
 }
 
 /// What the configuration says below `http`, with a certificate of the authority `ca`.
-fn by_tls(work: &TempDir, certs: &Certs, authorities: &[&str]) -> String {
+fn tls_table(work: &TempDir, certs: &Certs, authorities: &[&str]) -> String {
     certs.signed("server", "ca");
     // Tools that are given a directory want a key to each certificate beside it, or neither.
     let trusted = work.path().join(TRUSTED);

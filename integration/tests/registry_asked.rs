@@ -4,14 +4,14 @@
 
 use std::{
     fs,
-    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Output,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cairn_integration::{
+    cairn::fed,
     daemon::Daemon,
     fixture::text,
     image::{Layer, Layout, Packing},
@@ -57,16 +57,8 @@ impl Scene {
             .env("HOME", self.home())
             .env_remove("DOCKER_CONFIG")
             .env("XDG_RUNTIME_DIR", self.home().join("run"))
-            .env("PATH", format!("{}:{path}", self.home().display()))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("start cairn");
-        let mut stdin = child.stdin.take().expect("piped");
-        // A program that asks for nothing may be gone by now.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
-        child.wait_with_output().expect("cairn ends")
+            .env("PATH", format!("{}:{path}", self.home().display()));
+        fed(&mut command, input)
     }
 
     #[track_caller]

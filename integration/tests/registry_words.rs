@@ -3,13 +3,12 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Output,
 };
 
 use cairn_integration::{
-    cairn::Cairn,
+    cairn::{Cairn, fed},
     fault_proxy::{Fault, Proxy},
     fixture::text,
     image::Stored,
@@ -42,16 +41,8 @@ fn run(cairn: &Cairn, words: &[&str], variables: &[(&str, &str)], input: &str) -
         .env("HOME", cairn.path("home"))
         .env("XDG_RUNTIME_DIR", cairn.path("run"))
         .env_remove("REGISTRY_AUTH_FILE")
-        .env_remove("DOCKER_CONFIG")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("start cairn");
-    let mut stdin = child.stdin.take().expect("piped");
-    // A program that asks for nothing may be gone by now.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    child.wait_with_output().expect("cairn ends")
+        .env_remove("DOCKER_CONFIG");
+    fed(&mut command, input)
 }
 
 /// What went wrong, in all its lines.
