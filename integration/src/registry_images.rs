@@ -10,7 +10,7 @@ mod parts;
 use serde_json::{Value, json};
 
 use crate::{
-    http::Server,
+    http::{self, Server},
     image::{
         DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, Layer, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST,
         Packing, Stored, architecture, digest, document, noise,
@@ -102,6 +102,46 @@ fn layers_as([lower, upper]: [Packing; 2]) -> Vec<Stored> {
 
 /// What [`layers`] unpack to, in the words of [`Tree::lines`](crate::tree::Tree::lines).
 pub const TREE: [&str; 2] = ["dir etc 0755", "file etc/name 0644 = top\\n"];
+
+/// Types of layers that are kept by those who made them: docker's, and the image-spec's (`layer.md`,
+/// "Non-Distributable Layers"). The name to each is a tag, and is in the one file of its layer.
+pub const FOREIGN: [(&str, &str, Packing); 4] = [
+    (
+        "foreign-docker",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        Packing::Gzip,
+    ),
+    (
+        "foreign-tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        Packing::Plain,
+    ),
+    (
+        "foreign-gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        Packing::Gzip,
+    ),
+    (
+        "foreign-zstd",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+        Packing::Zstd,
+    ),
+];
+
+fn foreign_layer(name: &str, packing: Packing) -> Stored {
+    let tar = Layer::new().file("far", name.as_bytes()).finish();
+    Stored::packed(&tar, packing)
+}
+
+/// Who made the layers of [`FOREIGN`], and gives them to everybody.
+pub fn foreign_maker() -> Server {
+    let layers = FOREIGN.map(|(name, _, packing)| foreign_layer(name, packing));
+    http::files(
+        layers
+            .map(|layer| (format!("/{}", layer.diff_id), layer.bytes))
+            .into(),
+    )
+}
 
 fn index(media_type: &str, manifests: &[Value]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests })
@@ -270,21 +310,11 @@ impl Repository<'_> {
         )
     }
 
-    /// A layer that lies with its maker and not here, and one that lies here; `foreign` as docker has
-    /// it, `foreign-oci` as the image-spec had it.
-    pub fn foreign(&self, elsewhere: &Server, layer: &Stored) -> [Value; 2] {
-        let url = elsewhere.url(&format!("/{}", layer.diff_id));
-        let kinds = [
-            (
-                "foreign",
-                "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-            ),
-            (
-                "foreign-oci",
-                "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-            ),
-        ];
-        kinds.map(|(tag, media_type)| {
+    /// An image for each of [`FOREIGN`], tagged by the name there: its lowest layer lies with its maker at
+    /// `elsewhere` and not here, the others lie here.
+    pub fn foreign(&self, elsewhere: &Server) -> Vec<(&'static str, Value)> {
+        let made = FOREIGN.iter().map(|&(tag, media_type, packing)| {
+            let layer = foreign_layer(tag, packing);
             let mut all = layers();
             all.insert(0, layer.clone());
             let add = |kind: &str, bytes: &[u8]| match bytes == layer.bytes {
@@ -292,17 +322,18 @@ impl Repository<'_> {
                     "mediaType": media_type,
                     "digest": digest(bytes),
                     "size": bytes.len(),
-                    "urls": [&url],
+                    "urls": [elsewhere.url(&format!("/{}", layer.diff_id))],
                 }),
                 false => self.blob(kind, bytes),
             };
             let mut manifest = document(&add, architecture(), &all, &json!({}));
-            if tag == "foreign" {
+            if media_type.contains("docker") {
                 manifest["mediaType"] = json!(DOCKER_MANIFEST);
                 manifest["config"]["mediaType"] = json!(DOCKER_CONFIG);
             }
-            self.tag(tag, &manifest)
-        })
+            (tag, self.tag(tag, &manifest))
+        });
+        made.collect()
     }
 
     /// Layers of one file each, which have so many bytes that nothing packs smaller, under a tag.

@@ -7,9 +7,9 @@ use cairn_integration::{
     cairn::Cairn,
     fixture::text,
     http,
-    image::{Layer, Packing, Stored, digest},
+    image::{Packing, digest},
     registry::Registry,
-    registry_images::{Repository, TREE},
+    registry_images::{Repository, TREE, foreign_maker},
     tree::Tree,
 };
 use serde_json::{Value, json};
@@ -158,15 +158,26 @@ fn artifacts_are_stored_and_not_unpacked() {
 fn layers_that_lie_elsewhere() {
     let registry = Registry::start();
     let repository = Repository::new(&registry, NAME);
-    let tar = Layer::new().file("far", b"away\n").finish();
-    let layer = Stored::packed(&tar, Packing::Gzip);
-    let elsewhere = http::files(vec![(format!("/{}", layer.diff_id), layer.bytes.clone())]);
-    let described = repository.foreign(&elsewhere, &layer);
-    let tree = [TREE[0], TREE[1], "file far 0644 = away\\n"];
-    for (tag, described) in ["foreign", "foreign-oci"].into_iter().zip(&described) {
+    let elsewhere = foreign_maker();
+    for (tag, described) in repository.foreign(&elsewhere) {
         let before = elsewhere.asked().len();
-        unpacks(&repository, tag, described, &tree);
+        let tree = [TREE[0], TREE[1], &format!("file far 0644 = {tag}")];
+        unpacks(&repository, tag, &described, &tree);
         assert_eq!(elsewhere.asked().len(), before + 1, "{tag}");
+    }
+}
+
+/// What is foreign and has no address, or one that nobody answers at, is called by its name.
+#[test]
+fn layers_that_lie_nowhere() {
+    let registry = Registry::start();
+    let repository = Repository::new(&registry, NAME);
+    let elsewhere = http::files(Vec::new());
+    for (tag, _) in repository.foreign(&elsewhere) {
+        let layer = repository.read(tag)["layers"][0]["digest"].clone();
+        let layer = layer.as_str().expect("digest");
+        let host = elsewhere.address().to_string();
+        fails(&repository, tag, &["all 2 hosts failed", &host, layer]);
     }
 }
 

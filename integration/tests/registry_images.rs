@@ -4,11 +4,10 @@
 use std::process::Command;
 
 use cairn_integration::{
-    http,
-    image::{DOCKER_LIST, DOCKER_MANIFEST, Layer, OCI_INDEX, OCI_MANIFEST, Packing, Stored},
+    image::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Packing},
     peers::{self, Containerd},
     registry::Registry,
-    registry_images::{EMPTY, Repository, TREE, another_architecture},
+    registry_images::{EMPTY, Repository, TREE, another_architecture, foreign_maker},
     tree::Tree,
 };
 use serde_json::{Value, json};
@@ -157,14 +156,17 @@ fn what_is_no_image() {
 fn layers_that_lie_elsewhere() {
     let scene = Scene::new();
     let repository = scene.repository();
-    let tar = Layer::new().file("far", b"away\n").finish();
-    let layer = Stored::packed(&tar, Packing::Gzip);
-    let elsewhere = http::files(vec![(format!("/{}", layer.diff_id), layer.bytes.clone())]);
-    let [docker, oci] = repository.foreign(&elsewhere, &layer);
-    scene.means("foreign", &docker, DOCKER_MANIFEST);
-    scene.means("foreign-oci", &oci, OCI_MANIFEST);
-    scene.unpacks("foreign", &[TREE[0], TREE[1], "file far 0644 = away\\n"]);
-    assert_eq!(elsewhere.asked().len(), 1);
+    let elsewhere = foreign_maker();
+    for (tag, described) in repository.foreign(&elsewhere) {
+        let kind = match tag {
+            "foreign-docker" => DOCKER_MANIFEST,
+            _ => OCI_MANIFEST,
+        };
+        scene.means(tag, &described, kind);
+        let before = elsewhere.asked().len();
+        scene.unpacks(tag, &[TREE[0], TREE[1], &format!("file far 0644 = {tag}")]);
+        assert_eq!(elsewhere.asked().len(), before + 1, "{tag}");
+    }
 }
 
 #[test]
