@@ -6,6 +6,7 @@
 
 mod made;
 mod parts;
+mod shelf;
 
 use serde_json::{Value, json};
 
@@ -17,6 +18,8 @@ use crate::{
     },
     registry::Registry,
 };
+
+pub use shelf::Shelf;
 
 /// What is no content, and stands where a descriptor is asked for (image-spec, "Guidance for an Empty
 /// Descriptor", whose digest this is).
@@ -143,11 +146,13 @@ pub fn foreign_maker() -> Server {
     )
 }
 
-fn index(media_type: &str, manifests: &[Value]) -> Value {
+/// An index, or a list, of what was described.
+pub fn index(media_type: &str, manifests: &[Value]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests })
 }
 
-fn on(mut described: Value, architecture: &str) -> Value {
+/// The descriptor of an image for Linux on `architecture`.
+pub fn on(mut described: Value, architecture: &str) -> Value {
     described["platform"] = json!({ "architecture": architecture, "os": "linux" });
     described
 }

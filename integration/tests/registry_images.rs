@@ -4,10 +4,14 @@
 use std::process::Command;
 
 use cairn_integration::{
-    image::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Packing},
+    image::{
+        DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Packing, architecture, digest_by,
+    },
     peers::{self, Containerd},
     registry::Registry,
-    registry_images::{EMPTY, Repository, TREE, another_architecture, foreign_maker},
+    registry_images::{
+        EMPTY, Repository, Shelf, TREE, another_architecture, foreign_maker, layers,
+    },
     tree::Tree,
 };
 use serde_json::{Value, json};
@@ -197,6 +201,44 @@ fn digests_by_sha512() {
     let layer = manifest["layers"][0]["digest"].as_str().expect("digest");
     assert!(layer.starts_with("sha512:"), "{layer}");
     assert!(scene.registry.has_blob(NAME, layer));
+}
+
+/// Debian's registry takes no manifest by SHA-512, nor one of the first schema that nobody signed; from a
+/// shelf, others get them as they are.
+#[test]
+fn what_only_a_shelf_has() {
+    let scene = Scene::new();
+    let image = scene.repository().image(architecture(), &layers());
+    let bytes = image.to_string().into_bytes();
+    let digest = digest_by("sha512", &bytes);
+    let refused = |reference: &str, media_type: &str, bytes: &[u8]| {
+        let registry = &scene.registry;
+        let answer = registry.try_put_manifest(NAME, reference, media_type, bytes);
+        assert_eq!(answer.head.status(), 400, "{}", answer.text());
+    };
+    refused(&digest, OCI_MANIFEST, &bytes);
+    let old = json!({
+        "schemaVersion": 1, "name": NAME, "tag": "old", "architecture": architecture(),
+        "fsLayers": [], "history": [],
+    });
+    let old_type = "application/vnd.docker.distribution.manifest.v1+json";
+    refused("old", old_type, old.to_string().as_bytes());
+
+    let shelf = Shelf::new();
+    let image = shelf.manifest("sha512", OCI_MANIFEST, &image);
+    shelf.tag("image", &image);
+    shelf.tag("old", &shelf.manifest("sha256", old_type, &old));
+    let server = shelf.serve();
+    let raw = |reference: &str| {
+        let name = format!("docker://{}/{NAME}{reference}", server.address());
+        peers::run("skopeo", &["inspect", "--raw", "--tls-verify=false", &name])
+    };
+    for reference in [format!("@{digest}"), ":image".to_owned()] {
+        let sum = peers::filter("sha512sum", &[], raw(&reference).as_bytes());
+        let sum = String::from_utf8_lossy(&sum[..128]).into_owned();
+        assert_eq!(image["digest"], format!("sha512:{sum}"), "{reference}");
+    }
+    assert_eq!(raw(":old"), old.to_string());
 }
 
 #[test]
