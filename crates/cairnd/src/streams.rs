@@ -1,4 +1,4 @@
-//! Streams that clients open for their other calls to use: progress, archives, credentials.
+//! Streams that clients open for their other calls to use: progress, archives, credentials, logs.
 //!
 //! A client opens one by its id, within its namespace, and then names it in a call
 //! (containerd `plugins/streaming`, `core/transfer/streaming`). Of a stream of bytes whoever receives
@@ -22,6 +22,8 @@ use tokio::{sync::mpsc, time::Sleep};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
+#[cfg(test)]
+pub(crate) use self::bytes::tests::Loose;
 pub use self::{
     awaited::Awaited,
     bytes::{Sent, received},

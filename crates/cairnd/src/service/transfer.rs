@@ -7,6 +7,7 @@
 mod credentials;
 mod export;
 mod import;
+mod log;
 mod platforms;
 mod progress;
 mod pull;

@@ -1,17 +1,18 @@
 //! Bytes over a stream: data one way, and the other way how much more of it may come.
 
-use std::{
-    io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use cairn_proto::containerd::types::transfer::{Data, WindowUpdate};
 use prost_types::Any;
-use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tonic::{Status, Streaming};
 
-use super::{Awaited, Outgoing, Pipe, pack, unpack};
+use super::{Awaited, Gone, Outgoing, Pipe, pack, unpack};
 use crate::chunks::Chunks;
 
 /// What a client may send ahead of us: sixteen of the windows that containerd grants, since each costs
@@ -83,8 +84,8 @@ fn data(any: &Any) -> Option<io::Result<Bytes>> {
     })
 }
 
-/// Bytes to a client, as a writer for a thread that may wait. Dropped, the stream is closed, which is
-/// the end of the bytes.
+/// Bytes to a client, also as a writer for a thread that may wait. Dropped, the stream is closed, which
+/// is the end of the bytes.
 pub struct Sent {
     outgoing: Outgoing,
     call: Awaited,
@@ -95,10 +96,7 @@ pub struct Sent {
 
 /// How much may be sent.
 #[derive(Default)]
-struct Window {
-    state: Mutex<Granted>,
-    changed: Condvar,
-}
+struct Window(watch::Sender<Granted>);
 
 #[derive(Default)]
 struct Granted {
@@ -108,26 +106,22 @@ struct Granted {
 }
 
 impl Window {
-    fn lock(&self) -> MutexGuard<'_, Granted> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn change(&self, change: impl FnOnce(&mut Granted)) {
-        change(&mut self.lock());
-        self.changed.notify_all();
+        self.0.send_modify(change);
     }
 
     /// Takes up to so many bytes of what was granted, once anything is; nothing when that is over.
-    fn take(&self, most: usize) -> usize {
-        let mut granted = self.lock();
-        while granted.bytes == 0 && !granted.ended {
-            let woken = self.changed.wait(granted);
-            granted = woken.unwrap_or_else(PoisonError::into_inner);
-        }
-        let taken = usize::try_from(granted.bytes)
-            .unwrap_or(usize::MAX)
-            .min(most);
-        granted.bytes -= taken as u64;
+    async fn take(&self, most: usize) -> usize {
+        let mut granted = self.0.subscribe();
+        // The sender is here, so the wait cannot fail. What it returns locks the window.
+        let _ = granted.wait_for(|now| now.bytes > 0 || now.ended).await;
+        let mut taken = 0;
+        self.change(|granted| {
+            taken = usize::try_from(granted.bytes)
+                .unwrap_or(usize::MAX)
+                .min(most);
+            granted.bytes -= taken as u64;
+        });
         taken
     }
 }
@@ -146,6 +140,33 @@ impl Sent {
             granting,
         }
     }
+
+    /// Sends some of these bytes, which are not none, as soon as the client grants any; how many.
+    ///
+    /// # Errors
+    /// When the client grants no more, is gone, or has given up the call.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<usize, Gone> {
+        let length = self.window.take(bytes.len().min(DATA_MAX)).await;
+        if length == 0 {
+            return Err(Gone);
+        }
+        let data = pack(&Data {
+            data: bytes[..length].to_vec(),
+        });
+        // A client that reads nothing may be there for as long as it likes.
+        tokio::select! {
+            sent = self.outgoing.send(data) => sent.map(|()| length),
+            () = self.call.given_up() => Err(Gone),
+        }
+    }
+
+    /// Waits until the client is gone, or has given up the call.
+    pub async fn closed(&mut self) {
+        tokio::select! {
+            () = self.outgoing.closed() => {}
+            () = self.call.given_up() => {}
+        }
+    }
 }
 
 impl Drop for Sent {
@@ -159,26 +180,9 @@ impl io::Write for Sent {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the client wants no more");
-        let length = self.window.take(bytes.len().min(DATA_MAX));
-        if length == 0 {
-            return Err(gone());
-        }
-        let data = pack(&Data {
-            data: bytes[..length].to_vec(),
-        });
-        let Sent { outgoing, call, .. } = self;
-        // A client that reads nothing may be there for as long as it likes.
-        let sent = self.runtime.block_on(async {
-            tokio::select! {
-                sent = outgoing.send(data) => sent.is_ok(),
-                () = call.given_up() => false,
-            }
-        });
-        match sent {
-            true => Ok(length),
-            false => Err(gone()),
-        }
+        let runtime = self.runtime.clone();
+        let sent = runtime.block_on(self.send(bytes));
+        sent.map_err(|Gone| io::Error::new(io::ErrorKind::BrokenPipe, "the client wants no more"))
     }
 
     /// Nothing waits here.
@@ -204,32 +208,73 @@ async fn grant(mut incoming: Streaming<Any>, mut call: Awaited, window: Arc<Wind
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use super::*;
     use crate::streams::{Id, Streams};
 
+    /// Bytes to a client that is played by a test.
+    pub(crate) struct Loose {
+        pub(crate) sent: Sent,
+        /// What comes to it.
+        pub(crate) receiver: mpsc::Receiver<Result<Any, Status>>,
+        pub(crate) window: Grants,
+        /// The call goes on until this is dropped.
+        pub(crate) call: Box<dyn Send + Sync>,
+    }
+
+    /// What it grants.
+    pub(crate) struct Grants(Arc<Window>);
+
+    impl Loose {
+        /// Of a client that has granted nothing yet.
+        pub(crate) fn new() -> Loose {
+            let (sender, receiver) = mpsc::channel(1);
+            let window = Arc::<Window>::default();
+            let (call, awaited) = Awaited::new();
+            let (granting, mut given_up) = (window.clone(), awaited.clone());
+            let sent = Sent {
+                outgoing: Outgoing {
+                    sender,
+                    _id: Arc::new(Id {
+                        streams: Streams::default(),
+                        key: ("n".to_owned(), "e".to_owned()),
+                        number: 1,
+                    }),
+                },
+                call: awaited,
+                runtime: Handle::current(),
+                window: window.clone(),
+                granting: tokio::spawn(async move {
+                    given_up.given_up().await;
+                    granting.change(|granted| granted.ended = true);
+                }),
+            };
+            Loose {
+                sent,
+                receiver,
+                window: Grants(window),
+                call: Box::new(call),
+            }
+        }
+    }
+
+    impl Grants {
+        pub(crate) fn grant(&self, bytes: u64) {
+            self.0.change(|granted| granted.bytes += bytes);
+        }
+    }
+
     #[tokio::test]
     async fn who_reads_nothing_keeps_no_call_that_was_given_up() {
-        let (sender, _unread) = mpsc::channel(1);
-        let window = Arc::<Window>::default();
-        window.change(|granted| granted.bytes = 1 << 20);
-        let (call, awaited) = Awaited::new();
-        let mut sent = Sent {
-            outgoing: Outgoing {
-                sender,
-                _id: Arc::new(Id {
-                    streams: Streams::default(),
-                    key: ("n".to_owned(), "e".to_owned()),
-                    number: 1,
-                }),
-            },
-            call: awaited,
-            runtime: Handle::current(),
+        let Loose {
+            mut sent,
+            receiver: _unread,
             window,
-            granting: tokio::spawn(async {}),
-        };
+            call,
+        } = Loose::new();
+        window.grant(1 << 20);
         let (written, first_written) = tokio::sync::oneshot::channel();
         let writing = tokio::task::spawn_blocking(move || {
             let first = sent.write(b"some").expect("there is room for one");

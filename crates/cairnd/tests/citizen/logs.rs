@@ -8,17 +8,23 @@ use std::{
 
 use cairn_proto::{
     cairn::v1::images_client::ImagesClient,
-    containerd::services::{
-        content::v1::{InfoRequest, content_client::ContentClient},
-        events::v1::{SubscribeRequest, events_client::EventsClient},
-        snapshots::v1::{PrepareSnapshotRequest, snapshots_client::SnapshotsClient},
+    containerd::{
+        services::{
+            content::v1::{InfoRequest, content_client::ContentClient},
+            events::v1::{SubscribeRequest, events_client::EventsClient},
+            snapshots::v1::{PrepareSnapshotRequest, snapshots_client::SnapshotsClient},
+            transfer::v1::{TransferRequest, transfer_client::TransferClient},
+        },
+        types::transfer::{HttpDebug, ImageStore, OciRegistry, RegistryResolver},
     },
 };
 use serde_json::Value;
+use tonic::Code;
 
 use crate::{
-    common::{archive::Archive, layer::Layer, own},
+    common::{archive::Archive, layer::Layer, own, transfer::pack},
     daemon::{Daemon, PATIENCE, Place, put, quiet, request, wait_for},
+    registries::Registry,
 };
 
 #[tokio::test]
@@ -117,6 +123,55 @@ async fn an_import_says_what_came_and_how_long_it_took() {
     assert_eq!(line["span"]["rpc"], "/cairn.v1.Images/Import");
     // Where calls are no news, what they are about is not written into their spans.
     assert!(line["span"].get("image").is_none(), "{line}");
+}
+
+/// Without a stream for it, as containerd has it: messages for information, connections for debugging.
+#[tokio::test]
+async fn requests_to_registries_are_logged_if_a_transfer_says_so() {
+    let place = Place::with("[log]\nformat = \"json\"\nlevel = \"debug\"\n");
+    let daemon = place.start();
+    let registry = Registry::start();
+    let mut transfers = TransferClient::new(place.channel().await);
+    for (name, wanted) in [
+        ("quiet", HttpDebug::Disabled),
+        ("messages", HttpDebug::Debug),
+        ("course", HttpDebug::Trace),
+    ] {
+        let from = OciRegistry {
+            reference: format!("{}/{name}:1", registry.host),
+            resolver: Some(RegistryResolver {
+                default_scheme: "http".to_owned(),
+                http_debug: wanted.into(),
+                ..RegistryResolver::default()
+            }),
+        };
+        let to = ImageStore {
+            name: name.to_owned(),
+            ..ImageStore::default()
+        };
+        let transfer = TransferRequest {
+            source: Some(pack(&from)),
+            destination: Some(pack(&to)),
+            options: None,
+        };
+        let refused = transfers.transfer(request(transfer)).await;
+        assert_eq!(refused.unwrap_err().code(), Code::NotFound);
+    }
+    let about = |name: &str| {
+        let target = format!("http://{}/v2/{name}/manifests/1", registry.host);
+        let log = daemon.log();
+        let lines = log.lines().filter(|line| line.contains(&target));
+        let lines = lines.map(|line| serde_json::from_str(line).unwrap());
+        lines.collect::<Vec<Value>>()
+    };
+    for (name, level) in [("messages", "INFO"), ("course", "DEBUG")] {
+        let told = wait_for(name, || about(name).into_iter().next());
+        assert_eq!(told["level"], level, "{told}");
+        assert_eq!(told["message"], "http", "{told}");
+        let rpc = "/containerd.services.transfer.v1.Transfer/Transfer";
+        assert_eq!(told["span"]["rpc"], rpc, "{told}");
+    }
+    assert_eq!(about("quiet"), Vec::<Value>::new());
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod common;
 mod registry;
 
 mod archives;
+mod logs;
 mod names;
 mod platforms;
 mod progress;

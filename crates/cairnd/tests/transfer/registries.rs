@@ -16,17 +16,17 @@ use crate::{
     registry::Registry,
 };
 
-const NAME: &str = "registry.test/shop/web:1";
+pub(crate) const NAME: &str = "registry.test/shop/web:1";
 
 /// `secret`, as `htpasswd -B` has it.
 const SECRET: &str = "$2y$05$CairnCairnCairnCairnCug65evB7uZfZslpMpmT120t6bhLJKhBi";
 
-fn archive() -> Archive {
+pub(crate) fn archive() -> Archive {
     let layers = ["one", "two"].map(|text| Layer::new().file(text, text).bytes());
     Archive::new(NAME, &layers)
 }
 
-fn store(name: &str) -> ImageStore {
+pub(crate) fn store(name: &str) -> ImageStore {
     ImageStore {
         name: name.to_owned(),
         ..ImageStore::default()
@@ -34,7 +34,7 @@ fn store(name: &str) -> ImageStore {
 }
 
 /// An image of a registry, with credentials from the stream of this id.
-fn distant(registry: &Registry, rest: &str, auth: &str) -> OciRegistry {
+pub(crate) fn distant(registry: &Registry, rest: &str, auth: &str) -> OciRegistry {
     OciRegistry {
         reference: format!("{}/{rest}", registry.host()),
         resolver: Some(RegistryResolver {
@@ -100,14 +100,14 @@ fn below_one_another(told: &[Progress], root: &str, archive: &Archive) {
     }
 }
 
-async fn push(client: &Client, to: &OciRegistry) -> Result<Vec<Progress>, Status> {
+pub(crate) async fn push(client: &Client, to: &OciRegistry) -> Result<Vec<Progress>, Status> {
     let stream = client.stream("push").await.expect("a stream");
     let from = store(NAME);
     let (done, told) = tokio::join!(client.transfer(&from, to, "push"), stream.told());
     done.map(|()| told)
 }
 
-async fn pull(
+pub(crate) async fn pull(
     client: &Client,
     from: &OciRegistry,
     to: &ImageStore,
@@ -244,7 +244,7 @@ async fn what_cannot_go_or_come_is_refused() {
 }
 
 /// A registry for `u` with the password `secret`; its user's file goes with what is returned first.
-fn guarded() -> (TempDir, Registry) {
+pub(crate) fn guarded() -> (TempDir, Registry) {
     let work = TempDir::new().expect("temporary directory");
     let file = work.path().join("htpasswd");
     fs::write(&file, format!("u:{SECRET}\n")).expect("users");
@@ -253,7 +253,7 @@ fn guarded() -> (TempDir, Registry) {
 }
 
 /// Answers every question so, until the stream is closed; what was asked.
-async fn answered(mut stream: Stream, answer: AuthResponse) -> Vec<AuthRequest> {
+pub(crate) async fn answered(mut stream: Stream, answer: AuthResponse) -> Vec<AuthRequest> {
     let mut asked = Vec::new();
     while let Some(question) = stream.next().await {
         asked.push(question);
@@ -262,7 +262,7 @@ async fn answered(mut stream: Stream, answer: AuthResponse) -> Vec<AuthRequest> 
     asked
 }
 
-fn answer(kind: AuthType, username: &str, secret: &str) -> AuthResponse {
+pub(crate) fn answer(kind: AuthType, username: &str, secret: &str) -> AuthResponse {
     AuthResponse {
         auth_type: kind.into(),
         username: username.to_owned(),

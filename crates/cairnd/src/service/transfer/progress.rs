@@ -5,7 +5,7 @@
 mod seen;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use tonic::Status;
 
 use self::seen::Seen;
 pub(super) use self::seen::Way;
+use super::log::Log;
 use crate::{
     convert,
     service::news::{News, Tiding},
@@ -56,6 +57,8 @@ impl Tiding for wire::Progress {
 /// Tells a transfer's client how it goes, if the client asked for that.
 pub(super) struct Teller {
     told: Option<Told>,
+    /// Of a registry, if it was asked for.
+    log: OnceLock<Log>,
     call: Awaited,
 }
 
@@ -87,7 +90,16 @@ impl Teller {
                 Some(Told { news, forwarding })
             }
         };
-        Ok(Teller { told, call })
+        Ok(Teller {
+            told,
+            log: OnceLock::new(),
+            call,
+        })
+    }
+
+    /// Has what a registry is asked and answers told there. A transfer has one registry at most.
+    pub(super) fn log(&self, log: Log) {
+        let _ = self.log.set(log);
     }
 
     fn add(&self, progress: wire::Progress) {
@@ -143,9 +155,24 @@ impl Teller {
     /// The transfer is over. What was told is on its way when this returns, unless its client does not
     /// read; then it is left to the stream.
     pub(super) async fn end(&self) {
-        let Some(told) = &self.told else { return };
-        told.news.end();
-        let forwarding = told
+        let told = async {
+            if let Some(told) = &self.told {
+                told.end().await;
+            }
+        };
+        let logged = async {
+            if let Some(log) = self.log.get() {
+                log.end(PATIENCE).await;
+            }
+        };
+        tokio::join!(told, logged);
+    }
+}
+
+impl Told {
+    async fn end(&self) {
+        self.news.end();
+        let forwarding = self
             .forwarding
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -217,7 +244,14 @@ impl Listener<'_> {
 
 impl Progress for Listener<'_> {
     fn event(&self, event: Event) {
-        self.tell(|seen| seen.translated(event, self.way));
+        match event {
+            Event::Traced(line) => {
+                if let Some(log) = self.teller.log.get() {
+                    log.add(line);
+                }
+            }
+            event => self.tell(|seen| seen.translated(event, self.way)),
+        }
     }
 
     fn wants_contents(&self) -> bool {

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use cairn_node::Remote;
 use cairn_proto::containerd::types::transfer::{OciRegistry, RegistryResolver};
 use cairn_registry::{
+    Detail,
     credentials::{Anonymous, Credentials},
     hosts,
 };
@@ -12,7 +13,11 @@ use cairn_types::{ErrorKind, ImageName};
 use http::{HeaderName, HeaderValue};
 use tonic::Status;
 
-use super::{Work, credentials::Asked};
+use super::{
+    Work,
+    credentials::Asked,
+    log::{self, Log},
+};
 use crate::{convert, status::with};
 
 /// An image of a registry.
@@ -30,29 +35,42 @@ impl Distant {
     ///
     /// # Errors
     /// `InvalidArgument` for what is no image of a registry, no scheme or no header, `NotFound` without
-    /// the stream that is to say who asks.
+    /// the stream that is to say who asks, or the one that is to tell what was asked.
     pub(super) fn of(work: &Work, wire: OciRegistry) -> Result<Distant, Status> {
         let name = convert::name(ImageName::normalize(&wire.reference))?;
         let resolver = wire.resolver.unwrap_or_default();
         let credentials = credentials(work, &resolver, &wire.reference)?;
-        if !resolver.logs_stream.is_empty() {
-            // Nothing is written to it: what was asked, and how often, is told as progress.
-            let logs = work
-                .streams
-                .take(work.caller.ns.as_str(), &resolver.logs_stream)?;
-            drop(logs);
-        }
+        let trace = log::detail(resolver.http_debug);
         let remote = Remote {
             hosts: hosts(&resolver)?,
             credentials,
+            trace,
             ..Remote::default()
         };
+        if let Some(log) = logged(work, &resolver.logs_stream, trace)? {
+            work.teller.log(log);
+        }
         Ok(Distant {
             title: format!("OCI Registry ({})", wire.reference),
             name,
             remote,
         })
     }
+}
+
+/// Where what a registry is asked is told, if it is.
+fn logged(work: &Work, stream: &str, trace: Option<Detail>) -> Result<Option<Log>, Status> {
+    let ns = work.caller.ns.as_str();
+    Ok(match (trace, stream) {
+        (Some(detail), "") => Some(Log::daemon(detail)),
+        (Some(_), id) => Some(Log::client(work.sent(id)?)),
+        (None, "") => None,
+        (None, id) => {
+            // Nobody looks for it at containerd's. Nothing comes on it, which its end says, if it is there.
+            drop(work.streams.take(ns, id));
+            None
+        }
+    })
 }
 
 fn hosts(resolver: &RegistryResolver) -> Result<hosts::Options, Status> {
