@@ -9,6 +9,9 @@ mod common;
 mod registry;
 
 mod archives;
+mod front;
+mod given_up;
+mod hosts;
 mod logs;
 mod names;
 mod platforms;

@@ -35,8 +35,13 @@ pub(crate) fn store(name: &str) -> ImageStore {
 
 /// An image of a registry, with credentials from the stream of this id.
 pub(crate) fn distant(registry: &Registry, rest: &str, auth: &str) -> OciRegistry {
+    at(&registry.host(), rest, auth)
+}
+
+/// The same of whoever is there.
+pub(crate) fn at(host: &str, rest: &str, auth: &str) -> OciRegistry {
     OciRegistry {
-        reference: format!("{}/{rest}", registry.host()),
+        reference: format!("{host}/{rest}"),
         resolver: Some(RegistryResolver {
             auth_stream: auth.to_owned(),
             default_scheme: "http".to_owned(),
@@ -101,9 +106,17 @@ fn below_one_another(told: &[Progress], root: &str, archive: &Archive) {
 }
 
 pub(crate) async fn push(client: &Client, to: &OciRegistry) -> Result<Vec<Progress>, Status> {
+    push_of(client, &store(NAME), to).await
+}
+
+/// The same of what `from` says.
+pub(crate) async fn push_of(
+    client: &Client,
+    from: &ImageStore,
+    to: &OciRegistry,
+) -> Result<Vec<Progress>, Status> {
     let stream = client.stream("push").await.expect("a stream");
-    let from = store(NAME);
-    let (done, told) = tokio::join!(client.transfer(&from, to, "push"), stream.told());
+    let (done, told) = tokio::join!(client.transfer(from, to, "push"), stream.told());
     done.map(|()| told)
 }
 
