@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from . import boots, imports, pulls, rates, removals, starts
+from . import boots, imports, memory, pulls, rates, removals, starts
 from .host import described, fail, need, target
 from .report import Report
 
@@ -17,6 +17,7 @@ VERBS = {
     "rm": (removals.run_rm, "a snapshot of a million files"),
     "gc": (removals.run_gc, "an image with all that nothing else needs"),
     "boot": (boots.run, "a daemon until it is ready, and its memory"),
+    "memory": (memory.run, "memory that imports, a pull and daemons take"),
 }
 
 
@@ -36,10 +37,12 @@ def parsed(text):
         every[name].add_argument("--images", help=f"of {', '.join(imports.IMAGES)}; all by default")
         every[name].add_argument("--filesystems", default="ext4", help="ext4, xfs, btrfs, by comma")
     every["pull"].add_argument("--large", action="store_true", help="an image of 20 GiB, by Cairn alone")
+    every["memory"].add_argument("--large", action="store_true", help="and a pull of 20 GiB, by Cairn alone")
+    every["memory"].set_defaults(rounds=1)
     every["rates"].add_argument("--gc", action="store_true", help="in a large store, while garbage is collected")
     options = parser.parse_args()
-    vars(options).setdefault("large", False)
-    vars(options).setdefault("gc", False)
+    for name in "large", "gc":
+        vars(options).setdefault(name, False)
     return options
 
 

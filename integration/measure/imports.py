@@ -70,10 +70,18 @@ def run(options, report):
         fail(f"no image {unknown[0]}", f"one of {', '.join(IMAGES)}")
     for kind in options.filesystems.split(","):
         for name in names:
-            one(options, report, *IMAGES[name], binaries, kind)
+            title = titled(name, kind)
+            results = measured(options, name, binaries, kind)
+            report.add(title, results)
+            marks(report, title, results)
 
 
-def one(options, report, title, make, binaries, kind):
+def titled(name, kind="ext4"):
+    return f"import, {IMAGES[name][0]}, {kind}"
+
+
+def measured(options, name, binaries, kind="ext4"):
+    _, make = IMAGES[name]
     layout = images.five(options) if make is images.five else make()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as work:
         image = images.Image(layout, Path(work) / "image")
@@ -81,11 +89,8 @@ def one(options, report, title, make, binaries, kind):
         names = chosen(options, all_of)
         if make is images.five_zstd:
             # What does not know it, or is about gzip alone.
-            names = [name for name in names if name not in ("umoci", "bare pipeline", "igzip | tar")]
-        title = f"import, {title}, {kind}"
-        results = rounds(options.rounds, {name: all_of[name] for name in names}, f"{title}: ", kind)
-    report.add(title, results)
-    marks(report, title, results)
+            names = [who for who in names if who not in ("umoci", "bare pipeline", "igzip | tar")]
+        return rounds(options.rounds, {who: all_of[who] for who in names}, f"{titled(name, kind)}: ", kind)
 
 
 def marks(report, title, results):
@@ -98,5 +103,9 @@ def marks(report, title, results):
     if "bare pipeline" in results:
         report.mark(f"{title}: times the bare pipeline", middle(cairn) / middle(results["bare pipeline"]),
                     TIMES_BARE, least=False)
+    mark_memory(report, title, cairn)
+
+
+def mark_memory(report, title, cairn):
     report.mark(f"{title}: MiB of anonymous memory", max(run.memory for run in cairn) / (1 << 20),
                 MEMORY_BYTES >> 20, least=False)

@@ -103,6 +103,11 @@ class Cairnd(Daemon):
         return [self.binaries / "cairn", "--address", self.socket]
 
 
+def daemons(binaries):
+    """How to make either of both, for a place."""
+    return {"cairn": lambda place: Cairnd(place, binaries), "containerd": Containerd}
+
+
 class Registry:
     """docker-registry on the loopback address, its blobs in memory, for as long as it is used."""
 

@@ -55,14 +55,26 @@ def run(options, report):
 
 
 def one(options, report, title, name, binaries, image=None):
-    title = f"pull, {title}"
+    title = titled(title)
+    results = measured(options, title, name, binaries, image)
+    report.add(title, results)
+    marks(report, title, results)
+
+
+def titled(name):
+    return f"pull, {name}"
+
+
+def measured(options, title, name, binaries, image=None):
     runs = {who: lambda place, pull=CONTENDERS[who]: pull(place, name, binaries)
             for who in chosen(options, CONTENDERS)}
     if image and "cairn" in runs:
         runs["cairn import"] = lambda place: measure(
             [binaries / "cairn", "--root", place / "store", "images", "import", image.archive])
-    results = rounds(options.rounds, runs, f"{title}: ")
-    report.add(title, results)
+    return rounds(options.rounds, runs, f"{title}: ")
+
+
+def marks(report, title, results):
     cairn = results.get("cairn")
     if not cairn:
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import images
 from .host import Disk, built, need
-from .peers import Cairnd, Containerd, podman
+from .peers import Cairnd, Containerd, daemons, podman
 from .report import middle
 from .rounds import chosen, in_turns
 from .usage import Run, timed
@@ -21,10 +21,10 @@ def run_rm(options, report):
     """A snapshot of a million files: until the answer, and until its files are gone."""
     need("containerd", "e2fsprogs")
     binaries = built()
-    daemons = {"cairn": lambda place: Cairnd(place, binaries), "containerd": Containerd}
-    answered, gone = {name: [] for name in daemons}, {name: [] for name in daemons}
-    for _, name in in_turns(options.rounds, list(daemons)):
-        with Disk(options=["-N", str(FILES + 200_000)]) as disk, daemons[name](disk.path) as daemon:
+    contenders = daemons(binaries)
+    answered, gone = {name: [] for name in contenders}, {name: [] for name in contenders}
+    for _, name in in_turns(options.rounds, list(contenders)):
+        with Disk(options=["-N", str(FILES + 200_000)]) as disk, contenders[name](disk.path) as daemon:
             ctr = ["ctr", "--address", daemon.socket, "snapshots"]
             mounts = subprocess.run([*ctr, "prepare", "--target", disk.path / "mnt", "many"], check=True,
                                     capture_output=True, text=True).stdout

@@ -5,6 +5,8 @@ import math
 import statistics
 from pathlib import Path
 
+from .usage import Run
+
 # What a figure may lose against an earlier run before it is named.
 LOSS = 0.10
 COLUMNS = [("wall", "wall s", 1, ".2f"), ("cpu", "CPU s", 1, ".2f"), ("memory", "anonymous MiB", 1 << 20, ".0f"),
@@ -19,6 +21,11 @@ def middle(runs, figure="wall"):
     return statistics.median(getattr(run, figure) for run in runs)
 
 
+def compared(runs):
+    """The median of what runs are compared by: their time, or their memory where that alone was measured."""
+    return middle(runs, "memory" if runs[0].wall is None else "wall")
+
+
 class Report:
     """All that was measured, by benchmark, and the marks that were looked at."""
 
@@ -30,19 +37,19 @@ class Report:
         self.lines.append(text)
 
     def add(self, title, results, first="cairn"):
-        """A table of runs, min/median/max; times how much longer than the first it takes."""
+        """A table of runs, min/median/max; how many times as much as the first it takes."""
         self.benches[title] = results
         self.say(f"\n{title}")
         present = [column for column in COLUMNS
                    if any(getattr(run, column[0]) is not None for runs in results.values() for run in runs)]
         self.say(f"{'':20}" + "".join(f"  {head:>20}" for _, head, _, _ in present) + f"  {'times ' + first:>13}")
-        base = middle(results.get(first) or next(iter(results.values())))
+        base = compared(results.get(first) or next(iter(results.values())))
         for name, runs in results.items():
             cells = ""
             for field, _, unit, form in present:
                 values = [getattr(run, field) for run in runs if getattr(run, field) is not None]
                 cells += f"  {spread([v / unit for v in values], form) if values else '':>20}"
-            self.say(f"{name:20}{cells}  {middle(runs) / base:>13.2f}")
+            self.say(f"{name:20}{cells}  {compared(runs) / base:>13.2f}")
 
     def mark(self, what, seen, wanted, least):
         """Notes whether a figure is at least, or at most, what is wanted."""
@@ -59,17 +66,25 @@ class Report:
     def compare(self, earlier, first="cairn"):
         """How far ahead of its peers it was and is; what was lost is named."""
         self.say(f"\nagainst an earlier run on {earlier['machine']}: how far ahead of its peers, then and now")
+        alone = []
         for title, results in self.benches.items():
-            now = ahead({name: middle(runs) for name, runs in results.items()}, first)
-            runs = earlier["benches"].get(title, {})
-            then = ahead({name: statistics.median(run["wall"] for run in of) for name, of in runs.items()}, first)
+            runs = {name: [Run(**run) for run in of] for name, of in earlier["benches"].get(title, {}).items()}
+            now, then = ahead(results, first), ahead(runs, first)
             shared = now.keys() & then.keys()
             if not shared:
+                alone += [(title, compared(runs[first]) / compared(results[first]))] if first in runs else []
                 continue
             mean = lambda of: math.exp(statistics.fmean(math.log(of[name]) for name in shared))
             ratio = mean(now) / mean(then)
-            flag = "  LOST" if ratio < 1 - LOSS else ""
-            self.say(f"{title:40} {mean(then):8.2f} {mean(now):8.2f} {ratio:8.2f}{flag}")
+            self.say(f"{title:40} {mean(then):8.2f} {mean(now):8.2f} {ratio:8.2f}{lost(ratio)}")
+        if not alone:
+            return
+        if earlier["machine"] != self.machine:
+            self.say("what has no peers is compared on the same machine alone")
+            return
+        self.say("what has no peers: how many times as fast as then")
+        for title, ratio in alone:
+            self.say(f"{title:58} {ratio:8.2f}{lost(ratio)}")
 
     def save(self, out):
         """The table as text, the figures as JSON, and plots, into a directory."""
@@ -89,22 +104,29 @@ class Report:
         return missed
 
 
-def ahead(medians, first):
-    """How many times as long as the first each other one takes."""
+def ahead(results, first):
+    """How many times as much as the first each other one takes."""
+    medians = {name: compared(runs) for name, runs in results.items()}
     base = medians.get(first)
-    return {name: wall / base for name, wall in medians.items() if base and name != first and wall > 0}
+    return {name: median / base for name, median in medians.items() if base and name != first and median > 0}
+
+
+def lost(ratio):
+    return "  LOST" if ratio < 1 - LOSS else ""
 
 
 def plot(report, out):
-    """Bars of median wall time, as multiples of Cairn's."""
+    """Bars of median wall time, or memory, as multiples of Cairn's; nothing of what has no peers."""
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     bars = []
     for title, results in reversed(report.benches.items()):
-        base = middle(results.get("cairn") or next(iter(results.values())))
-        bars += [(f"{title}: {name}", middle(runs) / base, name) for name, runs in reversed(results.items())]
+        if len(results) < 2:
+            continue
+        base = compared(results.get("cairn") or next(iter(results.values())))
+        bars += [(f"{title}: {name}", compared(runs) / base, name) for name, runs in reversed(results.items())]
     if not bars:
         return
     labels, values, names = zip(*bars)
@@ -113,7 +135,7 @@ def plot(report, out):
     axes.barh(labels, values, color=colours)
     axes.axvline(1, color="black", linewidth=0.6)
     axes.set_xscale("log")
-    axes.set_xlabel("median wall time, as a multiple of Cairn's")
+    axes.set_xlabel("median wall time (memory: at its peak), as a multiple of Cairn's")
     axes.set_title(report.machine, fontsize=8)
     axes.tick_params(labelsize=7)
     figure.tight_layout()

@@ -16,7 +16,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Run:
     """One run of one contender. What was not measured is None."""
 
-    wall: float
+    wall: float | None = None
     cpu: float | None = None
     memory: int | None = None
     written: int | None = None
@@ -60,11 +60,19 @@ def cpu_seconds(pid):
 
 
 class Sampler(threading.Thread):
-    """The peak of anonymous memory of process trees."""
+    """The peak of anonymous memory of process trees, for as long as it is entered."""
 
     def __init__(self, roots):
         super().__init__(daemon=True)
         self.roots, self.peak, self.stop = roots, 0, threading.Event()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.join()
 
     def run(self):
         while not self.stop.wait(0.02):
@@ -76,16 +84,13 @@ def measure(command, daemons=()):
     before = sum(map(cpu_seconds, daemons))
     start = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    sampler = Sampler([child.pid, *daemons])
-    sampler.start()
     drained = []
     reader = threading.Thread(target=lambda: drained.append(child.stderr.read()))
-    reader.start()
-    _, status, usage = os.wait4(child.pid, 0)
-    wall = time.monotonic() - start
+    with Sampler([child.pid, *daemons]) as sampler:
+        reader.start()
+        _, status, usage = os.wait4(child.pid, 0)
+        wall = time.monotonic() - start
     child.returncode = os.waitstatus_to_exitcode(status)
-    sampler.stop.set()
-    sampler.join()
     reader.join()
     if child.returncode != 0:
         fail(f"{command[0]} failed: {drained[0].decode(errors='replace')[-2000:]}", "run it by hand")
