@@ -6,6 +6,6 @@
     peers    daemons and commands, each as its users run it
     rounds   who is run when
     report   tables, marks, plots, a comparison with an earlier run
-    imports, pulls, rates, starts, removals, boots, memory   the verbs
+    imports, pulls, rates, starts, removals, boots, memory, micro   the verbs
     command  what the command line says
 """

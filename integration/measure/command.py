@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from . import boots, imports, memory, pulls, rates, removals, starts
+from . import boots, imports, memory, micro, pulls, rates, removals, starts
 from .host import described, fail, need, target
 from .report import Report
 
@@ -18,6 +18,7 @@ VERBS = {
     "gc": (removals.run_gc, "an image with all that nothing else needs"),
     "boot": (boots.run, "a daemon until it is ready, and its memory"),
     "memory": (memory.run, "memory that imports, a pull and daemons take"),
+    "micro": (micro.run, "parts of Cairn, each for itself"),
 }
 
 
@@ -39,10 +40,13 @@ def parsed(text):
     every["pull"].add_argument("--large", action="store_true", help="an image of 20 GiB, by Cairn alone")
     every["memory"].add_argument("--large", action="store_true", help="and a pull of 20 GiB, by Cairn alone")
     every["memory"].set_defaults(rounds=1)
+    every["micro"].add_argument("filter", nargs="?", metavar="FILTER", help="a regular expression for their names")
+    every["micro"].add_argument("--quick", action="store_true", help="a first look: few runs, figures that vary")
     every["rates"].add_argument("--gc", action="store_true", help="in a large store, while garbage is collected")
     options = parser.parse_args()
-    for name in "large", "gc":
+    for name in "large", "gc", "quick":
         vars(options).setdefault(name, False)
+    vars(options).setdefault("filter", None)
     return options
 
 
