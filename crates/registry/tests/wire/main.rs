@@ -4,6 +4,7 @@ mod auth;
 mod blob;
 mod common;
 mod hostile;
+mod lists;
 mod observer;
 mod patience;
 mod proxy;
