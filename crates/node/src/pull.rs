@@ -315,7 +315,7 @@ impl Node {
             let failure = Failure::new(ErrorKind::InvalidArgument, ATTEMPTED, "it has no tag");
             return Err(failure.object("image", &remote.name));
         };
-        remote.ask(remote.client.resolve(&reference))
+        remote.resolve(&reference)
     }
 
     /// The image as it is here, if that is enough for the request and nothing of it is missing.

@@ -18,6 +18,7 @@ pub mod hosts;
 mod listing;
 mod manifest;
 mod message;
+mod nearest;
 mod net;
 mod observer;
 mod options;

@@ -45,7 +45,7 @@ struct Tags {
 }
 
 /// A page that was read.
-struct Page {
+pub(crate) struct Page {
     bytes: Bytes,
     next: Option<Url>,
     media_type: String,
@@ -103,23 +103,14 @@ impl Client {
     async fn tags_at(&self, host: &Host, patience: Patience) -> Result<Vec<String>, Cause> {
         let mut all = Vec::new();
         let mut pages = Pages::default();
-        let mut next = Some(host.url("tags/list", &[("n", PAGE)])?);
+        let mut next = Some(self.first_tags(host)?);
         for _ in 0..PAGES_MAX {
             let Some(url) = next else {
                 return Ok(all);
             };
             pages.turn(&url)?;
-            let page = match self.page(host, patience, url, &What::Tags).await? {
-                Said::Page(page) => page,
-                Said::Refused(_, cause) => return Err(cause),
-            };
+            let (tags, page) = self.tags_of(host, patience, url).await?;
             pages.read(&page)?;
-            let tags: Tags = parse(&page.bytes)?;
-            let tags = tags.tags.unwrap_or_default();
-            if let Some(long) = tags.iter().find(|tag| tag.len() > TAG_MAX) {
-                let why = format!("a tag of {} characters is in its list", long.len());
-                return Err(Cause::Malformed(why));
-            }
             all.extend(tags);
             if all.len() > ENTRIES_MAX {
                 break;
@@ -127,6 +118,31 @@ impl Client {
             next = page.next;
         }
         Err(endless())
+    }
+
+    /// Where a host's list of tags begins.
+    pub(crate) fn first_tags(&self, host: &Host) -> Result<Url, Cause> {
+        host.url("tags/list", &[("n", PAGE)])
+    }
+
+    /// The tags of one page, and that.
+    pub(crate) async fn tags_of(
+        &self,
+        host: &Host,
+        patience: Patience,
+        url: Url,
+    ) -> Result<(Vec<String>, Page), Cause> {
+        let page = match self.page(host, patience, url, &What::Tags).await? {
+            Said::Page(page) => page,
+            Said::Refused(_, cause) => return Err(cause),
+        };
+        let tags: Tags = parse(&page.bytes)?;
+        let tags = tags.tags.unwrap_or_default();
+        if let Some(long) = tags.iter().find(|tag| tag.len() > TAG_MAX) {
+            let why = format!("a tag of {} characters is in its list", long.len());
+            return Err(Cause::Malformed(why));
+        }
+        Ok((tags, page))
     }
 
     /// The manifests whose `subject` is `digest`, of one type of artifact where one is given. A registry

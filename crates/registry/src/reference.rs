@@ -11,7 +11,7 @@ const TAG_CHARS_MAX: usize = 128;
 const NAME_CHARS_MAX: usize = 255;
 
 /// A tag that can be one: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`. It is safe in a path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(String);
 
 impl Tag {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_registry::{Client, Error, Observer, Retry, What};
+use cairn_registry::{Client, Error, Observer, Reference, Retry, Tag, What};
 use cairn_types::{Descriptor, Digest, ErrorKind, Labels, MediaKind, Namespace};
 use tokio::runtime::Handle;
 
@@ -192,14 +192,25 @@ impl Read for Told<'_> {
 }
 
 impl Remote<'_> {
-    /// Waits for a request, as long as it is wanted.
-    pub(super) fn ask<T>(
-        &self,
-        request: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Failure> {
-        self.wait(async { request.await.map_err(|err| self.failure(&err)) })
+    /// What a tag or a digest means there; of a tag that is not there, what may have been meant.
+    pub(super) fn resolve(&self, reference: &Reference) -> Result<Descriptor, Failure> {
+        self.wait(async {
+            let err = match self.client.resolve(reference).await {
+                Ok(descriptor) => return Ok(descriptor),
+                Err(err) => err,
+            };
+            let near = self.client.nearest_tags(&err).await;
+            let near: Vec<&str> = near.iter().map(Tag::as_str).collect();
+            let failure = self.failure(&err);
+            Err(match near.as_slice() {
+                [] => failure,
+                [one] => failure.cause(format!("nearest tag: {one}")),
+                several => failure.cause(format!("nearest tags: {}", several.join(", "))),
+            })
+        })
     }
 
+    /// Waits for requests, as long as they are wanted.
     fn wait<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         self.runtime.block_on(async {
             tokio::pin!(work);

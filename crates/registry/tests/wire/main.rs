@@ -5,6 +5,7 @@ mod blob;
 mod common;
 mod hostile;
 mod lists;
+mod nearest;
 mod observer;
 mod patience;
 mod proxy;
