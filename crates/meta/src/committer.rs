@@ -21,13 +21,16 @@ use cairn_sys::fault;
 
 use crate::{
     Error, ReadOnly, Tx,
-    engine::{Batch, Engine, unpanicked},
+    engine::{Batch, Engine, bytes_of, unpanicked},
     store::Inside,
     watch::Watches,
 };
 
 /// Most transactions in one commit: bounds how long the first one waits.
 const GROUP_MAX: usize = 1024;
+
+/// Changes that room is looked for at once: more than most groups have, so that one look is enough.
+const LOOKED_BYTES: u64 = 64 << 10;
 
 /// What a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +227,7 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
     let mut transactions = 0;
     let mut wanted = Wanted::Seen;
     let mut answers = Vec::with_capacity(jobs.len());
-    let full = engine.full();
+    let mut room = Room::looked_for(engine);
     match engine.snapshot() {
         Ok(snapshot) => {
             for job in jobs {
@@ -237,24 +240,25 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
                 let saw_others = !group.is_empty();
                 let outcome = (job.run)(Ok(tx));
                 let wrote = !outcome.changes.is_empty();
+                let refused = match told.broken.get() {
+                    _ if !wrote => None,
+                    Some(broken) => Some(Error::ReadOnly(broken.clone())),
+                    None => room.refuses(engine, &outcome.changes),
+                };
+                if let Some(err) = refused {
+                    (outcome.answer)(Err(err));
+                    continue;
+                }
+                told.watches.tell(&outcome.changes);
+                transactions += usize::from(wrote);
+                if wrote && job.wanted == Wanted::OnDisk {
+                    wanted = Wanted::OnDisk;
+                }
+                group.extend(outcome.changes);
                 // Whatever a transaction found, even its own refusal, may rest on changes before it
                 // that are not on the disk yet; only one that saw none of them and made none can be
                 // answered whatever comes of the commit.
-                match (wrote, told.broken.get(), &full) {
-                    (true, Some(broken), _) => {
-                        (outcome.answer)(Err(Error::ReadOnly(broken.clone())));
-                    }
-                    (true, None, Some(full)) => (outcome.answer)(Err(full.clone())),
-                    (wrote, ..) => {
-                        told.watches.tell(&outcome.changes);
-                        transactions += usize::from(wrote);
-                        if wrote && job.wanted == Wanted::OnDisk {
-                            wanted = Wanted::OnDisk;
-                        }
-                        group.extend(outcome.changes);
-                        answers.push((outcome.answer, saw_others || wrote));
-                    }
-                }
+                answers.push((outcome.answer, saw_others || wrote));
             }
         }
         Err(err) => {
@@ -277,6 +281,40 @@ fn commit_group(engine: &dyn Engine, jobs: Vec<Job>, told: &Told) {
     }
     for (answer, depends) in answers {
         answer(if depends { committed.clone() } else { Ok(()) });
+    }
+}
+
+/// What of the disk's room a group has taken.
+struct Room {
+    taken: u64,
+    /// Changes that there is room for, or is not.
+    looked: u64,
+    full: Option<Error>,
+}
+
+impl Room {
+    fn looked_for(engine: &dyn Engine) -> Room {
+        Room {
+            taken: 0,
+            looked: LOOKED_BYTES,
+            full: engine.full(LOOKED_BYTES),
+        }
+    }
+
+    /// Why there is no room for these changes, too; else they have it. Where the disk is full for the long
+    /// ones of one transaction, those of the others are made all the same.
+    fn refuses(&mut self, engine: &dyn Engine, changes: &Batch) -> Option<Error> {
+        let taken = self.taken.saturating_add(bytes_of(changes));
+        if taken > self.looked {
+            if let Some(full) = engine.full(taken) {
+                return Some(full);
+            }
+            (self.looked, self.full) = (taken, None);
+        }
+        if self.full.is_none() {
+            self.taken = taken;
+        }
+        self.full.clone()
     }
 }
 

@@ -25,6 +25,14 @@ pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 /// Changes by key, to be seen instead of what is below them.
 pub(crate) type Over<'a> = BTreeMap<&'a [u8], Option<&'a [u8]>>;
 
+/// Bytes of changes as they are written: each has a head of eight.
+pub(crate) fn bytes_of(changes: &Batch) -> u64 {
+    let bytes = |(key, value): (&Vec<u8>, &Option<Vec<u8>>)| {
+        8 + key.len() as u64 + value.as_ref().map_or(0, |value| value.len() as u64)
+    };
+    changes.iter().map(bytes).sum()
+}
+
 /// Sorted pairs as they are with `over` over them.
 pub(crate) fn laid_over(below: Pairs, over: &Over<'_>) -> Pairs {
     if over.is_empty() {
@@ -66,9 +74,10 @@ pub(crate) trait Engine: Send + Sync {
     fn note(&self, batch: &Batch) -> Result<(), String> {
         self.commit(batch)
     }
-    /// Why nothing can be changed for now, though nothing is broken: there is no room for what would have to
-    /// be written soon. Asked before each batch.
-    fn full(&self) -> Option<Error> {
+    /// Why changes of so many bytes, as [`bytes_of`] counts them, cannot be made for now, though nothing is
+    /// broken: there is no room for them, or for what would have to be written soon. Asked before each
+    /// batch; with more room than its changes take it says the same of fewer.
+    fn full(&self, _bytes: u64) -> Option<Error> {
         None
     }
     /// Most bytes of one value.

@@ -168,13 +168,28 @@ impl Journal {
 
     /// Whether the segment in use has no more room for `frame`; an empty one has room for any.
     pub(crate) fn is_full(&self, frame: &Packed) -> bool {
-        let end = self.segments[self.current].end;
-        end > 0 && end + frame.bytes.len() as u64 > SEGMENT_BYTES
+        self.is_full_for(frame.bytes.len() as u64)
     }
 
-    /// Whether the segment in use will soon be full, and the engine has to take over what it holds.
-    pub(crate) fn is_nearly_full(&self) -> bool {
-        self.segments[self.current].end > SEGMENT_BYTES / 2
+    fn is_full_for(&self, frame: u64) -> bool {
+        let end = self.segments[self.current].end;
+        end > 0 && end.saturating_add(frame) > SEGMENT_BYTES
+    }
+
+    /// Bytes that the disk has to have before changes of `bytes` are written, beside what any commit of the
+    /// engine takes; `None` where the segment in use has room for them, and the engine is not soon to take
+    /// over what it holds.
+    ///
+    /// What is longer than a segment makes one grow, and then the engine has as much more to take over.
+    pub(crate) fn needs(&self, bytes: u64) -> Option<u64> {
+        let frame = frame::room_of(bytes);
+        let end = self.segments[self.current].end;
+        let (grows, grown) = (
+            frame.saturating_sub(SEGMENT_BYTES),
+            end.saturating_sub(SEGMENT_BYTES),
+        );
+        let soon = end > SEGMENT_BYTES / 2 || self.is_full_for(frame) || grows > 0;
+        soon.then(|| grows.saturating_mul(2).saturating_add(grown))
     }
 
     /// Packs changes as the next frame.

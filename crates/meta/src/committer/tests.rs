@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
         mpsc::{Receiver, sync_channel},
     },
 };
@@ -31,6 +31,8 @@ struct Fake {
     commits: AtomicUsize,
     notes: AtomicUsize,
     fault: Mutex<Option<Fault>>,
+    /// For so many bytes there is room; 0 is any.
+    room: AtomicU64,
 }
 
 impl Fake {
@@ -64,6 +66,12 @@ impl Snapshot for State {
 }
 
 impl Engine for Fake {
+    fn full(&self, bytes: u64) -> Option<Error> {
+        let free = self.room.load(SeqCst);
+        let needed = bytes;
+        (free > 0 && needed > free).then_some(Error::Full { free, needed })
+    }
+
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, Error> {
         if self.fault() == Some(Fault::Snapshot) {
             return Err(Error::Damaged("on purpose".to_owned()));
@@ -277,4 +285,29 @@ fn what_nobody_waits_for_is_only_noted() {
             (usize::from(!durably), usize::from(durably))
         );
     }
+}
+
+/// Only the changes that there is no room for are not made, and nothing is broken.
+#[test]
+fn a_full_disk_is_told_to_whom_it_is_too_small_for() {
+    fn long(tx: &mut Tx<'_>) -> Result<u64, Error> {
+        for number in 0..4000 {
+            tx.next_id(&format!("{number:060}"))?;
+        }
+        Ok(0)
+    }
+    let engine = Fake::default();
+    let told = Told::default();
+    engine.room.store(200_000, SeqCst);
+    let full = Err(ErrorKind::ResourceExhausted);
+    let results = group(&engine, &told, &[next, long, next, look]);
+    assert_eq!(kinds(&results), [Ok(1), full, Ok(2), Ok(2)]);
+    assert!(told.broken.get().is_none());
+    // With less there is none for anybody who would write.
+    engine.room.store(100, SeqCst);
+    let results = group(&engine, &told, &[next, long, look]);
+    assert_eq!(kinds(&results), [full, full, Ok(2)]);
+    engine.room.store(0, SeqCst);
+    let results = group(&engine, &told, &[long, next]);
+    assert_eq!(kinds(&results), [Ok(0), Ok(3)]);
 }

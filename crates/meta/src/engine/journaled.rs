@@ -273,15 +273,13 @@ impl Engine for Journaled {
         self.write(batch, false)
     }
 
-    fn full(&self) -> Option<Error> {
+    fn full(&self, bytes: u64) -> Option<Error> {
         let dir = self.reserve.as_ref()?;
-        if !lock(&self.journal).as_ref()?.is_nearly_full() {
-            return None;
-        }
+        let more = lock(&self.journal).as_ref()?.needs(bytes)?;
         // What cannot be known is left to the engine.
         let free = reserve::room(dir).ok()?;
-        if free < reserve::NEEDED_BYTES {
-            let needed = reserve::NEEDED_BYTES;
+        let needed = reserve::NEEDED_BYTES.saturating_add(more);
+        if free < needed {
             return Some(Error::Full { free, needed });
         }
         reserve::keep(dir);

@@ -62,6 +62,13 @@ pub(super) fn pack(head: Head, changes: &Batch) -> Result<(Vec<u8>, u32), String
     Ok((bytes, checksum))
 }
 
+/// What changes of so many bytes take in a file.
+pub(super) fn room_of(bytes: u64) -> u64 {
+    (HEAD_BYTES as u64)
+        .saturating_add(bytes)
+        .next_multiple_of(PAGE as u64)
+}
+
 fn length(bytes: &[u8]) -> Result<u32, String> {
     match u32::try_from(bytes.len()) {
         Ok(length) if length != REMOVED => Ok(length),
@@ -131,6 +138,7 @@ fn changes(mut rest: &[u8]) -> Option<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::bytes_of;
 
     const HEAD: Head = Head {
         number: 7,
@@ -154,11 +162,13 @@ mod tests {
             assert_eq!(bytes.len(), PAGE);
             let frame = unpack(&bytes).expect("whole");
             assert_eq!((frame.head, frame.checksum), (HEAD, checksum));
+            assert_eq!(room_of(bytes_of(&changes)), PAGE as u64);
             assert_eq!((frame.changes, frame.bytes), (changes, PAGE));
         }
         let long = Batch::from([(b"k".to_vec(), Some(vec![1; 2 * PAGE]))]);
         let (bytes, _) = pack(HEAD, &long).expect("pack");
         assert_eq!(bytes.len(), 3 * PAGE);
+        assert_eq!(room_of(bytes_of(&long)), 3 * PAGE as u64);
         assert!(unpack(&bytes[..2 * PAGE]).is_none(), "not all of it");
     }
 

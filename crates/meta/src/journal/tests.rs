@@ -210,3 +210,34 @@ fn a_missing_segment_costs_only_itself() {
     assert_eq!(texts(&open(&dir, first)), ["next"]);
     assert_eq!(refused(&dir, 0), "change 1 is missing in its journal");
 }
+
+/// What has its room in the segments beforehand needs none; what is longer makes one grow.
+#[test]
+fn room_is_needed_for_what_is_long() {
+    let (temp, dir) = made();
+    let mut journal = open(&dir, 0).journal;
+    let (page, most) = (PAGE as u64, SEGMENT_BYTES - PAGE as u64);
+    assert_eq!(journal.needs(100), None);
+    assert_eq!(journal.needs(most), None);
+    assert_eq!(journal.needs(SEGMENT_BYTES), Some(2 * page));
+
+    // From here on a frame may be too long for what is left, long before the segment is half full.
+    append(&mut journal, "one");
+    assert_eq!(journal.needs(100), None);
+    assert_eq!(journal.needs(most), Some(0));
+    append(&mut journal, &"x".repeat(600_000));
+    assert_eq!(journal.needs(100), Some(0), "more than half");
+
+    journal.sync().expect("sync");
+    journal.switch().expect("switch");
+    append(&mut journal, &"x".repeat(3 << 20));
+    let length = fs::metadata(temp.path().join(SEGMENTS[1]))
+        .expect("stat")
+        .len();
+    assert_eq!(length, (3 << 20) + page);
+    assert_eq!(
+        journal.needs(100),
+        Some(length - SEGMENT_BYTES),
+        "for the engine"
+    );
+}
