@@ -1,8 +1,6 @@
 //! Bundles and mounts of a daemon that may neither mount nor write outside of its store, and what is
 //! left of a client that is killed at any of its system calls.
 
-#![allow(missing_docs)]
-
 use std::{
     fs,
     os::unix::process::ExitStatusExt,

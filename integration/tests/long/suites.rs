@@ -1,6 +1,5 @@
 //! containerd's own test suites, written in Go: through its proxies on the socket that is there for
 //! containerd, and by its client on the one for clients, beside containerd's own run.
-#![allow(missing_docs)]
 
 use cairn_integration::{
     daemon::Daemon,

@@ -1,8 +1,6 @@
 //! Disks that are really full, of bytes or of inodes: an error that says so, nothing lost, and
 //! everything that frees space still works.
 
-#![allow(missing_docs)]
-
 use std::process::Output;
 
 use cairn_integration::{

@@ -4,8 +4,6 @@
 //! mounted tree must be the one that a model gets by applying the layers one after the other to a map
 //! in memory, by the sentences of the image-spec and nothing of Cairn's.
 
-#![allow(missing_docs)]
-
 use std::{
     collections::BTreeMap,
     fs,

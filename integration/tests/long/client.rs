@@ -1,5 +1,4 @@
 //! containerd's own Go client, by tests that are proven on containerd first.
-#![allow(missing_docs)]
 
 use cairn_integration::{
     daemon::Daemon,

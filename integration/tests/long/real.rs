@@ -1,8 +1,6 @@
 //! A real image of five layers from Debian packages, from its archive to a running container, with
 //! every name in its tree held against umoci's and containerd's.
 
-#![allow(missing_docs)]
-
 use std::{
     collections::BTreeSet,
     fs,
