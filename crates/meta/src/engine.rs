@@ -76,7 +76,7 @@ pub(crate) trait Engine: Send + Sync {
     }
     /// Why changes of so many bytes, as [`bytes_of`] counts them, cannot be made for now, though nothing is
     /// broken: there is no room for them, or for what would have to be written soon. Asked before each
-    /// batch; with more room than its changes take it says the same of fewer.
+    /// batch. Where there is room for so many there is for fewer.
     fn full(&self, _bytes: u64) -> Option<Error> {
         None
     }
