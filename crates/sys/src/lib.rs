@@ -3,8 +3,10 @@
 //! Every system call that touches the store goes through this crate, which counts them and can make
 //! the n-th one fail ([`fault`]). It is the only place that may use `unsafe`. What a path of an image
 //! means is decided here and nowhere else: such paths are resolved by the kernel inside an open
-//! [`Dir`], never joined to a string.
+//! [`Dir`], never joined to a string. What a processor has beyond its kind ([`cpu`]) is no matter of the
+//! kernel's and here for its `unsafe`.
 
+pub mod cpu;
 mod dir;
 pub mod durable;
 mod error;
