@@ -1,0 +1,127 @@
+//! Matches copied.
+
+use crate::Error;
+
+/// As far as a copy may write behind a match's end.
+pub(crate) const SLACK: usize = 32;
+/// The longest match.
+pub(crate) const LONGEST: usize = 258;
+
+/// Copies a match of `length` bytes from `distance` back to `at`. There are `length + SLACK` bytes in
+/// `out` from there on, of which those behind the match may be overwritten.
+#[inline(always)]
+pub(crate) fn fast(out: &mut [u8], at: usize, distance: usize, length: usize) {
+    debug_assert!(distance <= at && out.len() - at >= length + SLACK);
+    if distance >= 32 {
+        let (old, new) = out.split_at_mut(at);
+        let old = &old[at - distance..];
+        if let Some(bytes) = old.first_chunk::<32>()
+            && let Some(place) = new.first_chunk_mut::<32>()
+        {
+            *place = *bytes;
+        }
+        if length > 32 {
+            long(out, at, distance, length);
+        }
+    } else {
+        near(out, at, distance, length);
+    }
+}
+
+#[inline(always)]
+fn long(out: &mut [u8], at: usize, distance: usize, length: usize) {
+    let end = at + length;
+    let mut to = at + 32;
+    while to < end {
+        chunk::<32>(out, to - distance, to);
+        to += 32;
+    }
+}
+
+#[inline(always)]
+fn chunk<const N: usize>(out: &mut [u8], from: usize, to: usize) {
+    if let Some(&bytes) = out.get(from..).and_then(|rest| rest.first_chunk::<N>())
+        && let Some(place) = out
+            .get_mut(to..)
+            .and_then(|rest| rest.first_chunk_mut::<N>())
+    {
+        *place = bytes;
+    }
+}
+
+/// A match that overlaps itself within a chunk: what is repeated is made in a register.
+#[inline(always)]
+fn near(out: &mut [u8], at: usize, distance: usize, length: usize) {
+    let end = at + length;
+    let mut to = at;
+    if distance >= 16 {
+        while to < end {
+            chunk::<16>(out, to - distance, to);
+            to += 16;
+        }
+        return;
+    }
+    if distance >= 8 {
+        let mut from = at - distance;
+        while to < end {
+            chunk::<8>(out, from, to);
+            from += 8;
+            to += 8;
+        }
+        return;
+    }
+    let mut pattern = [0; 8];
+    if let Some(bytes) = out
+        .get(at - distance..)
+        .and_then(|rest| rest.first_chunk::<8>())
+    {
+        pattern = *bytes;
+    }
+    let bits = distance as u32 * 8;
+    let mut word = u64::from_le_bytes(pattern) & !(u64::MAX << (bits & 63));
+    let mut filled = bits;
+    while filled < 64 {
+        word |= word << filled;
+        filled *= 2;
+    }
+    let pattern = word.to_le_bytes();
+    let step = 8 - 8 % distance;
+    while to < end {
+        if let Some(place) = out
+            .get_mut(to..)
+            .and_then(|rest| rest.first_chunk_mut::<8>())
+        {
+            *place = pattern;
+        }
+        to += step;
+    }
+}
+
+/// Copies as much of a match as `out` has room for. Gives what was copied.
+pub(crate) fn careful(
+    out: &mut [u8],
+    at: usize,
+    distance: usize,
+    length: usize,
+    history: &[u8],
+) -> Result<usize, Error> {
+    let length = length.min(out.len() - at);
+    let mut done = 0;
+    if distance > at {
+        let back = distance - at;
+        if back > history.len() {
+            return Err(Error::TooFarBack);
+        }
+        let old = &history[history.len() - back..];
+        done = length.min(back);
+        out[at..at + done].copy_from_slice(&old[..done]);
+    }
+    while done < length {
+        // What was copied repeats with the same period and makes for longer copies.
+        let from = at + done - distance;
+        let n = (length - done).min(distance);
+        out.copy_within(from..from + n, at + done);
+        done += n;
+    }
+    Ok(length)
+}

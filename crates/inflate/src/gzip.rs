@@ -1,0 +1,242 @@
+//! The gzip format (RFC 1952) around a stream: one member, its header and its checks.
+
+use std::{
+    io::{self, BufRead, Read},
+    ops::Range,
+};
+
+use crate::{
+    Error,
+    header::Header,
+    inflate::{Inflate, Status},
+};
+
+/// How far back a match may reach.
+const WINDOW_BYTES: usize = 32 << 10;
+/// Who asks for this much or more has it decoded into his own buffer, who asks for less gets it from
+/// one of this size.
+const DIRECT_BYTES: usize = 64 << 10;
+/// As much as is decoded before it is summed, while it is still in a core's cache.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// One gzip member, decoded. Reading ends with the member, whose length and checksum are proven then;
+/// of the input nothing behind it is read, so that [`Gunzip::restart`] can go on with what follows.
+///
+/// Memory is bounded: some 120 KiB, whatever comes.
+///
+/// # Errors
+/// What is wrong with the stream is an [`Error`] in an [`io::Error`], and said again however often
+/// one reads on. Errors of the input are handed on as they are; if it recovers, so does reading.
+/// Either comes after all bytes that were decoded before it.
+pub struct Gunzip<R> {
+    input: R,
+    part: Part,
+    inflate: Box<Inflate>,
+    /// The last of what was given out, which matches may refer to.
+    history: Vec<u8>,
+    buffer: Vec<u8>,
+    /// What is in `buffer` and not given out yet.
+    ready: Range<usize>,
+    sum: crc32fast::Hasher,
+    /// Of what came out, modulo 2^32 as the trailer has it.
+    length: u32,
+    interrupted: Option<io::Error>,
+}
+
+enum Part {
+    Header(Header),
+    Body,
+    Trailer { bytes: [u8; 8], have: usize },
+    End,
+    Failed(Error),
+}
+
+impl<R: BufRead> Gunzip<R> {
+    /// Nothing is read yet.
+    pub fn new(input: R) -> Gunzip<R> {
+        Gunzip {
+            input,
+            part: Part::Header(Header::default()),
+            inflate: Box::new(Inflate::new()),
+            history: Vec::with_capacity(WINDOW_BYTES),
+            buffer: Vec::new(),
+            ready: 0..0,
+            sum: crc32fast::Hasher::new(),
+            length: 0,
+            interrupted: None,
+        }
+    }
+
+    /// The input, which at the end of the member is right behind it.
+    pub fn input_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+
+    /// Begins a new member, of which nothing is read yet. It is for the end of a member; bytes that
+    /// were not fetched before are gone.
+    pub fn restart(&mut self) {
+        self.part = Part::Header(Header::default());
+        self.inflate.restart();
+        self.history.clear();
+        self.ready = 0..0;
+        self.sum = crc32fast::Hasher::new();
+        self.length = 0;
+        self.interrupted = None;
+    }
+
+    /// Reads the header.
+    fn read_header(&mut self) -> io::Result<()> {
+        while let Part::Header(header) = &mut self.part {
+            let input = fill(&mut self.input)?;
+            if input.is_empty() {
+                self.part = Part::Failed(Error::Truncated);
+                break;
+            }
+            match header.feed(input) {
+                Ok(used) => {
+                    let done = header.is_done();
+                    self.input.consume(used);
+                    if done {
+                        self.part = Part::Body;
+                    }
+                }
+                Err(error) => self.part = Part::Failed(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes until `out` is full, the stream at its end or something wrong, and remembers the last.
+    fn decode(&mut self, out: &mut [u8]) -> usize {
+        let mut to = 0;
+        while to < out.len() && matches!(self.part, Part::Body) && self.interrupted.is_none() {
+            let input = match fill(&mut self.input) {
+                Ok(input) => input,
+                Err(error) => {
+                    self.interrupted = Some(error);
+                    break;
+                }
+            };
+            let (mut from, begun) = (0, to);
+            let piece = out.len().min(to + PIECE_BYTES);
+            let history = &self.history;
+            let status = self
+                .inflate
+                .run(input, &mut from, &mut out[..piece], &mut to, history);
+            match status {
+                Ok(Status::Hungry) if input.is_empty() => {
+                    self.part = Part::Failed(Error::Truncated);
+                }
+                Ok(Status::Hungry | Status::Full) => {}
+                Ok(Status::End) => {
+                    self.part = Part::Trailer {
+                        bytes: [0; 8],
+                        have: 0,
+                    };
+                }
+                Err(error) => self.part = Part::Failed(error),
+            }
+            self.input.consume(from);
+            self.sum.update(&out[begun..to]);
+            self.length = self.length.wrapping_add((to - begun) as u32);
+        }
+        if matches!(self.part, Part::Body) {
+            remember(&mut self.history, &out[..to]);
+        }
+        to
+    }
+
+    /// Reads the trailer and holds it against what came out.
+    fn read_trailer(&mut self) -> io::Result<()> {
+        while let Part::Trailer { bytes, have } = &mut self.part {
+            // The decoder looks ahead by less than a trailer's length.
+            while *have < 8
+                && let Some(byte) = self.inflate.left_over()
+            {
+                bytes[*have] = byte;
+                *have += 1;
+            }
+            let input = if *have < 8 {
+                fill(&mut self.input)?
+            } else {
+                &[]
+            };
+            let n = input.len().min(8 - *have);
+            bytes[*have..*have + n].copy_from_slice(&input[..n]);
+            *have += n;
+            self.input.consume(n);
+            let [a, b, c, d, e, f, g, h] = *bytes;
+            self.part = if *have < 8 {
+                if n > 0 {
+                    continue;
+                }
+                Part::Failed(Error::Truncated)
+            } else if u32::from_le_bytes([a, b, c, d]) != self.sum.clone().finalize() {
+                Part::Failed(Error::Checksum)
+            } else if u32::from_le_bytes([e, f, g, h]) != self.length {
+                Part::Failed(Error::Length)
+            } else {
+                Part::End
+            };
+        }
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Gunzip<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if !self.ready.is_empty() {
+                let n = self.ready.len().min(out.len());
+                out[..n].copy_from_slice(&self.buffer[self.ready.start..][..n]);
+                self.ready.start += n;
+                return Ok(n);
+            }
+            if let Some(error) = self.interrupted.take() {
+                return Err(error);
+            }
+            match &self.part {
+                Part::Header(_) => self.read_header()?,
+                Part::Body if out.len() >= DIRECT_BYTES => {
+                    let n = self.decode(out);
+                    if n > 0 {
+                        return Ok(n);
+                    }
+                }
+                Part::Body => {
+                    let mut buffer = std::mem::take(&mut self.buffer);
+                    buffer.resize(DIRECT_BYTES, 0);
+                    self.ready = 0..self.decode(&mut buffer);
+                    self.buffer = buffer;
+                }
+                Part::Trailer { .. } => self.read_trailer()?,
+                Part::End => return Ok(0),
+                Part::Failed(error) => return Err((*error).into()),
+            }
+        }
+    }
+}
+
+/// What is next of the input, without its being interrupted.
+fn fill<R: BufRead>(input: &mut R) -> io::Result<&[u8]> {
+    loop {
+        match input.fill_buf() {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // Asked again because of what the borrow checker makes of a loop; it is buffered now.
+    input.fill_buf()
+}
+
+/// Keeps the last of `made`, and of what was there before as much as is still within reach.
+fn remember(history: &mut Vec<u8>, made: &[u8]) {
+    let new = &made[made.len().saturating_sub(WINDOW_BYTES)..];
+    let keep = history.len().min(WINDOW_BYTES - new.len());
+    history.drain(..history.len() - keep);
+    history.extend_from_slice(new);
+}
