@@ -4,13 +4,10 @@
 //! tees the compressed bytes into a digest needs every one of them, and it tells a source that
 //! failed from bytes that are wrong.
 
-use std::{
-    io::{self, BufRead, BufReader, Chain, Cursor, Read},
-    mem,
-};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
+use cairn_inflate::Gunzip;
 use cairn_types::{Classified, Compression, ErrorKind, LayerType};
-use flate2::bufread::GzDecoder;
 
 /// The largest zstd window taken: 128 MiB, what `zstd` itself accepts without `--long=28` or more.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
@@ -63,7 +60,7 @@ pub struct Inflater<R: Read> {
 
 enum Decoder<R: Read> {
     Plain(Input<R>),
-    Gzip(Box<GzDecoder<Input<R>>>),
+    Gzip(Box<Gunzip<Input<R>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Input<R>>>),
     /// At the end, or after an error; the source is at its end or is given up.
     Done,
@@ -98,7 +95,7 @@ impl<R: Read> Inflater<R> {
         let input = BufReader::with_capacity(SOURCE_BUFFER_BYTES, Cursor::new(head).chain(source));
         let decoder = match packing {
             Compression::None => Decoder::Plain(input),
-            Compression::Gzip => Decoder::Gzip(Box::new(GzDecoder::new(input))),
+            Compression::Gzip => Decoder::Gzip(Box::new(Gunzip::new(input))),
             Compression::Zstd => Decoder::Zstd(Box::new(zstd_decoder(input)?)),
         };
         Ok(Inflater {
@@ -149,20 +146,24 @@ impl<R: Read> Inflater<R> {
                 }
             }
             // A gzip member ended; the others end with their source.
-            if let Decoder::Gzip(member) = mem::replace(&mut self.decoder, Decoder::Done)
-                && let Some(input) = next_member(member.into_inner())?
-            {
-                self.decoder = Decoder::Gzip(Box::new(GzDecoder::new(input)));
-            } else {
-                return Ok(0);
+            let more = match &mut self.decoder {
+                Decoder::Gzip(member) => next_member(member.input_mut()),
+                _ => Ok(false),
+            };
+            match (&mut self.decoder, more) {
+                (Decoder::Gzip(member), Ok(true)) => member.restart(),
+                (_, more) => {
+                    self.decoder = Decoder::Done;
+                    return more.map(|_| 0);
+                }
             }
         }
     }
 }
 
-/// What follows a gzip member: another one, nothing, or zeros up to the end, which tape-minded
-/// writers pad with and `gzip` ignores.
-fn next_member<R: Read>(mut input: Input<R>) -> Result<Option<Input<R>>, InflateError> {
+/// Whether another gzip member follows one. If not, there may be zeros up to the end, which
+/// tape-minded writers pad with and `gzip` ignores.
+fn next_member<R: Read>(input: &mut Input<R>) -> Result<bool, InflateError> {
     let mut padded = false;
     loop {
         let bytes = input
@@ -171,7 +172,7 @@ fn next_member<R: Read>(mut input: Input<R>) -> Result<Option<Input<R>>, Inflate
         let Some(other) = bytes.iter().position(|b| *b != 0) else {
             let zeros = bytes.len();
             if zeros == 0 {
-                return Ok(None);
+                return Ok(false);
             }
             padded = true;
             input.consume(zeros);
@@ -180,7 +181,7 @@ fn next_member<R: Read>(mut input: Input<R>) -> Result<Option<Input<R>>, Inflate
         return if padded || other > 0 || bytes[0] != 0x1f {
             Err(InflateError::TrailingGarbage)
         } else {
-            Ok(Some(input))
+            Ok(true)
         };
     }
 }
