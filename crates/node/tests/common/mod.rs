@@ -11,12 +11,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use cairn_node::{
     EngineKind, Failure, ImportRequest, Imported, MountOrder, Node, NodeOptions, Silent, Source,
 };
-use cairn_types::{Digest, HostDir, ImageName, Namespace};
+use cairn_types::{Digest, ErrorKind, HostDir, ImageName, Namespace};
 use serde_json::{Value, json};
 
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -150,6 +152,28 @@ pub fn host_dir(path: &Path) -> HostDir {
 
 pub fn open(root: &Path) -> Result<Node, Failure> {
     Node::open(NodeOptions::new(root.to_owned(), EngineKind::Redb))
+}
+
+/// Opens a store that this process has closed.
+pub fn open_again(root: &Path) -> Node {
+    soon(|| match open(root) {
+        Err(failure) if failure.kind == ErrorKind::Unavailable => Err(failure),
+        opened => Ok(opened.expect("open again")),
+    })
+}
+
+/// What a process may hold up that another test is about to start: it has copies of all our descriptors
+/// until it is another program, so that locks stay taken and removed files there for that long.
+pub fn soon<T>(mut attempt: impl FnMut() -> Result<T, Failure>) -> T {
+    let mut tries = 0;
+    loop {
+        match attempt() {
+            Ok(done) => return done,
+            Err(failure) => assert!(tries < 500, "{failure}"),
+        }
+        tries += 1;
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 pub fn files_below(dir: &Path) -> usize {

@@ -44,7 +44,7 @@ fn rebooted(store: Store) -> Store {
 fn reopened(store: Store) -> Store {
     let Store { dir, node, ns } = store;
     drop(node);
-    let node = open(&dir.path().join("root")).expect("open again");
+    let node = open_again(&dir.path().join("root"));
     Store { dir, node, ns }
 }
 

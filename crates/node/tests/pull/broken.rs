@@ -70,7 +70,7 @@ fn a_pull_goes_on_where_it_was_stopped() {
     let root = store.node.root().to_owned();
     let other = open(&store.dir.path().join("other")).expect("another store");
     drop(std::mem::replace(&mut store.node, other));
-    store.node = open(&root).expect("open again");
+    store.node = open_again(&root);
     let progress = Impatient::new(u64::MAX);
     let pulled = store.node.pull(request(&store.ns, name.clone()), &progress);
     let pulled = pulled.expect("pull");
