@@ -150,10 +150,15 @@ fn a_disk_that_fails() {
     assert!(pulled.status.success(), "{pulled:?}");
     let opened = std::fs::File::open(scene.disk.path()).expect("disk");
     rustix::fs::syncfs(&opened).expect("sync");
-    drop(opened);
     scene.disk.fail();
-    // Whose sync fails first is the kernel's affair; from then on there is one answer.
-    let refused = (0..10).any(|_| scene.fails().contains(SENTENCE));
+    // Whose sync fails first is the kernel's affair; from then on there is one answer. That may take until
+    // it writes out its own changes, after seconds or when it is told to.
+    let refused = (0..10).any(|_| {
+        let said = scene.fails();
+        let _ = rustix::fs::syncfs(&opened);
+        said.contains(SENTENCE)
+    });
+    drop(opened);
     assert!(refused, "a disk that fails takes everything");
     let said = scene.fails();
     let name = scene.name();
