@@ -1,60 +1,55 @@
 //! One connection to a daemon, and the calls on it.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use cairn_proto::containerd::{
     services::{
         content::v1::{
-            DeleteContentRequest, InfoRequest, ReadContentRequest, WriteAction,
-            WriteContentRequest, content_client::ContentClient,
+            DeleteContentRequest, InfoRequest, InfoResponse, ReadContentRequest,
+            ReadContentResponse, WriteAction, WriteContentRequest, WriteContentResponse,
         },
-        images::v1::{CreateImageRequest, DeleteImageRequest, Image, images_client::ImagesClient},
+        images::v1::{CreateImageRequest, CreateImageResponse, DeleteImageRequest, Image},
         snapshots::v1::{
-            CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
-            StatSnapshotRequest, snapshots_client::SnapshotsClient,
+            CommitSnapshotRequest, MountsRequest, MountsResponse, PrepareSnapshotRequest,
+            PrepareSnapshotResponse, RemoveSnapshotRequest, StatSnapshotRequest,
+            StatSnapshotResponse,
         },
     },
     types::{Descriptor, Mount},
 };
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Request, Status, Streaming,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint, Error},
-};
+use tonic::Status;
 
-const NAMESPACE: &str = "rates";
+use crate::wire::{Answers, Connection};
+
 const SNAPSHOTTER: &str = "overlayfs";
 /// Most that one message carries: the size of the buffer by which containerd's Go client copies.
 pub(crate) const CHUNK: usize = 1 << 20;
-/// containerd's limit on messages.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// The path of a method.
+macro_rules! method {
+    ($service:literal, $name:literal) => {
+        concat!(
+            "http://localhost/containerd.services.",
+            $service,
+            "/",
+            $name
+        )
+    };
+}
 
 /// A client with a connection of its own.
 #[derive(Clone)]
 pub(crate) struct Client {
-    content: ContentClient<Channel>,
-    snapshots: SnapshotsClient<Channel>,
-    images: ImagesClient<Channel>,
+    connection: Connection,
 }
 
 type Answer<T> = Result<T, Status>;
-type Labels = std::collections::BTreeMap<String, String>;
+type Labels = BTreeMap<String, String>;
 
 /// Collected never, whoever refers to it.
 fn root() -> Labels {
     Labels::from([("containerd.io/gc.root".to_owned(), "1".to_owned())])
-}
-
-fn in_namespace<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let namespace = MetadataValue::from_static(NAMESPACE);
-    request
-        .metadata_mut()
-        .insert("containerd-namespace", namespace);
-    request
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -68,22 +63,11 @@ pub(crate) fn named(hash: Sha256) -> String {
 
 impl Client {
     /// Opens `count` connections.
-    pub(crate) async fn connect(socket: &Path, count: usize) -> Result<Vec<Client>, Error> {
+    pub(crate) async fn connect(socket: &Path, count: usize) -> Answer<Vec<Client>> {
         let mut clients = Vec::with_capacity(count);
         for _ in 0..count {
-            // The windows of containerd's Go client grow by themselves; these stay at what such
-            // grow to.
-            let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?
-                .initial_stream_window_size(4 << 20)
-                .initial_connection_window_size(16 << 20);
-            let channel = endpoint.connect().await?;
-            clients.push(Client {
-                content: ContentClient::new(channel.clone())
-                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
-                snapshots: SnapshotsClient::new(channel.clone()),
-                images: ImagesClient::new(channel),
-            });
+            let connection = Connection::open(socket).await?;
+            clients.push(Client { connection });
         }
         Ok(clients)
     }
@@ -96,11 +80,8 @@ impl Client {
         total: i64,
         pieces: impl Iterator<Item = Vec<u8>>,
     ) -> Answer<()> {
-        let (send, receive) = mpsc::channel(1);
-        let mut conversation = Conversation {
-            send,
-            answers: None,
-        };
+        let method = method!("content.v1.Content", "Write");
+        let mut conversation = self.connection.converse(method).await?;
         let open = WriteContentRequest {
             action: WriteAction::Stat as i32,
             r#ref: reference,
@@ -108,11 +89,7 @@ impl Client {
             expected: digest.to_owned(),
             ..WriteContentRequest::default()
         };
-        conversation.put(open).await?;
-        let request = in_namespace(ReceiverStream::new(receive));
-        let answers = self.content.write(request).await?.into_inner();
-        conversation.answers = Some(answers);
-        conversation.hear().await?;
+        let _: WriteContentResponse = conversation.say(&open, false).await?;
         let mut offset = 0;
         for piece in pieces {
             let length = i64::try_from(piece.len()).unwrap_or(i64::MAX);
@@ -122,8 +99,7 @@ impl Client {
                 data: piece.into(),
                 ..WriteContentRequest::default()
             };
-            conversation.put(write).await?;
-            conversation.hear().await?;
+            conversation.say(&write, false).await?;
             offset += length;
         }
         let commit = WriteContentRequest {
@@ -134,83 +110,89 @@ impl Client {
             labels: root(),
             ..WriteContentRequest::default()
         };
-        conversation.put(commit).await?;
-        conversation.hear().await
+        conversation.say(&commit, true).await?;
+        Ok(())
     }
 
     /// Reads `size` bytes of a blob, or all when it is 0; how many came.
     pub(crate) async fn read(&mut self, digest: &str, offset: i64, size: i64) -> Answer<u64> {
-        let request = in_namespace(ReadContentRequest {
+        let request = ReadContentRequest {
             digest: digest.to_owned(),
             offset,
             size,
-        });
-        let mut answers = self.content.read(request).await?.into_inner();
+        };
+        let method = method!("content.v1.Content", "Read");
+        let mut answers: Answers<ReadContentResponse> =
+            self.connection.ask(method, &request).await?;
         let mut bytes = 0;
-        while let Some(answer) = answers.message().await? {
+        while let Some(answer) = answers.next().await? {
             bytes += answer.data.len() as u64;
         }
         Ok(bytes)
     }
 
     pub(crate) async fn info(&mut self, digest: String) -> Answer<()> {
-        self.content
-            .info(in_namespace(InfoRequest { digest }))
-            .await?;
+        let method = method!("content.v1.Content", "Info");
+        let request = InfoRequest { digest };
+        let _: InfoResponse = self.connection.call(method, &request).await?;
         Ok(())
     }
 
     pub(crate) async fn delete_blob(&mut self, digest: String) -> Answer<()> {
-        self.content
-            .delete(in_namespace(DeleteContentRequest { digest }))
-            .await?;
-        Ok(())
+        let method = method!("content.v1.Content", "Delete");
+        let request = DeleteContentRequest { digest };
+        self.connection.call(method, &request).await
     }
 
     pub(crate) async fn prepare(&mut self, key: String, parent: String) -> Answer<Vec<Mount>> {
-        let request = in_namespace(PrepareSnapshotRequest {
+        let method = method!("snapshots.v1.Snapshots", "Prepare");
+        let request = PrepareSnapshotRequest {
             snapshotter: SNAPSHOTTER.to_owned(),
             key,
             parent,
             labels: root(),
-        });
-        Ok(self.snapshots.prepare(request).await?.into_inner().mounts)
+        };
+        let answer: PrepareSnapshotResponse = self.connection.call(method, &request).await?;
+        Ok(answer.mounts)
     }
 
     pub(crate) async fn commit(&mut self, name: String, key: String) -> Answer<()> {
-        let request = in_namespace(CommitSnapshotRequest {
+        let method = method!("snapshots.v1.Snapshots", "Commit");
+        let request = CommitSnapshotRequest {
             snapshotter: SNAPSHOTTER.to_owned(),
             name,
             key,
             labels: root(),
             ..CommitSnapshotRequest::default()
-        });
-        self.snapshots.commit(request).await?;
-        Ok(())
+        };
+        self.connection.call(method, &request).await
     }
 
     pub(crate) async fn stat(&mut self, key: String) -> Answer<()> {
+        let method = method!("snapshots.v1.Snapshots", "Stat");
         let snapshotter = SNAPSHOTTER.to_owned();
-        let request = in_namespace(StatSnapshotRequest { snapshotter, key });
-        self.snapshots.stat(request).await?;
+        let request = StatSnapshotRequest { snapshotter, key };
+        let _: StatSnapshotResponse = self.connection.call(method, &request).await?;
         Ok(())
     }
 
     pub(crate) async fn mounts(&mut self, key: String) -> Answer<()> {
+        let method = method!("snapshots.v1.Snapshots", "Mounts");
         let snapshotter = SNAPSHOTTER.to_owned();
-        let request = in_namespace(MountsRequest { snapshotter, key });
-        self.snapshots.mounts(request).await?;
+        let request = MountsRequest { snapshotter, key };
+        let _: MountsResponse = self.connection.call(method, &request).await?;
         Ok(())
     }
 
     pub(crate) async fn remove(&mut self, key: String) -> Answer<()> {
+        let method = method!("snapshots.v1.Snapshots", "Remove");
         let snapshotter = SNAPSHOTTER.to_owned();
-        let request = in_namespace(RemoveSnapshotRequest { snapshotter, key });
-        self.snapshots.remove(request).await?;
-        Ok(())
+        let request = RemoveSnapshotRequest { snapshotter, key };
+        self.connection.call(method, &request).await
     }
 
     pub(crate) async fn create_image(&mut self, name: String) -> Answer<()> {
+        let method = method!("images.v1.Images", "Create");
         let target = Descriptor {
             media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
             digest: sha256(name.as_bytes()),
@@ -222,46 +204,22 @@ impl Client {
             target: Some(target),
             ..Image::default()
         };
-        let request = in_namespace(CreateImageRequest {
+        let request = CreateImageRequest {
             image: Some(image),
             ..CreateImageRequest::default()
-        });
-        self.images.create(request).await?;
+        };
+        let _: CreateImageResponse = self.connection.call(method, &request).await?;
         Ok(())
     }
 
     /// With `sync` it returns when the collection that follows is over.
     pub(crate) async fn delete_image(&mut self, name: String, sync: bool) -> Answer<()> {
-        let request = in_namespace(DeleteImageRequest {
+        let method = method!("images.v1.Images", "Delete");
+        let request = DeleteImageRequest {
             name,
             sync,
             ..DeleteImageRequest::default()
-        });
-        self.images.delete(request).await?;
-        Ok(())
-    }
-}
-
-/// A stream of messages of which each waits for the answer to the last.
-struct Conversation {
-    send: mpsc::Sender<WriteContentRequest>,
-    answers:
-        Option<Streaming<cairn_proto::containerd::services::content::v1::WriteContentResponse>>,
-}
-
-impl Conversation {
-    async fn put(&self, message: WriteContentRequest) -> Answer<()> {
-        let put = self.send.send(message).await;
-        put.map_err(|_| Status::unavailable("the stream is closed"))
-    }
-
-    async fn hear(&mut self) -> Answer<()> {
-        let Some(answers) = &mut self.answers else {
-            return Ok(());
         };
-        match answers.message().await? {
-            Some(_) => Ok(()),
-            None => Err(Status::unavailable("the stream ended without an answer")),
-        }
+        self.connection.call(method, &request).await
     }
 }

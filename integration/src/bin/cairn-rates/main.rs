@@ -10,6 +10,7 @@
 mod client;
 mod collect;
 mod report;
+mod wire;
 mod work;
 
 use std::{error::Error, path::PathBuf, process::ExitCode, str::FromStr};
