@@ -203,6 +203,25 @@ const fn range(base: u32, extra: u32) -> u32 {
     base << 16 | extra
 }
 
+/// Sets the symbols `from..to` to ranges that follow one another from `base` on. So many at a time, `each`,
+/// have as many extra bits: twice none, and then one more each time.
+const fn ranges<const N: usize>(
+    mut symbols: [u32; N],
+    from: usize,
+    to: usize,
+    mut base: u32,
+    each: usize,
+) -> [u32; N] {
+    let mut symbol = from;
+    while symbol < to {
+        let extra = ((symbol - from) / each).saturating_sub(1) as u32;
+        symbols[symbol] = range(base, extra);
+        base += 1 << extra;
+        symbol += 1;
+    }
+    symbols
+}
+
 /// The symbols of literals and lengths (RFC 1951, 3.2.5). The last two have codes and no meaning.
 pub(crate) const LENGTH_SYMBOLS: [u32; 288] = {
     let mut symbols = [SPECIAL; 288];
@@ -212,39 +231,13 @@ pub(crate) const LENGTH_SYMBOLS: [u32; 288] = {
         literal += 1;
     }
     symbols[256] = SPECIAL | END;
-    let mut base = 3;
-    let mut symbol = 257;
-    while symbol < 285 {
-        let extra = if symbol < 265 {
-            0
-        } else {
-            (symbol as u32 - 261) / 4
-        };
-        symbols[symbol] = range(base, extra);
-        base += 1 << extra;
-        symbol += 1;
-    }
+    symbols = ranges(symbols, 257, 285, 3, 4);
     symbols[285] = range(258, 0);
     symbols
 };
 
 /// The symbols of distances. The last two have codes and no meaning.
-pub(crate) const DISTANCE_SYMBOLS: [u32; 32] = {
-    let mut symbols = [SPECIAL; 32];
-    let mut base = 1;
-    let mut symbol = 0;
-    while symbol < 30 {
-        let extra = if symbol < 4 {
-            0
-        } else {
-            (symbol as u32 - 2) / 2
-        };
-        symbols[symbol] = range(base, extra);
-        base += 1 << extra;
-        symbol += 1;
-    }
-    symbols
-};
+pub(crate) const DISTANCE_SYMBOLS: [u32; 32] = ranges([SPECIAL; 32], 0, 30, 1, 2);
 
 /// The symbols of the code that code lengths are in.
 pub(crate) const CODE_SYMBOLS: [u32; 19] = {
