@@ -138,30 +138,22 @@ fn write<R: Read>(
         parents(root, parent)?;
     }
     let link = entry.link_name()?.map(|link| link.into_owned());
+    let own = |path: &Path| {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::chownat(root, path, owner(uid), group(gid), flags)
+    };
     match (kind, link) {
         (tar::EntryType::Directory, _) => {
             parents(root, &path)?;
             if path.as_os_str() != "." && path.as_os_str() != "./" {
-                rustix::fs::chownat(
-                    root,
-                    &path,
-                    owner(uid),
-                    group(gid),
-                    AtFlags::SYMLINK_NOFOLLOW,
-                )?;
+                own(&path)?;
                 rustix::fs::chmodat(root, &path, mode, AtFlags::empty())?;
                 directories.insert(path, times);
             }
         }
         (tar::EntryType::Symlink, Some(link)) => {
             rustix::fs::symlinkat(link, root, &path)?;
-            rustix::fs::chownat(
-                root,
-                &path,
-                owner(uid),
-                group(gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )?;
+            own(&path)?;
             rustix::fs::utimensat(root, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         (tar::EntryType::Link, Some(link)) => {
