@@ -6,7 +6,7 @@ import os
 import sys
 
 from . import boots, imports, memory, micro, pulls, rates, removals, starts
-from .host import described, fail, need, target
+from .host import described, fail, need, prefer, target
 from .report import Report
 
 VERBS = {
@@ -34,6 +34,7 @@ def parsed(text):
         verb.add_argument("--image", help="an OCI layout with the tag `real` instead of the five layers")
         verb.add_argument("--out", help="where tables, figures and plots go; bench in the target directory")
         verb.add_argument("--baseline", metavar="FILE", help="a results.json to compare with")
+        verb.add_argument("--containerd", metavar="DIR", help="where a containerd and its ctr are, instead of Debian's")
     for name in "import", "all":
         every[name].add_argument("--images", help=f"of {', '.join(imports.IMAGES)}; all by default")
         every[name].add_argument("--filesystems", default="ext4", help="ext4, xfs, btrfs, by comma")
@@ -58,6 +59,8 @@ def main(text):
     need("python3-matplotlib")
     report = Report(described())
     report.say(report.machine)
+    if options.containerd:
+        report.say(f"beside {prefer(options.containerd, 'containerd', 'ctr')}")
     for name in VERBS if options.verb == "all" else [options.verb]:
         VERBS[name][0](options, report)
     if options.verb == "all":

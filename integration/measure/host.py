@@ -36,6 +36,16 @@ def need(*packages):
     shell(f"need_root measure; apt_need {' '.join(packages)}")
 
 
+def prefer(directory, *programs):
+    """Has programs of a directory run instead of those that are installed; the first one's version."""
+    directory = Path(directory).resolve()
+    for program in programs:
+        if not os.access(directory / program, os.X_OK):
+            fail(f"no program {directory / program}", "name the directory that both are in")
+    os.environ["PATH"] = f"{directory}:{os.environ['PATH']}"
+    return subprocess.run([programs[0], "--version"], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def built():
     """Builds both programs as they are installed, and those that measure them; the directory where they are then."""
     # Always by the same two lines: with another choice of packages cargo would build much of it again.
