@@ -41,6 +41,10 @@ pub struct Options {
     pub max_bytes: u64,
     /// The algorithm of the diff ID that [`unpack`](crate::unpack()) computes.
     pub diff_algorithm: Algorithm,
+    /// How many threads [`unpack`](crate::unpack()) may use, the caller's among them. With two, or less,
+    /// one reads and inflates, the caller's hashes and applies. A third hashes; from four on another
+    /// reads ahead.
+    pub threads: usize,
 }
 
 /// What becomes of a layer's whiteouts and opaque marks.
@@ -61,6 +65,7 @@ impl Default for Options {
             limits: tar::Limits::default(),
             max_bytes: 64 << 30,
             diff_algorithm: Algorithm::Sha256,
+            threads: 2,
         }
     }
 }

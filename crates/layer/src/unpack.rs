@@ -1,22 +1,36 @@
-//! One layer from compressed bytes to files, as a pipeline of two threads.
+//! One layer from compressed bytes to files, as a pipeline of threads.
 //!
-//! One thread reads and inflates into pooled buffers, the caller's thread hashes them and applies
-//! them. The buffers bound the memory of a layer whatever its size, and the same bytes are hashed
-//! and written, so nothing is read back.
+//! A thread inflates into pooled buffers, the caller's thread applies them. Where there are cores for
+//! it the source is read ahead by a thread of its own, and the inflated bytes are hashed by another,
+//! out of the same buffers. The buffers bound the memory of a layer whatever its size, and the same
+//! bytes are hashed and written, so nothing is read back.
+//!
+//! Memory: at most six buffers of 512 KiB, and eight of 256 KiB where the source is read ahead; what
+//! the decoders need besides is theirs.
+
+mod ahead;
+mod buffers;
+mod chunks;
+mod hashing;
 
 use std::{
-    io::{self, BufRead, Read},
+    io::{self, Read},
     sync::{
+        Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+        mpsc::{Sender, channel},
     },
-    thread,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
 use cairn_sys::Dir;
-use cairn_types::{Compression, DiffId, Digest, Hasher, LayerTiming, LayerType};
+use cairn_types::{Compression, DiffId, Hasher, LayerTiming, LayerType};
 
+use self::{
+    buffers::{Lent, Pool},
+    chunks::Chunks,
+};
 use crate::{
     Applied, Error, Options, apply,
     inflate::{InflateError, Inflater},
@@ -26,6 +40,8 @@ use crate::{
 const BUFFER_BYTES: usize = 512 << 10;
 /// One being filled, one being applied, two between them to even out small and large files.
 const BUFFERS: usize = 4;
+/// One being hashed, and one for whichever of hashing and applying is behind the other.
+const BUFFERS_TO_HASH: usize = 2;
 
 /// What unpacking a layer gave.
 #[derive(Debug)]
@@ -47,40 +63,60 @@ pub struct Unpacked {
 pub struct Timing {
     /// From the first byte asked to the last file written.
     pub total: Duration,
-    /// The reading thread's reading and inflating.
+    /// The inflating thread's getting packed bytes and inflating them.
     pub inflate: Duration,
-    /// Of that, the reading.
+    /// Of that, the getting: reading, or waiting for who reads ahead.
     pub read: Duration,
-    /// The applying thread's hashing.
+    /// Hashing the uncompressed bytes, on whatever thread.
     pub hash: Duration,
     /// The applying thread's waiting for bytes.
     pub starved: Duration,
+    /// Of that, while nothing could be inflated because hashing was behind with all buffers.
+    pub behind: Duration,
 }
 
 impl Timing {
     /// What the time of the whole went into. For as long as the applying thread waited it was the
-    /// reading thread's work that took it, in the parts of which that consists.
+    /// inflating thread's work that took it, in the parts of which that consists, or the hashing
+    /// thread's, which counts as the applying does.
     pub fn parts(&self) -> LayerTiming {
         let share = match self.inflate.as_secs_f64() {
             0.0 => 0.0,
             busy => (self.read.as_secs_f64() / busy).min(1.0),
         };
-        let fetch = self.starved.mul_f64(share);
+        let waited = self.starved.saturating_sub(self.behind);
+        let fetch = waited.mul_f64(share);
         LayerTiming {
             fetch,
-            inflate: self.starved.saturating_sub(fetch),
-            untar: self.total.saturating_sub(self.starved),
+            inflate: waited.saturating_sub(fetch),
+            untar: self.total.saturating_sub(waited),
             ..LayerTiming::default()
         }
     }
 }
 
-/// Unpacks `compressed` into `upper`, an empty directory, and computes the diff ID on the way.
+/// Which stages have a thread of their own beside inflating and applying.
+struct Stages {
+    hash: bool,
+    ahead: bool,
+}
+
+impl Stages {
+    fn of(threads: usize) -> Stages {
+        Stages {
+            hash: threads >= 3,
+            ahead: threads >= 4,
+        }
+    }
+}
+
+/// Unpacks `compressed` into `upper`, an empty directory, and computes the diff ID on the way, with
+/// as many threads as [`Options::threads`] allows.
 ///
 /// `compressed` is read to its very end if all goes well, so that a digest teed from it is complete;
-/// `progress` hears from another thread how many compressed bytes have been read in all. After an
-/// error `upper` is to be thrown away. A source that fails is reported as that, not as the truncated
-/// archive it leaves behind; one that blocks for ever blocks this call.
+/// `progress` hears from the thread that reads how many compressed bytes have been read in all. After
+/// an error `upper` is to be thrown away. A source that fails is reported as that, not as the
+/// truncated archive it leaves behind; one that blocks for ever blocks this call.
 pub fn unpack<R: Read + Send>(
     compressed: R,
     layer: LayerType,
@@ -89,34 +125,56 @@ pub fn unpack<R: Read + Send>(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Unpacked, Error> {
     let started = Instant::now();
-    let (full_tx, full_rx) = sync_channel(BUFFERS);
-    let (empty_tx, empty_rx) = channel();
-    for _ in 0..BUFFERS {
-        // The receiver is alive, two lines above.
-        let _ = empty_tx.send(vec![0; BUFFER_BYTES]);
-    }
-    let reading = AtomicU64::new(0);
+    let stages = Stages::of(options.threads);
+    let (getting, stalled) = (AtomicU64::new(0), AtomicU64::new(0));
     let source = Counted {
         source: compressed,
         read: 0,
-        nanos: &reading,
         progress,
     };
-    let max_bytes = options.max_bytes;
     thread::scope(|scope| {
-        let reader = thread::Builder::new()
+        let (source, ahead): (Box<dyn Read + Send + '_>, _) = if stages.ahead {
+            let (ahead, thread) = ahead::start(scope, source)?;
+            (Box::new(ahead), Some(thread))
+        } else {
+            (Box::new(source), None)
+        };
+        let hasher = Hasher::new(options.diff_algorithm);
+        let (full_tx, full_rx) = channel();
+        let (mut own, mut other, mut to_hash) = (Some(hasher), None, None);
+        if stages.hash
+            && let Some(hasher) = own.take()
+        {
+            let (hash_tx, hash_rx) = channel();
+            other = Some(hashing::start(scope, hasher, hash_rx)?);
+            to_hash = Some(hash_tx);
+        }
+        let out = Out {
+            pool: Pool::new(
+                BUFFERS + if stages.hash { BUFFERS_TO_HASH } else { 0 },
+                BUFFER_BYTES,
+            ),
+            full: full_tx,
+            to_hash,
+            stalled: &stalled,
+            max_bytes: options.max_bytes,
+        };
+        let source = Clocked {
+            source,
+            nanos: &getting,
+        };
+        let inflater = thread::Builder::new()
             .name("layer-inflate".to_owned())
-            .spawn_scoped(scope, move || {
-                produce(source, layer, max_bytes, &empty_rx, &full_tx)
-            })
+            .spawn_scoped(scope, move || produce(source, layer, &out))
             .map_err(|err| Error::Thread(err.to_string()))?;
-        let mut chunks = Chunks::new(full_rx, empty_tx, Hasher::new(options.diff_algorithm));
+        let mut chunks = Chunks::new(full_rx, own, &stalled);
         let applied = apply(&mut chunks, upper, options);
         let consumed = chunks.finish();
-        // The channels are gone now, so the reader stops at its next buffer if it has not yet.
-        let produced = reader
-            .join()
-            .map_err(|_| Error::Thread("the reader broke off".into()))?;
+        // The channels are gone now, so the others stop at their next buffer if they have not yet.
+        let produced = joined(inflater);
+        let hashed = other.map(joined).transpose();
+        ahead.map(joined).transpose()?;
+        let (produced, hashed) = (produced?, hashed?.or(consumed.hashed));
         let applied = match (consumed.failed, applied, produced.looks_packed) {
             // What the reader met is the cause of whatever the applier made of it.
             (Some(cause), _, _) => return Err(cause),
@@ -125,49 +183,61 @@ pub fn unpack<R: Read + Send>(
             }
             (None, applied, _) => applied?,
         };
+        let hashed = hashed.ok_or_else(|| Error::Thread("nobody hashed".into()))?;
         Ok(Unpacked {
-            diff_id: DiffId::new(consumed.digest),
+            diff_id: DiffId::new(hashed.digest),
             size: consumed.size,
             compression: produced.packing,
             applied,
             timing: Timing {
                 total: started.elapsed(),
                 inflate: produced.busy,
-                read: Duration::from_nanos(reading.load(Ordering::Relaxed)),
-                hash: consumed.hashing,
+                read: Duration::from_nanos(getting.load(Ordering::Relaxed)),
+                hash: hashed.busy,
                 starved: consumed.starved,
+                behind: consumed.behind,
             },
         })
     })
 }
 
-/// What goes from the reading thread to the applying one: a buffer with its filled length.
-type Full = Result<(Vec<u8>, usize), Error>;
+/// Waits for a thread. That it broke off is the cause of whatever else failed.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T, Error> {
+    let broke_off = |_| Error::Thread("the reader broke off".into());
+    thread.join().map_err(broke_off)
+}
 
-/// What the reading thread learned.
+/// What goes from the inflating thread to the applying one.
+type Full = Result<Arc<Lent>, Error>;
+
+/// What the inflating thread learned.
 struct Produced {
     packing: Compression,
     looks_packed: Option<&'static str>,
     busy: Duration,
 }
 
-/// The reading thread. It ends at the end of the stream, at an error, which it hands over, or when
-/// nobody wants its buffers any more.
-fn produce<R: Read>(
-    source: R,
-    layer: LayerType,
+/// Where the inflating thread's bytes go.
+struct Out<'s> {
+    pool: Pool,
+    full: Sender<Full>,
+    /// Whoever hashes them beside the applying thread.
+    to_hash: Option<Sender<Arc<Lent>>>,
+    stalled: &'s AtomicU64,
     max_bytes: u64,
-    empty: &Receiver<Vec<u8>>,
-    full: &SyncSender<Full>,
-) -> Produced {
+}
+
+/// The inflating thread. It ends at the end of the stream, at an error, which it hands over, or when
+/// nobody wants its buffers any more.
+fn produce<R: Read>(source: R, layer: LayerType, out: &Out<'_>) -> Produced {
     let mut produced = Produced {
         packing: layer.compression,
         looks_packed: None,
         busy: Duration::ZERO,
     };
-    if let Err(cause) = inflate_all(source, layer, max_bytes, empty, full, &mut produced) {
+    if let Err(cause) = inflate_all(source, layer, out, &mut produced) {
         // Nobody listening means that the applier has failed first and says so itself.
-        let _ = full.send(Err(cause));
+        let _ = out.full.send(Err(cause));
     }
     produced
 }
@@ -175,9 +245,7 @@ fn produce<R: Read>(
 fn inflate_all<R: Read>(
     source: R,
     layer: LayerType,
-    max_bytes: u64,
-    empty: &Receiver<Vec<u8>>,
-    full: &SyncSender<Full>,
+    out: &Out<'_>,
     produced: &mut Produced,
 ) -> Result<(), Error> {
     let began = Instant::now();
@@ -186,35 +254,53 @@ fn inflate_all<R: Read>(
     produced.looks_packed = inflater.looks_packed();
     produced.busy += began.elapsed();
     let mut total: u64 = 0;
-    while let Ok(mut buffer) = empty.recv() {
+    while let Some(mut buffer) = out.next() {
         let began = Instant::now();
-        let filled = inflater.fill(&mut buffer)?;
+        let filled = inflater.fill(buffer.space())?;
         produced.busy += began.elapsed();
         total += filled as u64;
-        if total > max_bytes {
-            return Err(Error::TooLarge { limit: max_bytes });
+        if total > out.max_bytes {
+            let limit = out.max_bytes;
+            return Err(Error::TooLarge { limit });
         }
-        if filled == 0 || full.send(Ok((buffer, filled))).is_err() {
+        buffer.add(filled);
+        if filled == 0 || !out.hand_over(buffer) {
             break;
         }
     }
     Ok(())
 }
 
-/// Says how far the compressed source has been read, and how long that took.
+impl Out<'_> {
+    fn next(&self) -> Option<Lent> {
+        let began = Instant::now();
+        let buffer = self.pool.take();
+        self.stalled.fetch_add(nanos(began), Ordering::Relaxed);
+        buffer
+    }
+
+    /// Whether anybody wants more.
+    fn hand_over(&self, buffer: Lent) -> bool {
+        let buffer = Arc::new(buffer);
+        if let Some(to_hash) = &self.to_hash
+            && to_hash.send(Arc::clone(&buffer)).is_err()
+        {
+            return false;
+        }
+        self.full.send(Ok(buffer)).is_ok()
+    }
+}
+
+/// Says how far the compressed source has been read.
 struct Counted<'p, R> {
     source: R,
     read: u64,
-    nanos: &'p AtomicU64,
     progress: &'p (dyn Fn(u64) + Sync),
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let began = Instant::now();
         let n = self.source.read(buffer)?;
-        let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.fetch_add(took, Ordering::Relaxed);
         self.read += n as u64;
         if n > 0 {
             (self.progress)(self.read);
@@ -223,112 +309,23 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-/// The applying thread's end: the stream as `BufRead`, hashed as it arrives.
-struct Chunks {
-    full: Receiver<Full>,
-    empty: Sender<Vec<u8>>,
-    /// The buffer in hand, how much of it is filled and how much consumed.
-    buffer: Vec<u8>,
-    filled: usize,
-    consumed: usize,
-    ended: bool,
-    hasher: Hasher,
-    so_far: Consumed<()>,
+/// Says how long it took to get bytes.
+struct Clocked<'t, R> {
+    source: R,
+    nanos: &'t AtomicU64,
 }
 
-/// What the applying thread learned from the stream, `D` being its digest once that is complete.
-struct Consumed<D> {
-    digest: D,
-    size: u64,
-    failed: Option<Error>,
-    hashing: Duration,
-    starved: Duration,
-}
-
-impl Chunks {
-    fn new(full: Receiver<Full>, empty: Sender<Vec<u8>>, hasher: Hasher) -> Chunks {
-        let so_far = Consumed {
-            digest: (),
-            size: 0,
-            failed: None,
-            hashing: Duration::ZERO,
-            starved: Duration::ZERO,
-        };
-        Chunks {
-            full,
-            empty,
-            buffer: Vec::new(),
-            filled: 0,
-            consumed: 0,
-            ended: false,
-            hasher,
-            so_far,
-        }
-    }
-
-    fn finish(self) -> Consumed<Digest> {
-        Consumed {
-            digest: self.hasher.finish(),
-            size: self.so_far.size,
-            failed: self.so_far.failed,
-            hashing: self.so_far.hashing,
-            starved: self.so_far.starved,
-        }
-    }
-
-    fn next_buffer(&mut self) -> io::Result<()> {
-        let spent = std::mem::take(&mut self.buffer);
-        if !spent.is_empty() {
-            // The reader may be at the end and gone.
-            let _ = self.empty.send(spent);
-        }
-        (self.filled, self.consumed) = (0, 0);
-        let began = Instant::now();
-        let received = self.full.recv();
-        self.so_far.starved += began.elapsed();
-        match received {
-            Ok(Ok((buffer, filled))) => {
-                let began = Instant::now();
-                self.hasher.update(&buffer[..filled]);
-                self.so_far.hashing += began.elapsed();
-                self.so_far.size += filled as u64;
-                (self.buffer, self.filled) = (buffer, filled);
-                Ok(())
-            }
-            Ok(Err(cause)) => {
-                self.ended = true;
-                self.so_far.failed = Some(cause);
-                Err(io::Error::other("the layer could not be read"))
-            }
-            Err(_) => {
-                self.ended = true;
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Read for Chunks {
+impl<R: Read> Read for Clocked<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let n = available.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&available[..n]);
-        self.consume(n);
-        Ok(n)
+        let began = Instant::now();
+        let n = self.source.read(buffer);
+        self.nanos.fetch_add(nanos(began), Ordering::Relaxed);
+        n
     }
 }
 
-impl BufRead for Chunks {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.consumed == self.filled && !self.ended {
-            self.next_buffer()?;
-        }
-        Ok(&self.buffer[self.consumed..self.filled])
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.consumed = (self.consumed + n).min(self.filled);
-    }
+fn nanos(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -344,9 +341,19 @@ mod tests {
             read: ms(200),
             hash: ms(100),
             starved: ms(400),
+            behind: ms(0),
         };
         let parts = timing.parts();
         let expected = [ms(100), ms(300), ms(600), ms(0), ms(0)];
+        assert_eq!(parts.parts().map(|(_, part)| part), expected);
+        assert_eq!(parts.sum(), timing.total);
+        // Hashing that holds the rest up counts as the applying does, on whatever thread it is.
+        let behind = Timing {
+            behind: ms(80),
+            ..timing
+        };
+        let parts = behind.parts();
+        let expected = [ms(80), ms(240), ms(680), ms(0), ms(0)];
         assert_eq!(parts.parts().map(|(_, part)| part), expected);
         assert_eq!(parts.sum(), timing.total);
         // A clock may show nothing at all.

@@ -3,13 +3,18 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
-use cairn_layer::{Applied, Error, Options, apply};
+use cairn_layer::{Applied, Error, Options, Unpacked, apply, unpack};
 use cairn_sys::Dir;
-use cairn_types::{Classified, ErrorKind};
+use cairn_types::{Classified, ErrorKind, LayerType, media};
+use flate2::write::GzEncoder;
+
+/// As many threads as make a difference to unpacking.
+pub const THREADS: [usize; 4] = [2, 3, 4, 8];
 
 /// A tar under construction. Paths are written as given, however hostile.
 #[derive(Clone, Default)]
@@ -152,6 +157,12 @@ impl Layer {
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
     }
 
+    /// By how many threads it is unpacked besides; none where it takes long to write.
+    fn threads(&self) -> impl Iterator<Item = usize> + use<> {
+        let is_small = self.bytes.len() < 256 << 10;
+        THREADS.into_iter().filter(move |_| is_small)
+    }
+
     pub fn build(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         bytes.resize(bytes.len() + 1024, 0);
@@ -167,6 +178,13 @@ pub fn check(layer: Layer, tree: &[&str]) {
         panic!("refused: {}", chain(&err));
     }
     assert_eq!(show(&place.path("fs")), tree);
+    for threads in layer.threads() {
+        let (unpacked, shown) = unpacked(&layer, threads);
+        if let Err(err) = unpacked {
+            panic!("refused by {threads} threads: {}", chain(&err));
+        }
+        assert_eq!(shown, tree, "by {threads} threads");
+    }
 }
 
 /// Expects a layer to be refused as a fault of whoever made it, with this among the reasons.
@@ -177,6 +195,41 @@ pub fn refused(layer: Layer, reason: &str) {
     let text = chain(&err);
     assert!(text.contains(reason), "{text}");
     assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{text}");
+    for threads in layer.threads() {
+        let (unpacked, _) = unpacked(&layer, threads);
+        let err = unpacked.expect_err("must be refused");
+        assert_eq!(chain(&err), text, "by {threads} threads");
+    }
+}
+
+/// A layer packed and unpacked again, and the tree it became.
+fn unpacked(layer: &Layer, threads: usize) -> (Result<Unpacked, Error>, Vec<String>) {
+    let place = place();
+    let packed = gzip(&layer.build());
+    let unpacked = unpack_by(threads, &packed[..], media::OCI_LAYER_GZIP, &place);
+    place.check_outside();
+    (unpacked, show(&place.path("fs")))
+}
+
+/// Unpacks into the directory `fs` of a place.
+pub fn unpack_by(
+    threads: usize,
+    source: impl Read + Send,
+    media_type: &str,
+    place: &Place,
+) -> Result<Unpacked, Error> {
+    let options = Options {
+        threads,
+        ..Options::default()
+    };
+    let kind = LayerType::parse(media_type).unwrap();
+    unpack(source, kind, &place.upper("fs"), &options, &|_| {})
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// A store with room for layers, and things outside of it that must never change.

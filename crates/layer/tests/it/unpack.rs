@@ -8,33 +8,55 @@ use std::{
 
 use cairn_layer::{Error, Options, Unpacked, inflate::InflateError, unpack};
 use cairn_types::{Algorithm, Classified, Compression, Digest, ErrorKind, LayerType, media};
-use flate2::write::GzEncoder;
 
-use crate::common::{chain, layer, place, show};
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
+use crate::common::{THREADS, chain, gzip, layer, place, show, unpack_by};
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::stream::encode_all(bytes, 3).unwrap()
 }
 
+/// By so many threads that a stage more or less would show, all of which must come to the same.
+#[track_caller]
 fn run(media_type: &str, packed: &[u8]) -> Result<(Unpacked, Vec<String>), Error> {
+    let [first, others @ ..] = THREADS.map(|threads| run_by(threads, media_type, packed));
+    for (other, threads) in others.iter().zip(&THREADS[1..]) {
+        match (&first, other) {
+            (Ok((unpacked, tree)), Ok((again, shown))) => {
+                assert_eq!(again.diff_id, unpacked.diff_id, "by {threads} threads");
+                assert_eq!(again.size, unpacked.size, "by {threads} threads");
+                assert_eq!(again.compression, unpacked.compression);
+                let (applied, before) = (&again.applied, &unpacked.applied);
+                assert_eq!(format!("{applied:?}"), format!("{before:?}"));
+                assert!(shown == tree, "the tree differs by {threads} threads");
+            }
+            (Err(err), Err(again)) => {
+                assert_eq!(chain(again), chain(err), "by {threads} threads");
+                assert_eq!(again.kind(), err.kind(), "by {threads} threads");
+            }
+            (one, other) => panic!("{one:?}, and by {threads} threads {other:?}"),
+        }
+    }
+    first
+}
+
+fn run_by(
+    threads: usize,
+    media_type: &str,
+    packed: &[u8],
+) -> Result<(Unpacked, Vec<String>), Error> {
     let place = place();
     let kind = LayerType::parse(media_type).unwrap();
     let seen = AtomicU64::new(0);
-    let unpacked = unpack(
-        packed,
-        kind,
-        &place.upper("fs"),
-        &Options::default(),
-        &|n| {
-            seen.store(n, Ordering::Relaxed);
-        },
-    )?;
+    let options = Options {
+        threads,
+        ..Options::default()
+    };
+    let progress = |n| seen.store(n, Ordering::Relaxed);
+    let unpacked = unpack(packed, kind, &place.upper("fs"), &options, &progress)?;
+    let timing = &unpacked.timing;
+    assert_eq!(timing.parts().sum(), timing.total, "{timing:?}");
+    assert!(timing.read <= timing.inflate, "{timing:?}");
+    assert!(timing.behind <= timing.starved, "{timing:?}");
     assert_eq!(
         seen.into_inner(),
         packed.len() as u64,
@@ -212,39 +234,41 @@ fn a_budget_bounds_what_comes_out() {
     let place = place();
     let kind = LayerType::parse(media::OCI_LAYER_GZIP).unwrap();
     let (tar, _) = sample();
-    let run = |max_bytes| {
-        let options = Options {
-            max_bytes,
-            ..Options::default()
+    for threads in THREADS {
+        let run = |max_bytes| {
+            let options = Options {
+                max_bytes,
+                threads,
+                ..Options::default()
+            };
+            let upper = place.upper(&format!("{threads}-{max_bytes}"));
+            unpack(&gzip(&tar)[..], kind, &upper, &options, &|_| {})
         };
-        unpack(
-            &gzip(&tar)[..],
-            kind,
-            &place.upper(&max_bytes.to_string()),
-            &options,
-            &|_| {},
-        )
-    };
-    run(tar.len() as u64).expect("the limit itself");
-    let err = run(tar.len() as u64 - 1).expect_err("one byte more");
-    assert!(matches!(err, Error::TooLarge { .. }), "{err}");
-    assert_eq!(err.kind(), ErrorKind::ResourceExhausted);
+        run(tar.len() as u64).expect("the limit itself");
+        let err = run(tar.len() as u64 - 1).expect_err("one byte more");
+        assert!(matches!(err, Error::TooLarge { .. }), "{err}");
+        assert_eq!(err.kind(), ErrorKind::ResourceExhausted);
+    }
 }
 
 #[test]
 fn the_diff_id_comes_in_other_algorithms() {
     let place = place();
     let kind = LayerType::parse(media::OCI_LAYER).unwrap();
-    let options = Options {
-        diff_algorithm: Algorithm::Sha512,
-        ..Options::default()
-    };
-    let tar = layer().file("a", "1").build();
-    let unpacked = unpack(&tar[..], kind, &place.upper("fs"), &options, &|_| {}).unwrap();
-    assert_eq!(
-        unpacked.diff_id.digest(),
-        &Digest::of(Algorithm::Sha512, &tar)
-    );
+    let (tar, _) = sample();
+    for threads in THREADS {
+        let options = Options {
+            diff_algorithm: Algorithm::Sha512,
+            threads,
+            ..Options::default()
+        };
+        let upper = place.upper(&threads.to_string());
+        let unpacked = unpack(&tar[..], kind, &upper, &options, &|_| {}).unwrap();
+        assert_eq!(
+            unpacked.diff_id.digest(),
+            &Digest::of(Algorithm::Sha512, &tar)
+        );
+    }
 }
 
 /// Breaks off after so many bytes.
@@ -262,48 +286,75 @@ impl Read for Broken<'_> {
     }
 }
 
+/// Gives a few bytes at a time, as a connection does, and is interrupted in between.
+struct Dripping<R> {
+    source: R,
+    reads: usize,
+}
+
+impl<R: Read> Read for Dripping<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads += 1;
+        if self.reads.is_multiple_of(3) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let n = buffer.len().min(1 + self.reads % 1460);
+        self.source.read(&mut buffer[..n])
+    }
+}
+
+fn packings() -> [(&'static str, Vec<u8>); 3] {
+    let (tar, _) = sample();
+    let (gzip, zstd) = (gzip(&tar), zstd(&tar));
+    [
+        (media::OCI_LAYER, tar),
+        (media::OCI_LAYER_GZIP, gzip),
+        (media::OCI_LAYER_ZSTD, zstd),
+    ]
+}
+
 #[test]
 fn a_source_that_fails_is_the_cause() {
-    let (tar, _) = sample();
-    for (media_type, packed) in [
-        (media::OCI_LAYER, tar.clone()),
-        (media::OCI_LAYER_GZIP, gzip(&tar)),
-        (media::OCI_LAYER_ZSTD, zstd(&tar)),
-    ] {
+    for (media_type, packed) in packings() {
         for cut in [0, 5, packed.len() / 2, packed.len()] {
-            let place = place();
-            let kind = LayerType::parse(media_type).unwrap();
-            let source = Broken(&packed[..cut]);
-            let err = unpack(
-                source,
-                kind,
-                &place.upper("fs"),
-                &Options::default(),
-                &|_| {},
-            )
-            .expect_err("the source fails");
-            assert!(
-                matches!(err, Error::Inflate(InflateError::Source(_))),
-                "{err:?} at {cut}"
-            );
-            assert!(chain(&err).contains("cable"), "{}", chain(&err));
+            for threads in THREADS {
+                let source = Broken(&packed[..cut]);
+                let err =
+                    unpack_by(threads, source, media_type, &place()).expect_err("the source fails");
+                assert!(
+                    matches!(err, Error::Inflate(InflateError::Source(_))),
+                    "{err:?} at {cut} by {threads} threads"
+                );
+                assert!(chain(&err).contains("cable"), "{}", chain(&err));
+            }
         }
     }
 }
 
 #[test]
-fn an_entry_that_is_refused_stops_an_endless_source() {
-    let place = place();
-    let bad = layer().file("../x", "1").build();
-    let endless = bad.chain(io::repeat(1));
-    let kind = LayerType::parse(media::OCI_LAYER).unwrap();
-    let err = unpack(
-        endless,
-        kind,
-        &place.upper("fs"),
-        &Options::default(),
-        &|_| {},
-    )
-    .expect_err("refused");
-    assert!(matches!(err, Error::Refused { .. }), "{err:?}");
+fn a_source_that_gives_little_at_a_time_gives_the_same() {
+    let (tar, tree) = sample();
+    for (media_type, packed) in packings() {
+        for threads in THREADS {
+            let place = place();
+            let source = Dripping {
+                source: &packed[..],
+                reads: 0,
+            };
+            let unpacked = unpack_by(threads, source, media_type, &place).unwrap();
+            assert_eq!(unpacked.diff_id.digest(), &Digest::sha256(&tar));
+            assert!(show(&place.path("fs")) == tree, "by {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_is_refused_comes_before_a_source_that_fails_later() {
+    let mut tar = layer().file("../x", "1").build();
+    tar.extend(sample().0);
+    for threads in THREADS {
+        let source = Broken(&tar);
+        let err = unpack_by(threads, source, media::OCI_LAYER, &place()).expect_err("refused");
+        assert!(matches!(err, Error::Refused { .. }), "{err:?}");
+    }
 }
