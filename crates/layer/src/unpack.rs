@@ -275,7 +275,11 @@ impl Out<'_> {
     fn next(&self) -> Option<Lent> {
         let began = Instant::now();
         let buffer = self.pool.take();
-        self.stalled.fetch_add(nanos(began), Ordering::Relaxed);
+        // Where none is hashed elsewhere it is the applying thread that has them, or that has just
+        // given one back to a thread that no core was free for yet.
+        if self.to_hash.is_some() {
+            self.stalled.fetch_add(nanos(began), Ordering::Relaxed);
+        }
         buffer
     }
 
