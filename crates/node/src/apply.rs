@@ -5,7 +5,7 @@ use std::time::Instant;
 use cairn_layer::{Options, Whiteouts};
 use cairn_types::{Descriptor, Digest, ErrorKind, LayerType, Mount, Namespace};
 
-use crate::{Failure, Node};
+use crate::{Failure, Node, unpack::cores::cores};
 
 const ATTEMPTED: &str = "apply layer";
 
@@ -62,13 +62,16 @@ impl Node {
             true => Whiteouts::Marks,
             false => Whiteouts::Delete,
         };
+        let weight = self.inner.unpacking.add(blob.size());
         let options = Options {
             whiteouts,
+            threads: weight.threads(cores(self.inner.parallel_layers)),
             ..Options::default()
         };
         let failed = |err: &cairn_layer::Error| Failure::of(ATTEMPTED, err).object("layer", digest);
         let unpacked = cairn_layer::unpack(blob, layer_type, &target.upper, &options, &|_| ())
             .map_err(|err| failed(&err))?;
+        drop(weight);
         let mut timing = unpacked.timing.parts();
         let began = Instant::now();
         // An overlay over nothing is put on its parents only when it is committed. Against those its

@@ -49,7 +49,8 @@ pub struct NodeOptions {
     pub sharing: Sharing,
     /// How its snapshots are shown.
     pub snapshots: SnapshotOptions,
-    /// Layers of an image that are unpacked side by side; 0 for as many as there are processors.
+    /// Layers of an image that are unpacked side by side, and threads of one that has no others beside it;
+    /// 0 for as many as there are processors.
     pub parallel_layers: usize,
     /// Keep no packed layer of what an import unpacks.
     pub discard_layers: bool,
@@ -96,6 +97,8 @@ pub(crate) struct Inner {
     pub(crate) listeners: crate::events::Listeners,
     pub(crate) sharing: Sharing,
     pub(crate) parallel_layers: usize,
+    /// What is being unpacked.
+    pub(crate) unpacking: crate::unpack::cores::Load,
     pub(crate) discard_layers: bool,
     pub(crate) layers: OnceLock<crate::progress::LayerObserver>,
     pub(crate) transfers: OnceLock<crate::progress::TransferObserver>,
@@ -156,6 +159,7 @@ impl Node {
                 listeners: crate::events::Listeners::default(),
                 sharing: options.sharing,
                 parallel_layers: options.parallel_layers,
+                unpacking: crate::unpack::cores::Load::default(),
                 discard_layers: options.discard_layers,
                 layers: OnceLock::new(),
                 transfers: OnceLock::new(),

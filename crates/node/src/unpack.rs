@@ -4,6 +4,7 @@
 //! the store: all layers that are missing are unpacked side by side, and when every digest and diff
 //! ID is proven they take from their parents what they had to invent and appear together.
 
+pub(crate) mod cores;
 mod plan;
 pub(crate) mod pool;
 pub(crate) mod tee;

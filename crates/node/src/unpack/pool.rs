@@ -1,11 +1,13 @@
 //! Layers side by side: each is read once, and on the way stored, hashed, inflated, hashed again
 //! and written.
 //!
-//! As many workers as cores, or as are wanted, the largest layer first, so that no long layer begins last. A layer is
+//! As many workers as cores, or as are wanted, the largest layer first, so that no long layer begins last; where
+//! that leaves cores without work, a layer gets several. A layer is
 //! unpacked before the ones below it are known to be right; nothing of it is visible until all are.
 
 use std::{
     io::{self, Read},
+    ops::Deref,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -24,6 +26,7 @@ use cairn_types::{
 
 use super::{
     Reading, Work,
+    cores::{Weight, cores},
     tee::{Broken, Tee, is_full},
 };
 use crate::{Event, Failure, Phase, claims::Pulse, intake::Origin, uploads};
@@ -46,6 +49,32 @@ pub(crate) struct Job {
     pub(crate) layer: Option<(DiffId, LayerType)>,
     /// The stacks that need it unpacked. More than one when images have it above different layers.
     pub(crate) trees: Vec<SnapshotKey>,
+}
+
+/// A job that waits or is under way, with what it counts for in sharing out the cores.
+struct Weighed<'w> {
+    job: Job,
+    weight: Weight<'w>,
+}
+
+impl<'w> Weighed<'w> {
+    fn new(work: &Work<'w>, job: Job) -> Weighed<'w> {
+        let bytes = match job.trees.as_slice() {
+            // Only stored.
+            [] => 0,
+            _ => job.size,
+        };
+        let weight = work.node.inner.unpacking.add(bytes);
+        Weighed { job, weight }
+    }
+}
+
+impl Deref for Weighed<'_> {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.job
+    }
 }
 
 /// A layer unpacked for one stack, and not yet visible.
@@ -87,7 +116,9 @@ pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Resul
     let workers = workers(work, jobs.len());
     // The queue is taken from its end.
     jobs.sort_by_key(|job| job.size);
-    let queue = Mutex::new(jobs);
+    // What weighs is there before the first begins.
+    let jobs = jobs.into_iter().map(|job| Weighed::new(work, job));
+    let queue = Mutex::new(jobs.collect::<Vec<_>>());
     let results = Mutex::new((std::mem::take(made), None::<Failure>));
     let stop = AtomicBool::new(false);
     let worker = || {
@@ -96,6 +127,7 @@ pub(crate) fn run(work: &Work<'_>, mut jobs: Vec<Job>, made: &mut Made) -> Resul
             let Some(job) = next else { break };
             let mut own = Made::default();
             let done = one(work, &job, &stop, &mut own);
+            drop(job);
             let mut results = lock(&results);
             results.0.trees.append(&mut own.trees);
             results.0.stored.append(&mut own.stored);
@@ -138,10 +170,7 @@ fn no_thread(work: &Work<'_>, err: &io::Error) -> Failure {
 
 /// How many threads work on so many layers.
 pub(crate) fn workers(work: &Work<'_>, layers: usize) -> usize {
-    let workers = match work.node.inner.parallel_layers {
-        0 => thread::available_parallelism().map_or(1, |n| n.get()),
-        chosen => chosen,
-    };
+    let workers = cores(work.node.inner.parallel_layers);
     let at_once = work.origin.and_then(Origin::at_once).unwrap_or(0);
     workers.max(at_once).min(layers)
 }
@@ -151,7 +180,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// One blob from its source to where it belongs.
-fn one(work: &Work<'_>, job: &Job, stop: &AtomicBool, made: &mut Made) -> Result<(), Failure> {
+fn one(
+    work: &Work<'_>,
+    job: &Weighed<'_>,
+    stop: &AtomicBool,
+    made: &mut Made,
+) -> Result<(), Failure> {
     let mut trees = job.trees.iter();
     let first = trees.next();
     let mut go_on = true;
@@ -179,7 +213,7 @@ enum Begun {
 /// false what an upload has already is not believed.
 fn begin(
     work: &Work<'_>,
-    job: &Job,
+    job: &Weighed<'_>,
     stop: &AtomicBool,
     (key, go_on): (Option<&SnapshotKey>, bool),
     made: &mut Made,
@@ -336,7 +370,7 @@ type Passed = Result<Option<Result<Tree, Torn>>, Failure>;
 
 fn pass(
     work: &Work<'_>,
-    job: &Job,
+    job: &Weighed<'_>,
     tee: &mut Tee<'_>,
     key: Option<&SnapshotKey>,
     phase: Phase,
@@ -352,7 +386,7 @@ fn pass(
 
 fn unpack(
     work: &Work<'_>,
-    job: &Job,
+    job: &Weighed<'_>,
     source: impl Read + Send,
     key: &SnapshotKey,
     phase: Phase,
@@ -365,6 +399,7 @@ fn unpack(
     let staged = staged.map_err(|err| work.store_failure(&job.digest, &err))?;
     let options = Options {
         diff_algorithm: diff_id.digest().algorithm(),
+        threads: job.weight.threads(cores(work.node.inner.parallel_layers)),
         ..Options::default()
     };
     let progress = |done| work.layer(&job.digest, phase, done, job.size);

@@ -7,6 +7,7 @@ mod common;
 
 mod compress;
 mod concurrent;
+mod cores;
 mod diff;
 mod gc_beside;
 mod gc_stress;
