@@ -1,5 +1,7 @@
 //! Uploads: appended to and hashed as bytes come, resumable by their ref, and then a blob or nothing.
 
+mod shared;
+
 use std::{
     ffi::OsStr,
     fs::File,
@@ -51,6 +53,8 @@ pub struct Ingest {
     hasher: Hasher,
     algorithm: Algorithm,
     offset: u64,
+    /// Bytes of the file that are shared with a source; those behind `offset` did not come yet.
+    shared: u64,
     /// Of the last byte that came, whoever brought it.
     updated_at: Timestamp,
     written: bool,
@@ -121,6 +125,7 @@ impl Content {
             hasher,
             algorithm,
             offset,
+            shared: 0,
             updated_at,
             written: false,
             _writing: writing,
@@ -359,6 +364,7 @@ impl Ingest {
         raw::ftruncate(&self.file, 0).map_err(sys(attempted))?;
         self.hasher = Hasher::new(self.algorithm);
         self.offset = 0;
+        self.shared = 0;
         Ok(())
     }
 
@@ -383,8 +389,7 @@ impl Ingest {
             self.abort()?;
             return Err(Error::Exists { digest, ns });
         }
-        // A write that failed half-way leaves bytes behind those that were counted.
-        raw::ftruncate(&self.file, self.offset)
+        self.cut()
             .map_err(sys(format!("commit ingest {}", self.reference)))?;
         let name = self.record.id.to_string();
         let written = Written {
@@ -406,6 +411,24 @@ impl Ingest {
         })?;
         content.remove_ingest(self.record.id);
         Ok(digest)
+    }
+
+    /// Counts bytes that are in the file.
+    fn came(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        self.updated_at = Timestamp::now();
+        self.written = true;
+    }
+
+    /// Takes away what is behind the bytes that were counted, as a write that failed half-way leaves some.
+    /// Mostly there is nothing, and then nothing is written: to the length that it has a file is not cut
+    /// for nothing, since its last block is zeroed behind its end, and so shared no longer.
+    fn cut(&self) -> cairn_sys::Result<()> {
+        match raw::length(&self.file)? == self.offset {
+            true => Ok(()),
+            false => raw::ftruncate(&self.file, self.offset),
+        }
     }
 
     /// Checks what came against what was announced.
@@ -452,10 +475,7 @@ impl Write for Ingest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         raw::write_all_at(&self.file, bytes, self.offset)
             .map_err(|err| io::Error::from(err.errno()))?;
-        self.hasher.update(bytes);
-        self.offset += bytes.len() as u64;
-        self.updated_at = Timestamp::now();
-        self.written = true;
+        self.came(bytes);
         Ok(bytes.len())
     }
 

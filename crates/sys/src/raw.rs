@@ -72,6 +72,14 @@ pub fn allocate(file: &File, length: u64) -> Result<()> {
     fault::call("fallocate", || shown(file), take)
 }
 
+/// Gives `to` all bytes of `from` without copying any: they share blocks until one of them is written to,
+/// which the other does not see (ioctl_ficlone(2)). Both have to be on one file system, and of one that
+/// can; most cannot. After an error some of the bytes may be there.
+pub fn clone_file(to: &File, from: &File) -> Result<()> {
+    let clone = || rustix::fs::ioctl_ficlone(to, from);
+    fault::call("ficlone", || shown(to), clone)
+}
+
 /// Writes all bytes at the file's position.
 pub fn write_all(file: &File, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
