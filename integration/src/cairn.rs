@@ -28,6 +28,13 @@ impl Cairn {
         }
     }
 
+    /// The same somewhere below `dir`.
+    pub fn below(dir: &Path) -> Cairn {
+        Cairn {
+            work: TempDir::new_in(dir).expect("temporary directory"),
+        }
+    }
+
     /// A scratch directory beside the store.
     pub fn path(&self, name: &str) -> PathBuf {
         self.work.path().join(name)

@@ -3,7 +3,7 @@
 mod choose;
 mod write;
 
-use std::io::Read;
+use std::{fs::File, io::Read, sync::Arc};
 
 use cairn_types::{Digest, Labels, Platform};
 
@@ -45,6 +45,10 @@ pub(crate) trait Origin: Sync {
     fn has_stored(&self, digest: &Digest) -> bool;
     /// The bytes of a blob from an offset on; other than 0 only where [`Origin::is_dear`].
     fn open(&self, digest: &Digest, from: u64) -> Result<Box<dyn Read + Send + '_>, Failure>;
+    /// A file that should be the blob and nothing else, where there is one. Others may write to it.
+    fn file(&self, _digest: &Digest) -> Result<Option<Arc<File>>, Failure> {
+        Ok(None)
+    }
     /// Where a blob lies, for `where:` lines.
     fn location(&self, digest: &Digest) -> Option<String>;
     /// What to do about damage, and about what is missing.

@@ -10,7 +10,8 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A mounted ext4. Gone, with everything mounted below it, when dropped.
+/// A mounted file system, ext4 unless another is asked for. Gone, with everything mounted below it, when
+/// dropped.
 pub struct Disk {
     dir: TempDir,
 }
@@ -18,6 +19,11 @@ pub struct Disk {
 impl Disk {
     /// Makes one of `size` bytes (with `K`, `M`) and mounts it; `options` are for `mkfs.ext4`.
     pub fn new(size: &str, options: &[&str]) -> Disk {
+        Disk::of("ext4", size, &[&["-m", "0"][..], options].concat())
+    }
+
+    /// The same with a file system of another kind; `options` are for its `mkfs`.
+    pub fn of(kind: &str, size: &str, options: &[&str]) -> Disk {
         let dir = TempDir::new().expect("temporary directory");
         let disk = Disk { dir };
         let own = disk.dir.path();
@@ -26,8 +32,8 @@ impl Disk {
         run(Command::new("mount").arg("--make-private").arg(own));
         let image = own.join("image");
         run(Command::new("truncate").args(["-s", size]).arg(&image));
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-m", "0"])
+        run(Command::new(format!("mkfs.{kind}"))
+            .arg("-q")
             .args(options)
             .arg(&image));
         fs::create_dir(disk.path()).expect("mount point");

@@ -1,10 +1,14 @@
 //! An archive as a place that images come from.
 
-use std::io::Read;
+use std::{fs::File, io::Read, sync::Arc};
 
 use cairn_types::{Digest, ErrorKind};
 
-use super::{ATTEMPTED, archive::Archive, compress, file_word};
+use super::{
+    ATTEMPTED,
+    archive::{Archive, Place},
+    compress, file_word,
+};
 use crate::{
     Failure, Pins,
     intake::{Chosen, Origin},
@@ -48,6 +52,15 @@ impl Origin for Archived<'_> {
             Some(member) => self.archive.open(&member),
             None => Err(absent(self.archive, digest)),
         }
+    }
+
+    fn file(&self, digest: &Digest) -> Result<Option<Arc<File>>, Failure> {
+        let member = self.archive.blob(digest)?;
+        Ok(member.and_then(|member| match member.place {
+            Place::File(file) => Some(file),
+            // Parts of a file can be shared, too, but only whole blocks, and tar has a grain of its own.
+            Place::Range { .. } | Place::Memory(_) | Place::Stored(_) => None,
+        }))
     }
 
     fn location(&self, digest: &Digest) -> Option<String> {

@@ -218,17 +218,19 @@ fn begin(
     (key, go_on): (Option<&SnapshotKey>, bool),
     made: &mut Made,
 ) -> Result<Begun, Failure> {
-    let ingest = match job.store {
+    let mut ingest = match job.store {
         true => open_ingest(work, job, go_on)?,
         false => None,
     };
     let stores = ingest.is_some();
     let here = ingest.as_ref().map_or(0, Ingest::offset);
-    let reading = match stores {
-        true => Reading::Source { from: here },
-        false => Reading::Store,
+    let mut source = match &mut ingest {
+        Some(ingest) => match share(work, job, ingest)? {
+            true => Box::new(io::empty()),
+            false => work.open(&job.digest, Reading::Source { from: here })?,
+        },
+        None => work.open(&job.digest, Reading::Store)?,
     };
-    let mut source = work.open(&job.digest, reading)?;
     if here > 0
         && let Some(ingest) = &ingest
     {
@@ -271,6 +273,18 @@ fn begin(
         }
     }
     Ok(Begun::Done)
+}
+
+/// Whether an upload has all bytes now without a copy, which are to be read from it then.
+fn share(work: &Work<'_>, job: &Job, ingest: &mut Ingest) -> Result<bool, Failure> {
+    let Some(origin) = work.origin else {
+        return Ok(false);
+    };
+    let Some(file) = origin.file(&job.digest)? else {
+        return Ok(false);
+    };
+    let shared = ingest.share(&file, job.size);
+    shared.map_err(|err| work.store_failure(&job.digest, &err))
 }
 
 /// A blob whose bytes are felt by those who wait for it.

@@ -67,7 +67,8 @@ pub(super) fn is_full(err: &io::Error) -> bool {
     )
 }
 
-/// Passes a source's bytes on, and stores and counts them on the way.
+/// Passes a source's bytes on, and stores and counts them on the way. Where the upload shares its file with
+/// the source, they are read from the upload.
 pub(crate) struct Tee<'a> {
     source: Box<dyn Read + Send + 'a>,
     pub(super) ingest: Option<Ingest>,
@@ -126,7 +127,11 @@ impl Read for Tee<'_> {
                 self.failed.get_or_insert(Broken::Stopped);
                 return Err(io::Error::other("stopped"));
             }
-            match self.source.read(buffer) {
+            let read = match &mut self.ingest {
+                Some(ingest) if ingest.is_shared() => ingest.read_shared(buffer),
+                _ => self.source.read(buffer),
+            };
+            match read {
                 // Nothing has come yet.
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
                 other => break other,
@@ -159,7 +164,9 @@ impl Read for Tee<'_> {
         if let Some(ingest) = &mut self.ingest
             && !new.is_empty()
         {
-            if let Err(err) = io::Write::write_all(ingest, new) {
+            if !ingest.is_shared()
+                && let Err(err) = io::Write::write_all(ingest, new)
+            {
                 let copy = io::Error::new(err.kind(), err.to_string());
                 self.failed = Some(Broken::Store(err));
                 return Err(copy);
