@@ -52,7 +52,7 @@ impl Routes {
     pub(crate) fn serve(&self, request: Request<Body>) -> Answered {
         match self.at(request.uri().path()) {
             Some(service) => service.serve(request),
-            None => Box::pin(ready(Ok(Status::unimplemented("").into_http()))),
+            None => Box::pin(ready(Ok(absent(request.uri().path()).into_http()))),
         }
     }
 
@@ -62,6 +62,26 @@ impl Routes {
         let known = self.0.get(service).filter(|_| !method.is_empty());
         known.map(|service| &**service)
     }
+}
+
+/// Most bytes of a path that are repeated to who asked for it; no service's name comes near.
+const TOLD_MAX: usize = 128;
+
+/// What is answered in the place of a service that is not here. `ctr` prints nothing else of it.
+fn absent(path: &str) -> Status {
+    let service = path.strip_prefix('/').unwrap_or_default();
+    let service = service.split('/').next();
+    let service = service.filter(|name| !name.is_empty() && name.len() <= TOLD_MAX);
+    let Some(service) = service else {
+        return Status::unimplemented("unknown service");
+    };
+    let instead = match service.strip_prefix("containerd.services.") {
+        Some(rest) if rest.starts_with("tasks.") || rest.starts_with("sandbox.") => {
+            ": nothing is run here; cairn bundle create IMAGE DIR, then runc run -b DIR ID"
+        }
+        _ => "",
+    };
+    Status::unimplemented(format!("unknown service {service}{instead}"))
 }
 
 #[cfg(test)]
@@ -118,6 +138,25 @@ mod tests {
         ] {
             let (code, _) = answer(&more, nobody).await;
             assert_eq!(code, Code::Unimplemented, "{nobody}");
+        }
+    }
+
+    /// The first words are those of containerd's library (grpc-go `server.go: handleStream`).
+    #[tokio::test]
+    async fn who_asks_for_another_service_hears_which_is_not_here() {
+        let routes = Routes::default().add_service(Named("first"));
+        let told = async |path: &str| answer(&routes, path).await.1;
+        assert_eq!(told("/a.v1.Other/Do").await, "unknown service a.v1.Other");
+        for runs in ["tasks.v1.Tasks/Create", "sandbox.v1.Store/List"] {
+            let told = told(&format!("/containerd.services.{runs}")).await;
+            let name = runs.split('/').next().expect("a service");
+            let begin = format!("unknown service containerd.services.{name}: ");
+            assert!(told.starts_with(&begin), "{told}");
+            assert!(told.contains("cairn bundle create"), "{told}");
+        }
+        let long = format!("/{}/Do", "x".repeat(TOLD_MAX + 1));
+        for nobody in ["/", "//Do", &long] {
+            assert_eq!(told(nobody).await, "unknown service", "{nobody}");
         }
     }
 }
