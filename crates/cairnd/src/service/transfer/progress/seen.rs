@@ -132,14 +132,15 @@ impl Seen {
                     Phase::Waiting => ("waiting", 0),
                     Phase::Fetch | Phase::FetchUnpack | Phase::Push => (way.layer(), done),
                     Phase::Unpack => ("extracting", done),
-                    // It has all its bytes by then.
-                    Phase::Sync => ("extracting", total),
+                    // It has all its bytes by then, whether anything was unpacked or not.
+                    Phase::Sync if self.unpacked.contains(&digest) => ("extracting", total),
+                    Phase::Sync => (way.layer(), total),
                     Phase::Done if self.unpacked.contains(&digest) => ("extracted", total),
                     Phase::Done => ("complete", total),
                     Phase::HereAlready | Phase::Mounted => ("already exists", total),
                 };
                 let told = self.layer(event, &digest, done, total);
-                if matches!(phase, Phase::FetchUnpack | Phase::Unpack | Phase::Sync) {
+                if matches!(phase, Phase::FetchUnpack | Phase::Unpack) {
                     self.unpacked.insert(digest);
                 }
                 vec![told]
@@ -287,7 +288,7 @@ mod tests {
             (Way::Down, Phase::Fetch, "downloading", 4),
             (Way::Down, Phase::FetchUnpack, "downloading", 4),
             (Way::Down, Phase::Unpack, "extracting", 4),
-            (Way::Down, Phase::Sync, "extracting", 9),
+            (Way::Down, Phase::Sync, "downloading", 9),
             (Way::Down, Phase::Done, "complete", 9),
             (Way::Down, Phase::HereAlready, "already exists", 9),
             (Way::Up, Phase::Push, "uploading", 4),
@@ -323,16 +324,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_unpacked_is_extracted_in_the_end() {
-        for (phase, end) in [
-            (Phase::Fetch, "complete"),
-            (Phase::FetchUnpack, "extracted"),
-            (Phase::Unpack, "extracted"),
+    fn what_was_unpacked_is_extracted_in_the_end_and_nothing_else() {
+        for (phase, stored, end) in [
+            (Phase::Fetch, "downloading", "complete"),
+            (Phase::FetchUnpack, "extracting", "extracted"),
+            (Phase::Unpack, "extracting", "extracted"),
         ] {
             let mut seen = Seen::default();
             seen.translated(at(phase, 4), Way::Down);
-            let told = seen.translated(at(Phase::Done, 9), Way::Down);
-            assert_eq!(told[0].event, end, "{phase:?}");
+            for (next, event) in [(Phase::Sync, stored), (Phase::Done, end)] {
+                let told = seen.translated(at(next, 9), Way::Down);
+                assert_eq!(told[0].event, event, "{phase:?}, {next:?}");
+            }
         }
     }
 
