@@ -423,16 +423,46 @@ pub(crate) fn gc_labels(children: &[&Descriptor]) -> Labels {
             key
         };
         let key = match MediaKind::of(&child.media_type) {
-            MediaKind::Index | MediaKind::Manifest => counted("m.", &mut manifests),
+            MediaKind::Manifest => counted("m.", &mut manifests),
             MediaKind::Layer(_) => counted("l.", &mut layers),
             MediaKind::Config if configs == 0 => {
                 configs += 1;
                 format!("{PREFIX}config")
             }
             MediaKind::Config => counted("config", &mut configs),
-            MediaKind::Schema1 | MediaKind::Other => counted("", &mut others),
+            // An index has no word of its own there.
+            MediaKind::Index | MediaKind::Schema1 | MediaKind::Other => counted("", &mut others),
         };
         labels.insert(key, child.digest.to_string());
     }
     labels
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_types::media;
+
+    use super::*;
+
+    /// The keys are those that containerd 2.1.9 gave the same children.
+    #[test]
+    fn each_kind_is_counted_under_its_own_word() {
+        let children = [
+            (media::OCI_MANIFEST, "m.0"),
+            (media::OCI_INDEX, "0"),
+            (media::OCI_CONFIG, "config"),
+            (media::OCI_LAYER_GZIP, "l.0"),
+            (media::DOCKER_MANIFEST, "m.1"),
+            (media::DOCKER_LIST, "1"),
+            (media::OCI_LAYER, "l.1"),
+        ];
+        let of = |kind: &str| Descriptor::new(kind, Digest::sha256(kind.as_bytes()), 1);
+        let descriptors = children.map(|(kind, _)| of(kind));
+        let labels = gc_labels(&descriptors.iter().collect::<Vec<_>>());
+        let expected = children.iter().zip(&descriptors).map(|((_, key), child)| {
+            let key = format!("containerd.io/gc.ref.content.{key}");
+            (key, child.digest.to_string())
+        });
+        assert_eq!(labels, expected.collect::<Labels>());
+    }
 }
