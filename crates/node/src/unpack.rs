@@ -32,6 +32,7 @@ use crate::{
 };
 
 /// The layers of one image, lowest first.
+#[derive(Clone)]
 pub(crate) struct Stack {
     pub(crate) layers: Vec<(Descriptor, LayerType, DiffId)>,
 }

@@ -6,20 +6,21 @@ use std::{
 };
 
 use cairn_layer::Options;
+use cairn_meta::{SnapshotRecord, View, schema};
 use cairn_snapshot::StagedLayer;
 use cairn_sys::Dir;
 use cairn_types::{
-    ChainId, Classified, Descriptor, DiffId, Digest, ErrorKind, Labels, LayerTiming, SnapshotKey,
-    Usage,
+    Classified, Descriptor, DiffId, Digest, ErrorKind, Labels, LayerTiming, SnapshotKey, Usage,
 };
 
 use super::{
     Ready, Stack, Work,
-    pool::{self, Job, Made, Tree as Unpacked},
+    pool::{self, Job, Made, Tree as Unpacked, unpacks_to},
 };
 use crate::{
     Failure, Phase,
     claims::{Awaiting, Claim, Claimed, Doubts, Waited},
+    events::{self, What},
 };
 
 /// A snapshot that is to exist.
@@ -67,7 +68,7 @@ struct Plan {
     /// Parents before children.
     snapshots: Vec<Planned>,
     /// Blobs of the stacks for which there is nothing to do.
-    here: Vec<(Digest, u64)>,
+    here: Vec<Job>,
     claim: Claim,
     /// What others are making.
     awaited: Awaited,
@@ -80,7 +81,7 @@ struct Awaited {
     blobs: Vec<Descriptor>,
     layers: Vec<SnapshotKey>,
     /// In which those layers are.
-    stacks: Vec<Vec<ChainId>>,
+    stacks: Vec<Stack>,
 }
 
 impl Plan {
@@ -93,6 +94,9 @@ impl Plan {
         doubts: &Doubts,
     ) -> Result<Plan, Failure> {
         let mut planning = Planning::new(work, stacks, blobs, doubts);
+        for stack in stacks {
+            share(work, stack, &mut planning.proven)?;
+        }
         for blob in blobs {
             planning.blob(blob)?;
         }
@@ -104,8 +108,11 @@ impl Plan {
 
     /// Does it, unless somebody else does not do his part.
     fn run(mut self, work: &Work<'_>, stored: &mut Vec<Digest>) -> Result<Ran, Failure> {
-        for (digest, size) in &self.here {
-            work.layer(digest, Phase::HereAlready, *size, *size);
+        for job in &self.here {
+            if let Some(diff_id) = &job.proven {
+                pool::tell(work, &job.digest, diff_id)?;
+            }
+            work.layer(&job.digest, Phase::HereAlready, job.size, job.size);
         }
         for blob in &self.awaited.blobs {
             work.layer(&blob.digest, Phase::Waiting, 0, blob.size);
@@ -173,15 +180,16 @@ impl Awaited {
                 return Err(work.failure(failure));
             }
         }
+        // They may have made it for another namespace.
+        let mut proven = HashMap::new();
+        for stack in &self.stacks {
+            share(work, stack, &mut proven)?;
+        }
         for blob in &self.blobs {
-            if !has_blob(work, blob)? {
+            if !has_blob(work, blob, proven.get(&blob.digest))? {
                 return Ok(Some(Ran::InVain));
             }
             work.layer(&blob.digest, Phase::HereAlready, blob.size, blob.size);
-        }
-        // They may have made it for another namespace.
-        for chain in &self.stacks {
-            work.node.share_chain(work.ns, chain, work.pins)?;
         }
         for key in &self.layers {
             if !work.node.has_snapshot(work.ns, key)? {
@@ -209,6 +217,8 @@ struct Planning<'w, 'a> {
     /// Blobs that others are at.
     others: HashSet<Digest>,
     snapshots: Vec<Planned>,
+    /// What packed layers unpack to, as far as that was seen here.
+    proven: HashMap<Digest, DiffId>,
     seen: HashSet<SnapshotKey>,
     awaited: Awaited,
 }
@@ -230,6 +240,7 @@ impl<'w, 'a> Planning<'w, 'a> {
             jobs: HashMap::new(),
             others: HashSet::new(),
             snapshots: Vec::new(),
+            proven: HashMap::new(),
             seen: HashSet::new(),
             awaited: Awaited::default(),
         }
@@ -242,7 +253,7 @@ impl<'w, 'a> Planning<'w, 'a> {
             return Ok(());
         }
         work.pins.blob(work.ns, &blob.digest);
-        let stored = has_blob(work, blob)?;
+        let stored = has_blob(work, blob, self.proven.get(&blob.digest))?;
         let claimed = claimed_blob(work, &blob.digest);
         if !stored && self.claim.is_others(&claimed) {
             self.others.insert(blob.digest.clone());
@@ -261,6 +272,7 @@ impl<'w, 'a> Planning<'w, 'a> {
             digest: blob.digest.clone(),
             size: blob.size,
             store: false,
+            proven: self.proven.get(&blob.digest).cloned(),
             layer: None,
             trees: Vec::new(),
         })
@@ -270,7 +282,6 @@ impl<'w, 'a> Planning<'w, 'a> {
     fn stack(&mut self, stack: &Stack) -> Result<(), Failure> {
         let work = self.work;
         let chains = stack.chains();
-        work.node.share_chain(work.ns, &chains, work.pins)?;
         let mut parent = None;
         for ((layer, layer_type, diff_id), chain) in stack.layers.iter().zip(&chains) {
             let key = SnapshotKey::from(chain);
@@ -297,7 +308,7 @@ impl<'w, 'a> Planning<'w, 'a> {
             parent = Some(key);
         }
         if !self.awaited.layers.is_empty() {
-            self.awaited.stacks.push(chains);
+            self.awaited.stacks.push(stack.clone());
         }
         Ok(())
     }
@@ -336,7 +347,7 @@ impl<'w, 'a> Planning<'w, 'a> {
             } else if job.store || !job.trees.is_empty() {
                 jobs.push(job);
             } else {
-                here.push((job.digest, job.size));
+                here.push(job);
             }
         }
         Plan {
@@ -358,20 +369,49 @@ fn claimed_layer(work: &Work<'_>, key: &SnapshotKey) -> Claimed {
     Claimed::Layer(work.node.sharers(work.ns), key.clone())
 }
 
+/// Takes what others have unpacked of a stack, and what of its packed layers is known by that.
+fn share(
+    work: &Work<'_>,
+    stack: &Stack,
+    proven: &mut HashMap<Digest, DiffId>,
+) -> Result<(), Failure> {
+    let chains = stack.chains();
+    work.node.share_chain(work.ns, &chains, work.pins)?;
+    for ((layer, _, diff_id), chain) in stack.layers.iter().zip(&chains) {
+        let key = (work.ns.clone(), SnapshotKey::from(chain));
+        let read = work
+            .node
+            .meta()
+            .read(|view| view.get(&schema::SNAPSHOTS, &key));
+        let record = read.map_err(|err| work.store_failure(&layer.digest, &err))?;
+        let proves = |record: SnapshotRecord| {
+            record.blob.as_ref() == Some(&layer.digest) && record.diff_id.as_ref() == Some(diff_id)
+        };
+        // A plain layer's own name says it.
+        if layer.digest != *diff_id.digest() && record.is_some_and(proves) {
+            proven.insert(layer.digest.clone(), diff_id.clone());
+        }
+    }
+    Ok(())
+}
+
 /// Whether the namespace has a blob, or has it now, since another one shares what it has.
-fn has_blob(work: &Work<'_>, blob: &Descriptor) -> Result<bool, Failure> {
+fn has_blob(work: &Work<'_>, blob: &Descriptor, proven: Option<&DiffId>) -> Result<bool, Failure> {
     if check_stored(work, blob)? {
         return Ok(true);
     }
     if !work.is_dear() || work.node.shared_size(work.pins, &blob.digest)? != Some(blob.size) {
         return Ok(false);
     }
-    let linked = work
-        .node
-        .content()
-        .link(work.ns, &blob.digest, Labels::new());
+    let labels = proven.map(unpacks_to).into_iter().collect();
+    let linked = work.node.content().link(work.ns, &blob.digest, labels);
     match linked {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            let (digest, size) = (blob.digest.clone(), blob.size);
+            let what = What::ContentCreated { digest, size };
+            work.node.happened(events::Event::of(work.ns, what));
+            Ok(true)
+        }
         Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(true),
         // Deleted since.
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),

@@ -20,7 +20,7 @@ use cairn_content::Ingest;
 use cairn_layer::{Options, Unpacked};
 use cairn_snapshot::Staged;
 use cairn_types::{
-    Classified, Compression, DiffId, Digest, ErrorKind, IngestRef, LayerTiming, LayerType,
+    Classified, Compression, DiffId, Digest, ErrorKind, IngestRef, Labels, LayerTiming, LayerType,
     SnapshotKey,
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) size: u64,
     /// Put it into the store; otherwise it is there.
     pub(crate) store: bool,
+    /// What it unpacks to, if it was unpacked here before, for whatever namespace.
+    pub(crate) proven: Option<DiffId>,
     /// The diff ID it must have and how it may be packed; `None` when it is no layer to unpack.
     pub(crate) layer: Option<(DiffId, LayerType)>,
     /// The stacks that need it unpacked. More than one when images have it above different layers.
@@ -84,6 +86,19 @@ pub(crate) struct Tree {
     pub(crate) unpacked: Unpacked,
     pub(crate) blob: Digest,
     pub(crate) timing: LayerTiming,
+}
+
+impl Tree {
+    /// What is told of the blob; nothing of one that is not packed.
+    fn told(&self) -> Option<&DiffId> {
+        let packed = self.unpacked.compression != Compression::None;
+        packed.then_some(&self.unpacked.diff_id)
+    }
+}
+
+/// The label of a packed layer that unpacks to this.
+pub(crate) fn unpacks_to(diff_id: &DiffId) -> (String, String) {
+    (UNCOMPRESSED.to_owned(), diff_id.to_string())
 }
 
 /// What the workers made.
@@ -198,7 +213,24 @@ fn one(
         made.trees
             .push(tree.map_err(|torn| torn.failure(work, job))?);
     }
+    if !job.store
+        && let Some(diff_id) = made.trees.first().and_then(Tree::told)
+    {
+        tell(work, &job.digest, diff_id)?;
+    }
     work.layer(&job.digest, Phase::Done, job.size, job.size);
+    Ok(())
+}
+
+/// Labels a blob that was here before anybody knew what it unpacks to.
+pub(crate) fn tell(work: &Work<'_>, digest: &Digest, diff_id: &DiffId) -> Result<(), Failure> {
+    let (key, value) = unpacks_to(diff_id);
+    let known = work.node.content().info(work.ns, digest);
+    // One that was not kept packed has nothing to be labelled.
+    if known.is_ok_and(|info| info.labels.get(&key) != Some(&value)) {
+        let labels = Labels::from([(key, value)]);
+        work.node.add_labels(work.ns, digest, labels)?;
+    }
     Ok(())
 }
 
@@ -555,9 +587,8 @@ fn commit(
     work.layer(&job.digest, Phase::Sync, job.size, job.size);
     let _busy = work.pulse.busy();
     let mut labels = work.origin.map(Origin::labels).unwrap_or_default();
-    if let Some(tree) = tree.filter(|t| t.unpacked.compression != Compression::None) {
-        labels.insert(UNCOMPRESSED.to_owned(), tree.unpacked.diff_id.to_string());
-    }
+    let unpacked = tree.and_then(Tree::told).or(job.proven.as_ref());
+    labels.extend(unpacked.map(unpacks_to));
     match ingest.commit(Some(job.size), Some(&job.digest), labels) {
         Ok(_) => made.stored.push(job.digest.clone()),
         // Another import was faster.

@@ -344,3 +344,32 @@ fn collections_pass_by_those_who_share() {
 fn and_so_with_the_other_engine() {
     side_by_side(EngineKind::Sled);
 }
+
+/// What a packed layer unpacks to is known wherever it was not unpacked, too: clients that find no label
+/// inflate the layer to find out.
+#[test]
+fn packed_layers_are_labelled_in_each_namespace() {
+    for sharing in [Sharing::Shared, Sharing::Isolated] {
+        let mut store = with(sharing, EngineKind::Redb);
+        let layout = simple();
+        store.to("kept");
+        let source = Source::Path(layout.path().to_owned());
+        let mut kept = cairn_node::ImportRequest::new(store.ns.clone(), source);
+        kept.unpack = false;
+        let kept = store.node.import(kept, &Unpacked::default());
+        kept.expect("import");
+        for space in ["a", "b", "kept"] {
+            store.to(space).unpacks(&layout);
+            for (_, packed, plain) in two_layers() {
+                let info = store
+                    .node
+                    .content()
+                    .info(&store.ns, &Digest::sha256(&packed));
+                let labels = info.expect("blob").labels;
+                let found = labels.get("containerd.io/uncompressed");
+                let expected = Digest::sha256(&plain).to_string();
+                assert_eq!(found, Some(&expected), "{sharing:?} {space}");
+            }
+        }
+    }
+}

@@ -1,11 +1,17 @@
 //! Several pulls at once, and several namespaces.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
-use cairn_node::{RegistryOptions, Sharing, Silent};
+use cairn_node::{
+    RegistryOptions, Sharing, Silent,
+    events::{self, What},
+};
 use cairn_types::{Digest, Namespace};
 
 use crate::{common::*, large, name, noise, pull, push, registry::Registry, request};
@@ -100,4 +106,43 @@ fn isolated_namespaces_fetch_for_themselves() {
     }
     let digest = Digest::sha256(b"nothing of this name");
     assert_eq!(node.content().size_of_any(&digest).expect("look"), None);
+}
+
+/// A second namespace gets its layers without their bytes, and with all that is told of them where they come.
+#[test]
+fn what_is_linked_is_labelled_and_told_of() {
+    struct Heard(Mutex<Vec<(Namespace, Digest)>>);
+    impl events::Listener for Heard {
+        fn hear(&self, event: &Arc<events::Event>) -> bool {
+            if let What::ContentCreated { digest, .. } = &event.what {
+                let told = (event.ns.clone(), digest.clone());
+                self.0.lock().expect("digests").push(told);
+            }
+            true
+        }
+    }
+    let registry = Registry::start();
+    let layout = simple();
+    push(layout.path(), "shop/web:1", &registry, "web:1");
+    let store = Store::new();
+    let name = name(&registry, "web:1");
+    let heard = Arc::new(Heard(Mutex::default()));
+    let listener: Arc<dyn events::Listener> = heard.clone();
+    store.node.listen(&listener);
+    for space in ["a", "b"] {
+        let ns = Namespace::parse(space).expect("namespace");
+        let pulled = store.node.pull(request(&ns, name.clone()), &Silent);
+        pulled.expect("pull");
+        for (_, packed, plain) in two_layers() {
+            let digest = Digest::sha256(&packed);
+            let info = store.node.content().info(&ns, &digest).expect("blob");
+            let found = info.labels.get("containerd.io/uncompressed");
+            assert_eq!(found, Some(&Digest::sha256(&plain).to_string()), "{space}");
+            let told = heard.0.lock().expect("digests");
+            let told = told
+                .iter()
+                .filter(|told| **told == (ns.clone(), digest.clone()));
+            assert_eq!(told.count(), 1, "{space}");
+        }
+    }
 }
