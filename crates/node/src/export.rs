@@ -9,7 +9,7 @@ use std::{
 
 use cairn_types::{
     ChainId, Descriptor, Digest, ErrorKind, Hasher, ImageName, Labels, LayerType, Namespace,
-    Platform, PlatformMatcher, SnapshotKey,
+    Platform, PlatformMatcher, SnapshotKey, media,
 };
 use serde::Serialize;
 
@@ -53,6 +53,7 @@ pub struct ExportRequest<'a> {
 #[serde(rename_all = "camelCase")]
 struct Index<'a> {
     schema_version: u32,
+    media_type: &'a str,
     manifests: &'a [Descriptor],
 }
 
@@ -268,6 +269,7 @@ impl Node {
         }
         let index = Index {
             schema_version: 2,
+            media_type: media::OCI_INDEX,
             manifests: &parts.entries,
         };
         let index = serde_json::to_vec(&index).expect("plain fields serialise");

@@ -335,6 +335,7 @@ async fn platforms_go_out_as_they_are_asked_for() {
         );
         assert_eq!(found, has, "{what}");
         let index = json_of(&files, "index.json");
+        assert_eq!(index["mediaType"], format!("{OCI}.index.v1+json"));
         assert_eq!(
             index["manifests"][0]["annotations"]["io.containerd.image.name"],
             NAME
