@@ -37,6 +37,8 @@ pub struct ExportRequest<'a> {
     pub names: Vec<ImageName>,
     /// Which platforms of an index to take; none means the host's.
     pub platforms: Vec<Platform>,
+    /// Of each image it is enough if there is one for any of the platforms.
+    pub any_platform: bool,
     /// Takes every platform; each must be here whole.
     pub all_platforms: bool,
     /// Leaves out docker's `manifest.json`.
@@ -285,8 +287,8 @@ impl Node {
     }
 }
 
-/// The manifests that go out: all that are asked for must be here; attestations go along when they
-/// are.
+/// The manifests that go out: all that are asked for must be here, or any of them where that is enough;
+/// attestations go along when they are.
 fn manifests(
     request: &ExportRequest<'_>,
     name: &ImageName,
@@ -307,6 +309,7 @@ fn manifests(
             .object("image", name)
             .namespace(&request.ns)
     };
+    let mut unsuited = None;
     for platform in wanted {
         let matcher = PlatformMatcher::only(platform);
         match tree.pick(&matcher) {
@@ -314,10 +317,13 @@ fn manifests(
             Some(manifest) if request.platforms.is_empty() || manifest.is_for(&matcher) => {
                 kept.insert(manifest.descriptor.digest.clone());
             }
-            Some(_) => return Err(refused(platform)),
             None if tree.images().next().is_none() => {}
-            None => return Err(refused(platform)),
+            _ if request.any_platform => unsuited = unsuited.or(Some(platform)),
+            _ => return Err(refused(platform)),
         }
+    }
+    if let Some(platform) = unsuited.filter(|_| kept.is_empty()) {
+        return Err(refused(platform));
     }
     for manifest in tree.manifests() {
         if matches!(manifest.body, Body::Missing) {

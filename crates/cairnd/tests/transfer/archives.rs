@@ -345,6 +345,44 @@ async fn platforms_go_out_as_they_are_asked_for() {
     assert_eq!(code(none), Code::NotFound);
 }
 
+/// Two images seldom have the same platforms, and `ctr` names them for all that it exports.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_of_the_platforms_is_enough_for_an_image_to_go_out() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    let (bytes, [ours, other]) = two_platforms();
+    let single = archive("registry.test/single:1");
+    import(&client, &bytes, &named()).await.expect("import");
+    client.import(&single).await;
+    let both = ImageStore {
+        name: NAME.to_owned(),
+        extra_references: vec![ImageReference {
+            name: "registry.test/single:1".to_owned(),
+            ..ImageReference::default()
+        }],
+        ..ImageStore::default()
+    };
+    let of = |platforms: Vec<Platform>| ImageExportStream {
+        platforms,
+        ..ImageExportStream::default()
+    };
+    let s390x = || platform("linux", "s390x");
+    let out = export(&client, &both, of(vec![s390x(), host()])).await;
+    let files = oci(&out.expect("export"));
+    for digest in [&ours, &other, &single.manifest] {
+        assert!(files.contains_key(&path(digest)), "{digest}");
+    }
+    // Each has to have one.
+    let refused = export(&client, &both, of(vec![s390x()])).await;
+    let refused = refused.expect_err("one is for another platform");
+    assert_eq!(refused.code(), Code::NotFound);
+    let words = refused.message();
+    assert!(
+        words.contains("registry.test/single:1: no manifest for linux/s390x"),
+        "{words}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_go_out_is_refused() {
     let server = Server::start().await;

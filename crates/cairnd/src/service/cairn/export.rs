@@ -47,6 +47,7 @@ pub(super) fn answers(
             out: &mut out,
             names,
             platforms,
+            any_platform: false,
             all_platforms: request.all_platforms,
             skip_manifest_json: request.skip_manifest_json,
             skip_non_distributable: request.skip_non_distributable,

@@ -42,6 +42,8 @@ pub(super) async fn export(
             out: &mut out,
             names,
             platforms,
+            // containerd takes what suits any of them.
+            any_platform: true,
             all_platforms: to.all_platforms,
             skip_manifest_json: to.skip_compatibility_manifest,
             skip_non_distributable: to.skip_non_distributable,
