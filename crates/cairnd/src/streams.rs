@@ -6,6 +6,7 @@
 
 mod awaited;
 mod bytes;
+mod whole;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -27,6 +28,7 @@ pub(crate) use self::bytes::tests::Loose;
 pub use self::{
     awaited::Awaited,
     bytes::{Sent, received},
+    whole::Whole,
 };
 use crate::status::with;
 

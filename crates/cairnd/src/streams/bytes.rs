@@ -1,6 +1,6 @@
 //! Bytes over a stream: data one way, and the other way how much more of it may come.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cairn_proto::containerd::types::transfer::{Data, WindowUpdate};
@@ -12,7 +12,7 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{Awaited, Gone, Outgoing, Pipe, pack, unpack};
+use super::{Awaited, Gone, Outgoing, Pipe, pack, unpack, whole::gone};
 use crate::chunks::Chunks;
 
 /// What a client may send ahead of us: sixteen of the windows that containerd grants, since each costs
@@ -20,7 +20,7 @@ use crate::chunks::Chunks;
 const WINDOW: i32 = 16 * (64 << 10);
 
 /// Most bytes in one message, as containerd sends them.
-const DATA_MAX: usize = 32 << 10;
+pub(super) const DATA_MAX: usize = 32 << 10;
 
 /// Bytes that a client sends for a call, as a reader. Its end is where the client closes its side; a client that
 /// is gone before is an error, so that nothing passes for whole that is not.
@@ -101,6 +101,8 @@ struct Window(watch::Sender<Granted>);
 #[derive(Default)]
 struct Granted {
     bytes: u64,
+    /// Most that there ever was of them.
+    most: u64,
     /// No more will be granted.
     ended: bool,
 }
@@ -108,6 +110,22 @@ struct Granted {
 impl Window {
     fn change(&self, change: impl FnOnce(&mut Granted)) {
         self.0.send_modify(change);
+    }
+
+    /// Grants more.
+    fn add(&self, bytes: u64) {
+        self.change(|granted| {
+            granted.bytes = granted.bytes.saturating_add(bytes);
+            granted.most = granted.most.max(granted.bytes);
+        });
+    }
+
+    /// Waits until so many bytes are granted at once; whether they are, as they may never be.
+    async fn opens(&self, bytes: u64) -> bool {
+        let mut granted = self.0.subscribe();
+        let small = |now: &Granted| now.bytes > 0 && now.most < bytes;
+        let settled = granted.wait_for(|now| now.bytes >= bytes || now.ended || small(now));
+        settled.await.is_ok_and(|now| now.bytes >= bytes)
     }
 
     /// Takes up to so many bytes of what was granted, once anything is; nothing when that is over.
@@ -146,7 +164,12 @@ impl Sent {
     /// # Errors
     /// When the client grants no more, is gone, or has given up the call.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<usize, Gone> {
-        let length = self.window.take(bytes.len().min(DATA_MAX)).await;
+        self.send_up_to(bytes, DATA_MAX).await
+    }
+
+    /// The same, with so many in a message.
+    pub(super) async fn send_up_to(&mut self, bytes: &[u8], most: usize) -> Result<usize, Gone> {
+        let length = self.window.take(bytes.len().min(most)).await;
         if length == 0 {
             return Err(Gone);
         }
@@ -158,6 +181,23 @@ impl Sent {
             sent = self.outgoing.send(data) => sent.map(|()| length),
             () = self.call.given_up() => Err(Gone),
         }
+    }
+
+    /// Waits until the client grants so many bytes at once, but no longer than this; whether it does.
+    ///
+    /// # Errors
+    /// When the client has given up the call.
+    pub(super) async fn opens(&mut self, bytes: usize, most: Duration) -> Result<bool, Gone> {
+        let opens = tokio::time::timeout(most, self.window.opens(bytes as u64));
+        tokio::select! {
+            opens = opens => Ok(opens.unwrap_or(false)),
+            () = self.call.given_up() => Err(Gone),
+        }
+    }
+
+    /// Where it waits.
+    pub(super) fn runtime(&self) -> Handle {
+        self.runtime.clone()
     }
 
     /// Waits until the client is gone, or has given up the call.
@@ -180,9 +220,8 @@ impl io::Write for Sent {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let runtime = self.runtime.clone();
-        let sent = runtime.block_on(self.send(bytes));
-        sent.map_err(|Gone| io::Error::new(io::ErrorKind::BrokenPipe, "the client wants no more"))
+        let sent = self.runtime().block_on(self.send(bytes));
+        sent.map_err(|Gone| gone())
     }
 
     /// Nothing waits here.
@@ -201,7 +240,7 @@ async fn grant(mut incoming: Streaming<Any>, mut call: Awaited, window: Arc<Wind
         let Ok(Some(any)) = next else { break };
         if let Some(Ok(WindowUpdate { update })) = unpack(&any) {
             let more = u64::try_from(update).unwrap_or(0);
-            window.change(|granted| granted.bytes = granted.bytes.saturating_add(more));
+            window.add(more);
         }
     }
     window.change(|granted| granted.ended = true);
@@ -262,7 +301,7 @@ pub(crate) mod tests {
 
     impl Grants {
         pub(crate) fn grant(&self, bytes: u64) {
-            self.0.change(|granted| granted.bytes += bytes);
+            self.0.add(bytes);
         }
     }
 

@@ -1,6 +1,6 @@
 //! From the store into an archive.
 
-use std::{io::Write, sync::Arc};
+use std::sync::Arc;
 
 use cairn_node::ExportRequest;
 use cairn_proto::containerd::types::transfer::{ImageExportStream, ImageStore};
@@ -13,11 +13,8 @@ use crate::{
     calls::about,
     convert,
     status::{blocking, of_failure, with},
-    streams::Sent,
+    streams::Whole,
 };
-
-/// Bytes that are gathered before they are sent: tar writes headers of 512.
-const GATHERED: usize = 32 << 10;
 
 /// Writes the images that `from` names to the stream of `to`.
 pub(super) async fn export(
@@ -36,7 +33,7 @@ pub(super) async fn export(
     blocking(move || {
         work.teller.say("Exporting");
         let images = names.len();
-        let mut out = std::io::BufWriter::with_capacity(GATHERED, sent);
+        let mut out = Whole::new(sent);
         let request = ExportRequest {
             ns: work.caller.ns.clone(),
             out: &mut out,
@@ -52,18 +49,13 @@ pub(super) async fn export(
         // Of the blobs of an archive the client hears by its bytes.
         let listener = cairn_node::Silent;
         let bytes = work.node.export(request, &listener).map_err(of_failure)?;
-        end(out)?;
+        let ended = out.end();
+        ended.map_err(|err| with(ErrorKind::Canceled, err.to_string()))?;
         work.teller.say("Completed export");
         info!(images, bytes, ms = work.ms(), "exported");
         Ok(())
     })
     .await
-}
-
-/// Sends what is gathered, and closes the stream.
-fn end(mut out: std::io::BufWriter<Sent>) -> Result<(), Status> {
-    let flushed = out.flush();
-    flushed.map_err(|err| with(ErrorKind::Canceled, err.to_string()))
 }
 
 /// The images that a store names.
