@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cairn_meta::{LeaseRecord, Timestamp, Tx, View, schema};
+use cairn_meta::{LeaseRecord, NamespaceRecord, Timestamp, Tx, View, schema};
 use cairn_types::{
     Digest, ErrorKind, ImageName, IngestRef, Labels, LeaseId, Namespace, SnapshotKey,
 };
@@ -30,7 +30,8 @@ impl LeaseInfo {
 }
 
 impl Node {
-    /// Makes a lease; without an id one is made up.
+    /// Makes a lease; without an id one is made up. Its namespace is there from then on, as it is for
+    /// whatever else is made in one.
     ///
     /// # Errors
     /// `AlreadyExists`.
@@ -54,6 +55,9 @@ impl Node {
         let written = self.meta().write(move |tx: &mut Tx| {
             if tx.get(&schema::LEASES, &key)?.is_some() {
                 return Ok(false);
+            }
+            if tx.get(&schema::NAMESPACES, &key.0)?.is_none() {
+                tx.put(&schema::NAMESPACES, &key.0, &NamespaceRecord::default())?;
             }
             let record = LeaseRecord {
                 labels: made.labels,

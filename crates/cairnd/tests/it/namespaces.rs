@@ -3,7 +3,7 @@
 use cairn_proto::containerd::services::{
     content::v1::{InfoRequest, ListContentRequest},
     images::v1::ListImagesRequest,
-    leases::v1::{CreateRequest, ListRequest},
+    leases::v1::{CreateRequest, DeleteRequest, ListRequest},
     namespaces::v1::{
         CreateNamespaceRequest, DeleteNamespaceRequest, GetNamespaceRequest, ListNamespacesRequest,
         Namespace, UpdateNamespaceRequest,
@@ -254,6 +254,21 @@ async fn updating_makes_a_namespace_only_by_a_label() {
         None,
         "containerd's is empty, too"
     );
+}
+
+/// As of what else is made in one, also when it is gone again (containerd 2.1.9).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_makes_a_namespace() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    client.leased("lease").await;
+    assert_eq!(list(&client).await, ["n"]);
+    let id = "lease".to_owned();
+    let request = DeleteRequest { id, sync: true };
+    client.leases().delete(request).await.expect("delete");
+    assert_eq!(list(&client).await, ["n"]);
+    assert_eq!(create(&client, "n", &[]).await, Code::AlreadyExists);
+    assert_eq!(delete(&client, "n").await, Code::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]
