@@ -10,7 +10,7 @@ use cairn_sys::cpu::Work;
 use crate::{
     Error,
     bits::{Bits, low},
-    copy,
+    copy::{self, Cell},
     table::{DISTANCE_BITS, END, LENGTH_BITS, LINK, LITERALS, SPECIAL, Tables, linked, value},
 };
 
@@ -30,17 +30,17 @@ pub(crate) enum Stop {
 
 /// Decoding from `input[*from..]` to `out[*to..]`, with what came before in `out[..*to]` and, before
 /// that, in `history`.
-pub(crate) struct Run<'a> {
+pub(crate) struct Run<'a, C> {
     pub(crate) tables: &'a Tables,
     pub(crate) bits: &'a mut Bits,
     pub(crate) input: &'a [u8],
     pub(crate) from: &'a mut usize,
-    pub(crate) out: &'a mut [u8],
+    pub(crate) out: &'a mut [C],
     pub(crate) to: &'a mut usize,
-    pub(crate) history: &'a [u8],
+    pub(crate) history: &'a [C],
 }
 
-impl Work for Run<'_> {
+impl<C: Cell> Work for Run<'_, C> {
     type Output = Result<Stop, Error>;
 
     #[inline(always)]
@@ -63,12 +63,12 @@ impl Work for Run<'_> {
 }
 
 #[inline(always)]
-fn decode(
+fn decode<C: Cell>(
     tables: &Tables,
     ahead: &mut Ahead<'_>,
-    out: &mut [u8],
+    out: &mut [C],
     at: &mut usize,
-    history: &[u8],
+    history: &[C],
 ) -> Result<Stop, Error> {
     ahead.refill();
     let mut entry = ahead.look(tables);
@@ -119,7 +119,7 @@ fn decode(
         entry = ahead.look(tables);
         ahead.refill();
         if distance <= *at {
-            copy::fast(out, *at, distance, length);
+            C::repeat(out, *at, distance, length);
         } else {
             copy::careful(out, *at, distance, length, history)?;
         }
@@ -130,8 +130,8 @@ fn decode(
 
 /// Writes the literal that an entry stands for.
 #[inline(always)]
-fn put(out: &mut [u8], at: &mut usize, entry: u32) {
-    out[*at] = (entry >> 8) as u8;
+fn put<C: Cell>(out: &mut [C], at: &mut usize, entry: u32) {
+    out[*at] = C::from((entry >> 8) as u8);
     *at += 1;
 }
 

@@ -6,13 +6,13 @@ use std::{
 };
 
 use crate::{
-    Error,
+    Error, ReadAhead, WINDOW_BYTES,
+    crew::{Crew, Lead, Plan},
     header::Header,
     inflate::{Inflate, Status},
+    part::Key,
 };
 
-/// How far back a match may reach.
-const WINDOW_BYTES: usize = 32 << 10;
 /// Who asks for this much or more has it decoded into his own buffer, who asks for less gets it from
 /// one of this size.
 const DIRECT_BYTES: usize = 64 << 10;
@@ -20,16 +20,22 @@ const DIRECT_BYTES: usize = 64 << 10;
 const PIECE_BYTES: usize = 128 << 10;
 
 /// One gzip member, decoded. Reading ends with the member, whose length and checksum are proven then;
-/// of the input nothing behind it is read, so that [`Gunzip::restart`] can go on with what follows.
+/// of the input nothing behind it is consumed, so that [`Gunzip::restart`] can go on with what follows.
 ///
-/// Memory is bounded: some 120 KiB, whatever comes.
+/// With more than one thread others decode what is still to come, of a member that is some megabytes long
+/// and has blocks with codes of their own. What comes out is the same, and so is what is wrong with it;
+/// only how much of `R` has been read is not, see [`ReadAhead`]. They are started when 1 MiB of the input
+/// has been consumed, and end with the `Gunzip` or with an error.
+///
+/// Memory is bounded: some 120 KiB with one thread, and at most 16 MiB for each of several, whatever
+/// comes.
 ///
 /// # Errors
 /// What is wrong with the stream is an [`Error`] in an [`io::Error`], and said again however often
 /// one reads on. Errors of the input are handed on as they are; if it recovers, so does reading.
 /// Either comes after all bytes that were decoded before it.
 pub struct Gunzip<R> {
-    input: R,
+    input: ReadAhead<R>,
     part: Part,
     inflate: Box<Inflate>,
     /// The last of what was given out, which matches may refer to.
@@ -41,6 +47,15 @@ pub struct Gunzip<R> {
     /// Of what came out, modulo 2^32 as the trailer has it.
     length: u32,
     interrupted: Option<io::Error>,
+    pub(crate) crew: Crew,
+    /// Whether a block has just ended, and not the last one.
+    between: bool,
+    /// What others have made of what comes next, and what its cells mean.
+    lead: Option<Lead>,
+    key: Option<Key>,
+    /// Of all members: how many bytes have been made, and how many of them by others.
+    made: u64,
+    foreseen: u64,
 }
 
 enum Part {
@@ -54,8 +69,18 @@ enum Part {
 impl<R: BufRead> Gunzip<R> {
     /// Nothing is read yet.
     pub fn new(input: R) -> Gunzip<R> {
+        Gunzip::with_threads(input, 1)
+    }
+
+    /// Decodes with as many threads, of which the caller's is one. More than nine are of no use, and where
+    /// no more can be had it does with fewer.
+    pub fn with_threads(input: R, threads: usize) -> Gunzip<R> {
+        Gunzip::planned(input, threads, Plan::USUAL)
+    }
+
+    pub(crate) fn planned(input: R, threads: usize, plan: Plan) -> Gunzip<R> {
         Gunzip {
-            input,
+            input: ReadAhead::new(input, plan.piece_bytes),
             part: Part::Header(Header::default()),
             inflate: Box::new(Inflate::new()),
             history: Vec::with_capacity(WINDOW_BYTES),
@@ -64,12 +89,23 @@ impl<R: BufRead> Gunzip<R> {
             sum: crc32fast::Hasher::new(),
             length: 0,
             interrupted: None,
+            crew: Crew::new(threads, plan),
+            between: false,
+            lead: None,
+            key: None,
+            made: 0,
+            foreseen: 0,
         }
     }
 
     /// The input, which at the end of the member is right behind it.
-    pub fn input_mut(&mut self) -> &mut R {
+    pub fn input_mut(&mut self) -> &mut ReadAhead<R> {
         &mut self.input
+    }
+
+    /// How many of the bytes that came out were made by other threads.
+    pub fn foreseen(&self) -> u64 {
+        self.foreseen
     }
 
     /// Begins a new member, of which nothing is read yet. It is for the end of a member; bytes that
@@ -82,6 +118,8 @@ impl<R: BufRead> Gunzip<R> {
         self.sum = crc32fast::Hasher::new();
         self.length = 0;
         self.interrupted = None;
+        self.between = false;
+        self.lead = None;
     }
 
     /// Reads the header.
@@ -110,40 +148,105 @@ impl<R: BufRead> Gunzip<R> {
     fn decode(&mut self, out: &mut [u8]) -> usize {
         let mut to = 0;
         while to < out.len() && matches!(self.part, Part::Body) && self.interrupted.is_none() {
-            let input = match fill(&mut self.input) {
-                Ok(input) => input,
-                Err(error) => {
-                    self.interrupted = Some(error);
-                    break;
-                }
-            };
-            let (mut from, begun) = (0, to);
+            self.crew.feed(&mut self.input, self.made);
+            let begun = to;
             let piece = out.len().min(to + PIECE_BYTES);
-            let history = &self.history;
-            let status = self
-                .inflate
-                .run(input, &mut from, &mut out[..piece], &mut to, history);
-            match status {
-                Ok(Status::Hungry) if input.is_empty() => {
-                    self.part = Part::Failed(Error::Truncated);
-                }
-                Ok(Status::Hungry | Status::Full) => {}
-                Ok(Status::End) => {
-                    self.part = Part::Trailer {
-                        bytes: [0; 8],
-                        have: 0,
-                    };
-                }
-                Err(error) => self.part = Part::Failed(error),
+            if self.lead.is_some() || self.between && self.find_lead(&out[..to]) {
+                to += self.follow(&mut out[to..piece]);
+            } else {
+                self.decode_piece(&mut out[..piece], &mut to);
+                self.sum.update(&out[begun..to]);
             }
-            self.input.consume(from);
-            self.sum.update(&out[begun..to]);
             self.length = self.length.wrapping_add((to - begun) as u32);
+            self.made += (to - begun) as u64;
         }
         if matches!(self.part, Part::Body) {
             remember(&mut self.history, &out[..to]);
         }
         to
+    }
+
+    /// Decodes from what there is of the input.
+    fn decode_piece(&mut self, out: &mut [u8], to: &mut usize) {
+        let at = self.input.position();
+        let input = match fill(&mut self.input) {
+            Ok(input) => input,
+            Err(error) => {
+                self.interrupted = Some(error);
+                return;
+            }
+        };
+        self.inflate.pause_from = self.crew.awaited().map_or(usize::MAX, |begin| {
+            usize::try_from(begin.saturating_sub(at)).unwrap_or(usize::MAX)
+        });
+        let mut from = 0;
+        let status = self.inflate.run(input, &mut from, out, to, &self.history);
+        self.between = false;
+        match status {
+            Ok(Status::Hungry) if input.is_empty() => self.part = Part::Failed(Error::Truncated),
+            Ok(Status::Hungry | Status::Full) => {}
+            Ok(Status::Boundary) => self.between = !self.inflate.is_last(),
+            Ok(Status::End) => {
+                self.part = Part::Trailer {
+                    bytes: [0; 8],
+                    have: 0,
+                };
+            }
+            Err(error) => self.part = Part::Failed(error),
+        }
+        self.input.consume(from);
+    }
+
+    /// Whether others have begun at the very bit that is next. What came before it, but for what is in
+    /// the history, is `behind`.
+    fn find_lead(&mut self, behind: &[u8]) -> bool {
+        let bit = self.input.position() * 8 - u64::from(self.inflate.unused());
+        self.lead = self.crew.arrive(bit);
+        let Some(lead) = &self.lead else {
+            return false;
+        };
+        if !self
+            .key
+            .get_or_insert_with(Key::new)
+            .set(&self.history, behind)
+        {
+            // Without a whole window they may have taken something for it that was before the member.
+            self.lead = None;
+            return false;
+        }
+        if lead.part.is_clear {
+            self.sum.combine(&lead.part.sum);
+        }
+        self.between = false;
+        true
+    }
+
+    /// Gives out what others have made. Where there is no more, it goes on behind it.
+    fn follow(&mut self, out: &mut [u8]) -> usize {
+        let (Some(lead), Some(key)) = (&mut self.lead, &self.key) else {
+            return 0;
+        };
+        let n = lead.give(key, out);
+        if !lead.part.is_clear {
+            self.sum.update(&out[..n]);
+        }
+        self.foreseen += n as u64;
+        if lead.has_given_all() {
+            self.input.skip_to(lead.part.next);
+            if lead.advance() {
+                if lead.part.is_clear {
+                    self.sum.combine(&lead.part.sum);
+                }
+            } else {
+                self.crew.settle(lead);
+                if let Some(saved) = lead.part.take_saved() {
+                    self.inflate = saved;
+                }
+                self.between = lead.part.between && !self.inflate.is_last();
+                self.lead = None;
+            }
+        }
+        n
     }
 
     /// Reads the trailer and holds it against what came out.
@@ -214,7 +317,10 @@ impl<R: BufRead> Read for Gunzip<R> {
                 }
                 Part::Trailer { .. } => self.read_trailer()?,
                 Part::End => return Ok(0),
-                Part::Failed(error) => return Err((*error).into()),
+                Part::Failed(error) => {
+                    self.crew.dismiss();
+                    return Err((*error).into());
+                }
             }
         }
     }
@@ -234,7 +340,7 @@ fn fill<R: BufRead>(input: &mut R) -> io::Result<&[u8]> {
 }
 
 /// Keeps the last of `made`, and of what was there before as much as is still within reach.
-fn remember(history: &mut Vec<u8>, made: &[u8]) {
+pub(crate) fn remember(history: &mut Vec<u8>, made: &[u8]) {
     let new = &made[made.len().saturating_sub(WINDOW_BYTES)..];
     let keep = history.len().min(WINDOW_BYTES - new.len());
     history.drain(..history.len() - keep);

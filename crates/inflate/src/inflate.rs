@@ -5,7 +5,8 @@ use cairn_sys::cpu::with_bit_instructions;
 use crate::{
     Error,
     bits::{Bits, low},
-    copy, fast,
+    copy::{self, Cell},
+    fast,
     table::{
         CODE_BITS, CODE_ENTRIES, CODE_SYMBOLS, Code, DISTANCE_BITS, END, LENGTH_BITS, LINK,
         LITERALS, SPECIAL, Table, Tables, build, linked, value,
@@ -26,6 +27,8 @@ pub(crate) enum Status {
     Hungry,
     /// All the room is.
     Full,
+    /// A block is at its end, and that is where to pause.
+    Boundary,
     /// The stream is at its end.
     End,
 }
@@ -45,7 +48,11 @@ enum State {
 }
 
 /// A stream being decoded.
+#[derive(Clone)]
 pub(crate) struct Inflate {
+    /// [`Inflate::run`] pauses at the first end of a block that it comes to after it has read as much of
+    /// its input; never, unless this is set.
+    pub(crate) pause_from: usize,
     state: State,
     last: bool,
     bits: Bits,
@@ -62,6 +69,7 @@ pub(crate) struct Inflate {
 impl Inflate {
     pub(crate) fn new() -> Inflate {
         Inflate {
+            pause_from: usize::MAX,
             state: State::Block,
             last: false,
             bits: Bits::default(),
@@ -77,9 +85,28 @@ impl Inflate {
 
     /// Begins a new stream.
     pub(crate) fn restart(&mut self) {
+        self.begin(0, 0);
+    }
+
+    /// Begins with a block within a stream. Of `byte`, the input's one before the next to be given, the
+    /// `count` highest bits are still to be read.
+    pub(crate) fn begin(&mut self, byte: u8, count: u32) {
         self.state = State::Block;
         self.last = false;
-        self.bits = Bits::default();
+        self.bits = Bits {
+            word: u64::from(byte) >> (8 - count),
+            count,
+        };
+    }
+
+    /// Whether the block at hand, or the one that has just ended, is the last.
+    pub(crate) fn is_last(&self) -> bool {
+        self.last
+    }
+
+    /// How many bits have been read of the input and not used.
+    pub(crate) fn unused(&self) -> u32 {
+        self.bits.count
     }
 
     /// The next byte of those that were read of the input and are not the stream's, at its end. There
@@ -92,20 +119,22 @@ impl Inflate {
 
     /// Decodes from `input[*from..]` to `out[*to..]`. What came before is in `out[..*to]` and, before
     /// that, in `history`.
-    pub(crate) fn run(
+    pub(crate) fn run<C: Cell>(
         &mut self,
         input: &[u8],
         from: &mut usize,
-        out: &mut [u8],
+        out: &mut [C],
         to: &mut usize,
-        history: &[u8],
+        history: &[C],
     ) -> Result<Status, Error> {
         loop {
             let went_on = match self.state {
                 State::Block => self.block(input, from)?,
                 State::StoredLength => self.stored_length(input, from)?,
                 State::Stored(0) => {
-                    self.state = State::Block;
+                    if let Some(status) = self.end_block(*from) {
+                        return Ok(status);
+                    }
                     true
                 }
                 State::Stored(left) => {
@@ -229,13 +258,13 @@ impl Inflate {
     }
 
     /// Decodes symbols, as many as may be at once.
-    fn symbols(
+    fn symbols<C: Cell>(
         &mut self,
         input: &[u8],
         from: &mut usize,
-        out: &mut [u8],
+        out: &mut [C],
         to: &mut usize,
-        history: &[u8],
+        history: &[C],
     ) -> Result<Option<Status>, Error> {
         if input.len() - *from >= fast::INPUT && out.len() - *to >= fast::OUTPUT {
             let run = fast::Run {
@@ -248,20 +277,24 @@ impl Inflate {
                 history,
             };
             if with_bit_instructions(run)? == fast::Stop::Block {
-                self.state = State::Block;
-                return Ok(None);
+                return Ok(self.end_block(*from));
             }
         }
         self.symbol(input, from, out, to)
     }
 
+    fn end_block(&mut self, from: usize) -> Option<Status> {
+        self.state = State::Block;
+        (from >= self.pause_from).then_some(Status::Boundary)
+    }
+
     /// Copies of a stored block what there is and has room.
-    fn stored(
+    fn stored<C: Cell>(
         &mut self,
         left: usize,
         input: &[u8],
         from: &mut usize,
-        out: &mut [u8],
+        out: &mut [C],
         to: &mut usize,
     ) -> usize {
         let want = left.min(out.len() - *to);
@@ -269,11 +302,13 @@ impl Inflate {
         while done < want
             && let Some(byte) = self.bits.byte()
         {
-            out[*to + done] = byte;
+            out[*to + done] = byte.into();
             done += 1;
         }
         let n = (want - done).min(input.len() - *from);
-        out[*to + done..][..n].copy_from_slice(&input[*from..][..n]);
+        for (cell, byte) in out[*to + done..][..n].iter_mut().zip(&input[*from..][..n]) {
+            *cell = C::from(*byte);
+        }
         *from += n;
         *to += done + n;
         done + n
@@ -317,11 +352,11 @@ impl Inflate {
     }
 
     /// Decodes one symbol where input or room may end.
-    fn symbol(
+    fn symbol<C: Cell>(
         &mut self,
         input: &[u8],
         from: &mut usize,
-        out: &mut [u8],
+        out: &mut [C],
         to: &mut usize,
     ) -> Result<Option<Status>, Error> {
         if self.bits.count < 48 {
@@ -336,13 +371,14 @@ impl Inflate {
             let Some(place) = out.get_mut(*to) else {
                 return Ok(Some(Status::Full));
             };
-            *place = (entry >> 8) as u8;
+            *place = C::from((entry >> 8) as u8);
             *to += 1;
         } else if entry & SPECIAL != 0 {
             if entry & END == 0 {
                 return Err(Error::LengthCode);
             }
-            self.state = State::Block;
+            self.bits = bits;
+            return Ok(self.end_block(*from));
         } else {
             let Some((entry, distance)) = look(&self.tables.distances, DISTANCE_BITS, &mut bits)
             else {

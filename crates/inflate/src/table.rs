@@ -32,6 +32,7 @@ pub(crate) const CODE_ENTRIES: usize = 128;
 pub(crate) const MAX_BITS: usize = 15;
 
 /// One code's table, `N` a power of two.
+#[derive(Clone)]
 pub(crate) struct Table<const N: usize> {
     pub(crate) entries: [u32; N],
 }
@@ -251,6 +252,7 @@ pub(crate) const CODE_SYMBOLS: [u32; 19] = {
 };
 
 /// The tables of the block at hand.
+#[derive(Clone)]
 pub(crate) struct Tables {
     pub(crate) lengths: Table<LENGTH_ENTRIES>,
     pub(crate) distances: Table<DISTANCE_ENTRIES>,

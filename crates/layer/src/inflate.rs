@@ -163,7 +163,7 @@ impl<R: Read> Inflater<R> {
 
 /// Whether another gzip member follows one. If not, there may be zeros up to the end, which
 /// tape-minded writers pad with and `gzip` ignores.
-fn next_member<R: Read>(input: &mut Input<R>) -> Result<bool, InflateError> {
+fn next_member(input: &mut impl BufRead) -> Result<bool, InflateError> {
     let mut padded = false;
     loop {
         let bytes = input
