@@ -43,7 +43,8 @@ pub struct Options {
     pub diff_algorithm: Algorithm,
     /// How many threads [`unpack`](crate::unpack()) may use, the caller's among them. With two, or less,
     /// one reads and inflates, the caller's hashes and applies. A third hashes; from four on another
-    /// reads ahead.
+    /// reads ahead, and all but two inflate gzip. That is one thread more, since those that hash and read
+    /// ahead mostly wait.
     pub threads: usize,
 }
 

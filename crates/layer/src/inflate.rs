@@ -70,6 +70,15 @@ impl<R: Read> Inflater<R> {
     /// Reads the first bytes of `source` and decides. An OCI plain `tar` is never decompressed,
     /// whatever it begins with.
     pub fn new(source: R, layer: LayerType) -> Result<Inflater<R>, InflateError> {
+        Inflater::with_threads(source, layer, 1)
+    }
+
+    /// The same with as many threads, the caller's included, where others are of use: for gzip.
+    pub fn with_threads(
+        source: R,
+        layer: LayerType,
+        threads: usize,
+    ) -> Result<Inflater<R>, InflateError> {
         let mut source = Source(source);
         let mut head = Vec::with_capacity(HEAD_BYTES);
         source
@@ -95,7 +104,7 @@ impl<R: Read> Inflater<R> {
         let input = BufReader::with_capacity(SOURCE_BUFFER_BYTES, Cursor::new(head).chain(source));
         let decoder = match packing {
             Compression::None => Decoder::Plain(input),
-            Compression::Gzip => Decoder::Gzip(Box::new(Gunzip::new(input))),
+            Compression::Gzip => Decoder::Gzip(Box::new(Gunzip::with_threads(input, threads))),
             Compression::Zstd => Decoder::Zstd(Box::new(zstd_decoder(input)?)),
         };
         Ok(Inflater {

@@ -1,12 +1,12 @@
 //! One layer from compressed bytes to files, as a pipeline of threads.
 //!
 //! A thread inflates into pooled buffers, the caller's thread applies them. Where there are cores for
-//! it the source is read ahead by a thread of its own, and the inflated bytes are hashed by another,
-//! out of the same buffers. The buffers bound the memory of a layer whatever its size, and the same
-//! bytes are hashed and written, so nothing is read back.
+//! it the source is read ahead by a thread of its own, the inflated bytes are hashed by another, out of
+//! the same buffers, and gzip is inflated by several. The buffers bound the memory of a layer whatever
+//! its size, and the same bytes are hashed and written, so nothing is read back.
 //!
 //! Memory: at most six buffers of 512 KiB, and eight of 256 KiB where the source is read ahead; what
-//! the decoders need besides is theirs.
+//! the decoders need besides is theirs, for gzip 16 MiB for each thread if it has several.
 
 mod ahead;
 mod buffers;
@@ -99,6 +99,8 @@ impl Timing {
 struct Stages {
     hash: bool,
     ahead: bool,
+    /// How many threads inflate.
+    inflate: usize,
 }
 
 impl Stages {
@@ -106,6 +108,9 @@ impl Stages {
         Stages {
             hash: threads >= 3,
             ahead: threads >= 4,
+            // Inflating takes longer than all the rest. Applying takes one core, hashing and reading ahead
+            // take less than one together, so they have two and inflating has what is left.
+            inflate: threads.saturating_sub(2).max(1),
         }
     }
 }
@@ -165,7 +170,7 @@ pub fn unpack<R: Read + Send>(
         };
         let inflater = thread::Builder::new()
             .name("layer-inflate".to_owned())
-            .spawn_scoped(scope, move || produce(source, layer, &out))
+            .spawn_scoped(scope, move || produce(source, layer, stages.inflate, &out))
             .map_err(|err| Error::Thread(err.to_string()))?;
         let mut chunks = Chunks::new(full_rx, own, &stalled);
         let applied = apply(&mut chunks, upper, options);
@@ -229,13 +234,13 @@ struct Out<'s> {
 
 /// The inflating thread. It ends at the end of the stream, at an error, which it hands over, or when
 /// nobody wants its buffers any more.
-fn produce<R: Read>(source: R, layer: LayerType, out: &Out<'_>) -> Produced {
+fn produce<R: Read>(source: R, layer: LayerType, threads: usize, out: &Out<'_>) -> Produced {
     let mut produced = Produced {
         packing: layer.compression,
         looks_packed: None,
         busy: Duration::ZERO,
     };
-    if let Err(cause) = inflate_all(source, layer, out, &mut produced) {
+    if let Err(cause) = inflate_all(source, layer, threads, out, &mut produced) {
         // Nobody listening means that the applier has failed first and says so itself.
         let _ = out.full.send(Err(cause));
     }
@@ -245,11 +250,12 @@ fn produce<R: Read>(source: R, layer: LayerType, out: &Out<'_>) -> Produced {
 fn inflate_all<R: Read>(
     source: R,
     layer: LayerType,
+    threads: usize,
     out: &Out<'_>,
     produced: &mut Produced,
 ) -> Result<(), Error> {
     let began = Instant::now();
-    let mut inflater = Inflater::new(source, layer)?;
+    let mut inflater = Inflater::with_threads(source, layer, threads)?;
     produced.packing = inflater.packing();
     produced.looks_packed = inflater.looks_packed();
     produced.busy += began.elapsed();

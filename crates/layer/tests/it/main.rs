@@ -11,6 +11,7 @@ mod adopt;
 mod attributes;
 mod diff;
 mod diff_random;
+mod large;
 mod paths;
 mod stack;
 mod tar_disputes;

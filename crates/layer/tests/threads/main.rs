@@ -71,7 +71,15 @@ fn check<R: Read + Send>(
 #[test]
 fn no_thread_is_left_however_it_ends() {
     let (plain, packed) = (media::OCI_LAYER, media::OCI_LAYER_GZIP);
-    let text = "words, words\n".repeat(500_000);
+    // Of which nothing packs well, so that there is enough for several threads to inflate.
+    let mut state = 1_u64;
+    let next = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        char::from(b'0' + (state >> 60) as u8)
+    };
+    let text: String = (0..6_000_000).map(next).collect();
     let good = layer().file("a", &text).file("b", &text).build();
     let gz = gzip(&good);
     let half = || &gz[..gz.len() / 2];
