@@ -25,25 +25,28 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     group
         .throughput(Throughput::Bytes(BYTES as u64))
         .sample_size(20);
-    let cases: [(&str, &str, Pack); 3] = [
-        ("gzip", "+gzip", gzip),
-        ("zstd", "+zstd", zstd),
-        ("plain", "", <[u8]>::to_vec),
+    let cases: [(&str, &str, Pack, usize); 4] = [
+        ("gzip", "+gzip", gzip, 1),
+        ("gzip by two threads", "+gzip", gzip, 2),
+        ("zstd", "+zstd", zstd, 1),
+        ("plain", "", <[u8]>::to_vec, 1),
     ];
-    for (name, suffix, pack) in cases {
+    for (name, suffix, pack, threads) in cases {
         let media_type = format!("application/vnd.oci.image.layer.v1.tar{suffix}");
         let layer = LayerType::parse(&media_type).expect("a layer's type");
         let packed = LazyCell::new(|| pack(&plain));
         group.bench_function(name, |bencher| {
             let mut buffer = vec![0; BUFFER_BYTES];
-            bencher.iter(|| inflate(packed.as_slice(), layer, &mut buffer));
+            bencher.iter(|| {
+                let inflater = Inflater::with_threads(packed.as_slice(), layer, threads);
+                drain(inflater.expect("a whole head"), &mut buffer);
+            });
         });
     }
     group.finish();
 }
 
-fn inflate(packed: impl Read, layer: LayerType, buffer: &mut [u8]) {
-    let mut inflater = Inflater::new(packed, layer).expect("a whole head");
+fn drain(mut inflater: Inflater<impl Read>, buffer: &mut [u8]) {
     let mut total = 0;
     loop {
         match inflater.fill(buffer).expect("a whole stream") {
