@@ -199,6 +199,11 @@ impl Shared {
         memory.clone()
     }
 
+    fn turns(&self) -> u64 {
+        let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
+        memory.turns
+    }
+
     /// Waits until the engine has the old changes.
     fn settled(&self) -> Result<(), String> {
         let progress = lock(&self.progress);
@@ -259,7 +264,7 @@ impl Engine for Journaled {
             let below = self.shared.engine.snapshot()?;
             // Had young changes become old ones in between, the engine could have them already, and
             // with them changes that are younger than what was seen of the memory.
-            if self.shared.seen().turns == memory.turns {
+            if self.shared.turns() == memory.turns {
                 return Ok(Box::new(State { memory, below }));
             }
         }

@@ -1,6 +1,11 @@
 //! redb, with two-phase commit: its default, one-phase, can be fooled by a torn page after a crash.
 
-use std::{ffi::OsStr, ops::Bound, path::Path};
+use std::{
+    ffi::OsStr,
+    ops::Bound,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use cairn_sys::Dir;
 use cairn_types::ErrorKind;
@@ -16,8 +21,14 @@ const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const FILE: &str = "records.redb";
 const CACHE_BYTES: usize = 32 << 20;
 
+type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// Records in one redb file.
 pub(crate) struct Redb {
+    /// The table as the last commit left it, once somebody has looked at it: to open it costs more than
+    /// most looks. While it is kept, what it consists of stays in the file, as for any look that lasts.
+    /// It goes before the database.
+    seen: RwLock<Option<Arc<Table>>>,
     database: Closing<Database>,
 }
 
@@ -27,9 +38,7 @@ impl Redb {
     pub(crate) fn create(dir: &Dir) -> Result<(), Error> {
         let path = dir.path().join(FILE);
         let database = Database::create(&path).map_err(|err| open_error(&path, err.into()))?;
-        let redb = Redb {
-            database: Closing::new(database),
-        };
+        let redb = Redb::over(database);
         redb.write(&Batch::new())
             .map_err(|err| open_error(&path, err))?;
         drop(redb);
@@ -49,11 +58,41 @@ impl Redb {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         match unpanicked(|| patiently(|| builder.open(&path), busy)) {
-            Ok(Ok(database)) => Ok(Redb {
-                database: Closing::new(database),
-            }),
+            Ok(Ok(database)) => Ok(Redb::over(database)),
             Ok(Err(err)) => Err(open_error(&path, err.into())),
             Err(panic) => Err(open_error(&path, redb::Error::Corrupted(panic))),
+        }
+    }
+
+    fn over(database: Database) -> Redb {
+        Redb {
+            seen: RwLock::default(),
+            database: Closing::new(database),
+        }
+    }
+
+    /// The table as the last commit left it; `None` in a file that has none yet.
+    fn table(&self) -> Result<Option<Arc<Table>>, Error> {
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = seen.as_ref() {
+            return Ok(Some(Arc::clone(table)));
+        }
+        drop(seen);
+        // Held from before the look until it is kept: a commit that comes between the two forgets it
+        // afterwards.
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_none() {
+            *seen = self.database.look(|| self.open_table())?.map(Arc::new);
+        }
+        Ok(seen.clone())
+    }
+
+    fn open_table(&self) -> Result<Option<Table>, Error> {
+        let transaction = self.database.begin_read().map_err(read_error)?;
+        match transaction.open_table(RECORDS) {
+            Ok(table) => Ok(Some(table)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(err) => Err(read_error(err)),
         }
     }
 
@@ -106,21 +145,17 @@ fn read_error(err: impl Into<redb::Error>) -> Error {
 
 impl Engine for Redb {
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, Error> {
-        let table = self.database.look(|| {
-            let transaction = self.database.begin_read().map_err(read_error)?;
-            match transaction.open_table(RECORDS) {
-                Ok(table) => Ok(Some(table)),
-                Err(TableError::TableDoesNotExist(_)) => Ok(None),
-                Err(err) => Err(read_error(err)),
-            }
-        })?;
+        let table = self.table()?;
         let database = &self.database;
         Ok(Box::new(State { table, database }))
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), String> {
-        self.database
-            .change(|| self.write(batch).map_err(|err| err.to_string()))
+        let done = self
+            .database
+            .change(|| self.write(batch).map_err(|err| err.to_string()));
+        *self.seen.write().unwrap_or_else(PoisonError::into_inner) = None;
+        done
     }
 
     fn value_bytes_max(&self) -> usize {
@@ -137,7 +172,7 @@ impl Engine for Redb {
 }
 
 struct State<'a> {
-    table: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    table: Option<Arc<Table>>,
     database: &'a Closing<Database>,
 }
 
@@ -189,5 +224,31 @@ impl Snapshot for State<'_> {
                 })
                 .collect()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_at_the_last_commit_and_stays_there() {
+        let place = tempfile::tempdir().expect("a directory");
+        let dir = Dir::open(place.path()).expect("open");
+        Redb::create(&dir).expect("make");
+        let redb = Redb::open(&dir).expect("open");
+        let set = |value: &str| {
+            let batch = Batch::from([(b"key".to_vec(), Some(value.as_bytes().to_vec()))]);
+            redb.commit(&batch).expect("commit");
+        };
+        let value = |look: &dyn Snapshot| look.get(b"key").expect("get");
+        let before = redb.snapshot().expect("look");
+        set("one");
+        let first = redb.snapshot().expect("look");
+        set("two");
+        let second = redb.snapshot().expect("look");
+        assert_eq!(value(before.as_ref()), None);
+        assert_eq!(value(first.as_ref()), Some(b"one".to_vec()));
+        assert_eq!(value(second.as_ref()), Some(b"two".to_vec()));
     }
 }
