@@ -50,6 +50,8 @@ struct Shared {
     methods: HashMap<String, Arc<Known>>,
     unknown: Arc<Known>,
     uids: Vec<u32>,
+    /// The server's own user.
+    own: u32,
     limits: Limits,
     node: Option<Node>,
     activity: Arc<Activity>,
@@ -138,6 +140,7 @@ impl Shared {
             methods: HashMap::new(),
             unknown: Arc::new(unknown),
             uids: rules.uids.to_vec(),
+            own: rustix::process::geteuid().as_raw(),
             limits: rules.limits,
             node: rules.node,
             activity: rules.activity,
@@ -261,8 +264,7 @@ impl Calls {
             return Ok(());
         };
         let uid = peer.uid();
-        let own = rustix::process::geteuid().as_raw();
-        if self.0.uids.is_empty() || self.0.uids.contains(&uid) || uid == own {
+        if self.0.uids.is_empty() || self.0.uids.contains(&uid) || uid == self.0.own {
             return Ok(());
         }
         let text = format!("user {uid} is not served here: permission denied");

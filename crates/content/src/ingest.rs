@@ -374,7 +374,7 @@ impl Ingest {
     /// [`Error::Size`] and [`Error::Digest`] the bytes stay for resuming; on [`Error::Exists`] the
     /// upload is gone, as are its bytes after a failed sync, since nobody can vouch for them.
     pub fn commit(
-        self,
+        mut self,
         size: Option<u64>,
         expected: Option<&Digest>,
         labels: Labels,
@@ -405,11 +405,16 @@ impl Ingest {
                 content.remove_ingest(self.record.id);
             }
         })?;
+        let moved = published.moved;
         let key = (self.ns.clone(), self.reference.clone());
         content.record(&self.ns, published, labels, move |tx| {
             Ok(tx.delete(&schema::INGESTS, &key)?)
         })?;
-        content.remove_ingest(self.record.id);
+        if !moved {
+            content.remove_ingest(self.record.id);
+        }
+        // Nobody resumes it.
+        self.written = false;
         Ok(digest)
     }
 

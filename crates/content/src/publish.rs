@@ -32,6 +32,8 @@ pub(crate) struct Published {
     size: u64,
     /// To stand in the record until the file is on the disk.
     bytes: Option<Vec<u8>>,
+    /// The written file has the blob's name now, and its own no more.
+    pub(crate) moved: bool,
 }
 
 impl Content {
@@ -101,11 +103,12 @@ impl Content {
     ) -> Result<Published> {
         let failed = |err: cairn_sys::Error| self.failed(format!("publish blob {digest}"), err);
         raw::fchmod(written.file, MODE).map_err(failed)?;
-        self.name(digest, written, bytes.is_none())?;
+        let moved = self.name(digest, written, bytes.is_none())?;
         Ok(Published {
             digest: digest.clone(),
             size: written.size,
             bytes,
+            moved,
         })
     }
 
@@ -120,9 +123,9 @@ impl Content {
         Ok((bytes.len() as u64 == written.size).then_some(bytes))
     }
 
-    /// Moves a written file to its name among the blobs. When it is to be `lasting`, bytes and name are on
-    /// the disk when this returns.
-    fn name(&self, digest: &Digest, written: &Written<'_>, lasting: bool) -> Result<()> {
+    /// Moves a written file to its name among the blobs, unless the blob is there; whether it was moved. When
+    /// it is to be `lasting`, bytes and name are on the disk when this returns.
+    fn name(&self, digest: &Digest, written: &Written<'_>, lasting: bool) -> Result<bool> {
         let Blobs { dir: blobs, syncs } = self.blobs_of(digest);
         let name = OsStr::new(digest.hex());
         let failed = |err: cairn_sys::Error| self.failed(format!("publish blob {digest}"), err);
@@ -140,7 +143,7 @@ impl Content {
             false => written.dir.rename_noreplace(written.name, blobs, name),
         };
         match named {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(true),
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
             Err(err) => return Err(failed(err)),
         }
@@ -149,14 +152,16 @@ impl Content {
                 // Whoever named it may not have come to syncing the name, or even the bytes.
                 durable::sync_file(&known).map_err(failed)?;
             }
-            return sync_name();
+            sync_name()?;
+            return Ok(false);
         }
         tracing::warn!("blob {digest} was damaged and is replaced");
         // Here the bytes come first: a record may speak of the name already, and no longer have them.
         durable::sync_file(written.file).map_err(failed)?;
         let renamed = written.dir.rename(written.name, blobs, name);
         renamed.map_err(failed)?;
-        sync_name()
+        sync_name()?;
+        Ok(true)
     }
 
     /// The file of a blob, if its bytes are right.
@@ -193,6 +198,7 @@ impl Content {
             digest,
             size,
             bytes,
+            moved: _,
         } = published;
         if bytes.is_some() {
             self.begin(&digest, Timestamp::now());

@@ -77,6 +77,11 @@ impl Node {
             Failure::of("look up blob", err).object("blob", digest)
         };
         let content = self.content();
+        let size = || content.size_of_any(digest).map_err(|err| failed(&err));
+        // Nearly always, and then there is nothing to pin.
+        if size()?.is_none() {
+            return Ok(None);
+        }
         // Until it is linked, those hold it who have it.
         for ns in content.namespaces().map_err(|err| failed(&err))? {
             pins.blob(&ns, digest);
@@ -98,7 +103,7 @@ impl Node {
                 return Ok(None);
             }
         }
-        content.size_of_any(digest).map_err(|err| failed(&err))
+        size()
     }
 
     /// Gives `ns` snapshots of what others have unpacked of a stack, lowest first, as far as it lacks them
