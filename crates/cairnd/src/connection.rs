@@ -6,6 +6,8 @@
 //! or for more of the request, gets a task of its own. While a look has to wait for a disk after all, the
 //! other calls of its connection wait with it; those of other clients have a worker left by `turns`.
 
+mod awake;
+
 use std::{
     convert::Infallible,
     future::Future,
@@ -24,6 +26,7 @@ use tokio::{
 use tonic::body::Body;
 use tracing::debug;
 
+use self::awake::Awake;
 use crate::{
     calls::{Answered, Calls},
     incoming::Peer,
@@ -48,7 +51,7 @@ where
         peer,
     };
     let builder = http2(calls.limits());
-    async move {
+    let connection = async move {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), served));
         let ended = tokio::select! {
             ended = &mut connection => ended,
@@ -61,7 +64,8 @@ where
         if let Err(err) = ended {
             debug!("a connection broke: {err}");
         }
-    }
+    };
+    Awake::new(Box::pin(connection))
 }
 
 /// HTTP/2 as blobs want it.
