@@ -6,7 +6,7 @@ use std::{
 };
 
 use cairn_meta::{ReadOnly, Timestamp};
-use cairn_sys::{Dir, durable, raw};
+use cairn_sys::{Dir, FileType, Stat, durable, raw};
 use cairn_types::{Classified, ErrorKind, SnapshotKey, SnapshotKind};
 
 use crate::{Error, Result, Snapshots, error::sys};
@@ -24,6 +24,9 @@ const WORK_MODE: u32 = 0o711;
 
 /// Of what holds both. Only root passes there, so what is setuid in a layer is out of everybody's reach.
 const TOP_MODE: u32 = 0o700;
+
+/// Of a file's mode, without its kind.
+const MODE_BITS: u32 = 0o7777;
 
 /// Where removed trees wait for their end.
 pub(crate) const TRASH: &str = "trash";
@@ -50,22 +53,36 @@ impl Snapshots {
         })
     }
 
-    /// Makes `<id>/fs`, and `<id>/work` for one that is to be mounted writable. Not synced.
-    pub(crate) fn make(&self, id: u64, work: bool) -> Result<(Dir, Dir)> {
-        let made = self.try_make(id, work);
-        if made.is_err() {
-            self.discard(id);
-        }
-        made.map_err(sys(format!("make directory of snapshot {id}")))
+    /// Makes `<id>/fs` and opens it. Not synced.
+    pub(crate) fn make(&self, id: u64) -> Result<Dir> {
+        let made = self.try_make(id, false);
+        let opened = made.and_then(|(dir, _)| dir.open_dir(OsStr::new(FS)));
+        self.made(id, opened)
     }
 
     /// Makes the directories of a snapshot that is to be mounted. Not synced, and need not be: they are
     /// empty, and [`Snapshots::recover`] makes them again where a power cut took them. What a client
     /// syncs inside takes the names that lead to it to the disk with it.
-    pub(crate) fn make_for(&self, id: u64, kind: SnapshotKind, parent: Option<&Dir>) -> Result<()> {
-        let (_, fs) = self.make(id, kind == SnapshotKind::Active)?;
-        let owned = parent.map_or(Ok(()), |parent| own(&fs, parent));
-        owned.map_err(sys(format!("make directory of snapshot {id}")))
+    pub(crate) fn make_for(
+        &self,
+        id: u64,
+        kind: SnapshotKind,
+        parent: Option<Owner>,
+    ) -> Result<()> {
+        let made = self.try_make(id, kind == SnapshotKind::Active);
+        let owned = made.and_then(|(dir, fs)| match parent {
+            Some(owner) if owner != Owner::of(&fs) => owner.give(&dir.open_dir(OsStr::new(FS))?),
+            _ => Ok(()),
+        });
+        self.made(id, owned)
+    }
+
+    /// Leaves nothing of what could not be made whole.
+    fn made<T>(&self, id: u64, made: cairn_sys::Result<T>) -> Result<T> {
+        if made.is_err() {
+            self.discard(id);
+        }
+        made.map_err(sys(format!("make directory of snapshot {id}")))
     }
 
     /// Makes what of these directories is missing, as [`Snapshots::make_for`] would have; whether any
@@ -75,7 +92,7 @@ impl Snapshots {
         &self,
         id: u64,
         kind: SnapshotKind,
-        parent: Option<&Dir>,
+        parent: Option<Owner>,
         recorded: Timestamp,
     ) -> cairn_sys::Result<bool> {
         let (dir, mut made) = make_absent(&self.inner.root, &id.to_string(), TOP_MODE)?;
@@ -83,7 +100,7 @@ impl Snapshots {
         made |= new;
         if new || is_as_made(&fs, recorded)? {
             raw::fchmod(&fs, FS_MODE)?;
-            parent.map_or(Ok(()), |parent| own(&fs, parent))?;
+            parent.map_or(Ok(()), |owner| owner.give(&fs))?;
         }
         if kind == SnapshotKind::Active {
             let (work, new) = make_absent(&dir, WORK, WORK_MODE)?;
@@ -93,7 +110,8 @@ impl Snapshots {
         Ok(made)
     }
 
-    fn try_make(&self, id: u64, work: bool) -> cairn_sys::Result<(Dir, Dir)> {
+    /// Its directory, and what the tree in it is.
+    fn try_make(&self, id: u64, work: bool) -> cairn_sys::Result<(Dir, Stat)> {
         let name = id.to_string();
         let name = OsStr::new(&name);
         // No umask takes anything from this mode.
@@ -108,10 +126,31 @@ impl Snapshots {
 
     /// The tree of a recorded snapshot.
     pub(crate) fn tree(&self, key: &SnapshotKey, id: u64) -> Result<Dir> {
+        self.in_tree(key, id, |dir| dir.open_dir(OsStr::new(FS)))
+    }
+
+    /// Whose the tree of a recorded snapshot is.
+    pub(crate) fn owner(&self, key: &SnapshotKey, id: u64) -> Result<Owner> {
+        self.in_tree(key, id, |dir| {
+            let stat = dir.stat(OsStr::new(FS))?;
+            match FileType::from_raw_mode(stat.st_mode).is_dir() {
+                true => Ok(Owner::of(&stat)),
+                // An error, which says what it is.
+                false => Owner::of_dir(&dir.open_dir(OsStr::new(FS))?),
+            }
+        })
+    }
+
+    fn in_tree<T>(
+        &self,
+        key: &SnapshotKey,
+        id: u64,
+        look: impl FnOnce(&Dir) -> cairn_sys::Result<T>,
+    ) -> Result<T> {
         let name = id.to_string();
         let dir = self.inner.root.open_dir(OsStr::new(&name));
-        let fs = dir.and_then(|dir| dir.open_dir(OsStr::new(FS)));
-        fs.map_err(|err| match err.kind() {
+        let found = dir.and_then(|dir| look(&dir));
+        found.map_err(|err| match err.kind() {
             ErrorKind::NotFound => Error::Damaged {
                 key: key.clone(),
                 reason: format!("its directory {name}/fs is missing"),
@@ -162,30 +201,51 @@ fn is_as_made(fs: &Dir, recorded: Timestamp) -> cairn_sys::Result<bool> {
     Ok(changed <= recorded.0 && fs.entries()?.is_empty())
 }
 
-/// The upper directory is the root that a container sees.
-fn own(fs: &Dir, parent: &Dir) -> cairn_sys::Result<()> {
-    let stat = parent.self_stat()?;
-    raw::fchown(fs, stat.st_uid, stat.st_gid)
+/// Whose a tree is: the upper directory is the root that a container sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    uid: u32,
+    gid: u32,
 }
 
-fn make_dir(parent: &Dir, name: &str, mode: u32) -> cairn_sys::Result<Dir> {
+impl Owner {
+    fn of(stat: &Stat) -> Owner {
+        Owner {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        }
+    }
+
+    pub(crate) fn of_dir(dir: &Dir) -> cairn_sys::Result<Owner> {
+        Ok(Owner::of(&dir.self_stat()?))
+    }
+
+    fn give(self, dir: &Dir) -> cairn_sys::Result<()> {
+        raw::fchown(dir, self.uid, self.gid)
+    }
+}
+
+/// Makes a directory of exactly this mode; what it is.
+fn make_dir(parent: &Dir, name: &str, mode: u32) -> cairn_sys::Result<Stat> {
     let name = OsStr::new(name);
     parent.create_dir(name, mode)?;
-    let dir = parent.open_dir(name)?;
-    // Whatever the umask is.
-    raw::fchmod(&dir, mode)?;
-    Ok(dir)
+    let stat = parent.stat(name)?;
+    // The umask may have taken of it, or the directory above given to it. To ask takes less than to set
+    // what is set already.
+    if stat.st_mode & MODE_BITS != mode {
+        raw::fchmod(&parent.open_dir(name)?, mode)?;
+    }
+    Ok(stat)
 }
 
 /// The directory of a name, and whether there was none. Where there was one it is left as it is.
 fn make_absent(parent: &Dir, name: &str, mode: u32) -> cairn_sys::Result<(Dir, bool)> {
-    match make_dir(parent, name, mode) {
-        Ok(dir) => Ok((dir, true)),
-        Err(err) if err.kind() == ErrorKind::AlreadyExists => {
-            Ok((parent.open_dir(OsStr::new(name))?, false))
-        }
-        Err(err) => Err(err),
-    }
+    let new = match make_dir(parent, name, mode) {
+        Ok(_) => true,
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => false,
+        Err(err) => return Err(err),
+    };
+    Ok((parent.open_dir(OsStr::new(name))?, new))
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

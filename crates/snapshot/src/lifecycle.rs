@@ -59,21 +59,21 @@ impl Snapshots {
         }
         let parent = match below.first() {
             Some((parent, record)) => {
-                let tree = self.tree(parent, record.id).map_err(|err| {
+                let owner = self.owner(parent, record.id).map_err(|err| {
                     // Removed since, by whoever may, and not damaged.
                     match self.record(ns, parent) {
                         Ok(known) if known.id == record.id => err,
                         _ => no_parent(key, parent),
                     }
                 })?;
-                Some((parent, record.id, tree))
+                Some((parent, record.id, owner))
             }
             None => None,
         };
         let id = self.next_id()?;
         let named = parent.as_ref().map(|(parent, id, _)| (*parent, *id));
         let made = self
-            .make_for(id, kind, parent.as_ref().map(|(_, _, tree)| tree))
+            .make_for(id, kind, parent.map(|(_, _, owner)| owner))
             .and_then(|()| self.record_new(ns, key, named, labels, kind, id));
         if let Err(err) = made {
             if !err.may_be_recorded() {

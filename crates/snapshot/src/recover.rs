@@ -114,10 +114,10 @@ impl Snapshots {
         // Without its parent it cannot be mounted whoever owns it.
         let parent = record.parent.as_ref().and_then(|parent| {
             let id = *trees.get(&(ns.clone(), parent.clone()))?;
-            self.tree(parent, id).ok()
+            self.owner(parent, id).ok()
         });
         let recorded = record.created_at;
-        match self.make_again(record.id, record.kind, parent.as_ref(), recorded) {
+        match self.make_again(record.id, record.kind, parent, recorded) {
             Ok(true) => {
                 tracing::warn!("directories of snapshot {key} of {ns} had not reached the disk");
                 Some(self.inner.boot_id.clone())

@@ -67,7 +67,7 @@ impl Snapshots {
     pub fn stage(&self) -> Result<Staged> {
         self.check_writable()?;
         let id = self.next_id()?;
-        let (_, fs) = self.make(id, false)?;
+        let fs = self.make(id)?;
         Ok(Staged {
             snapshots: self.clone(),
             id,

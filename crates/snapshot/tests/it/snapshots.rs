@@ -167,6 +167,22 @@ fn only_roots_own_eyes_reach_a_layer() {
     assert_eq!((stat.uid(), stat.gid()), (7, 8));
 }
 
+/// What a directory above hands down is taken away again, as what an umask takes would be given back.
+#[test]
+fn directories_have_their_modes_wherever_they_are() {
+    let store = Fixture::new();
+    let above = fs::Permissions::from_mode(0o2700);
+    fs::set_permissions(store.root.path().join("snapshots"), above).expect("chmod");
+    let mounts = store.prepare("a", None);
+    let staged = store.snapshots.stage().expect("stage");
+    let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o7777;
+    // An active snapshot on nothing is bound to its tree.
+    let tree = PathBuf::from(&mounts[0].source);
+    assert_eq!(mode(&tree), 0o755);
+    assert_eq!(mode(&tree.with_file_name("work")), 0o711);
+    assert_eq!(mode(&staged.dir().path()), 0o755);
+}
+
 #[test]
 fn refusals_have_containerds_classes() {
     let store = Fixture::new();
