@@ -48,18 +48,27 @@ pub(crate) fn cores(parallel_layers: usize) -> usize {
     }
 }
 
-/// A layer's share of the cores by its bytes, and two where that is less.
+/// How many threads all layers together may have for inflating beside the first of each. They take up to
+/// 16 MiB each, so that unpacking one or two layers stays below 64 MiB; and four that inflate are about what
+/// one thread can apply.
+const INFLATING: u64 = 3;
+
+/// A layer's share of the cores by its bytes, but no more than are of use, and two where it is less.
 ///
-/// Two for each of as many layers as cores have always kept them all busy, since the one thread waits
-/// where the other works. More for each would only take turns: on two cores one layer is not faster with
-/// three threads. Where there are fewer layers than half the cores, those that are left are shared out.
+/// Two for each of as many layers as cores keep them all busy, since the one thread waits where the
+/// other works. More for each would only take turns: on two cores one layer is not faster with three or
+/// four threads. Where there are fewer layers than half the cores, those that are left are shared out.
 ///
 /// By bytes, not by the number of layers: mostly one is larger than all others together, which are done
 /// soon and leave it alone with what it got at its beginning.
 fn threads(cores: usize, own: u64, all: u64) -> usize {
-    let all = u128::from(all.max(own).max(1));
-    let share = (cores as u128 * u128::from(own) + all / 2) / all;
-    usize::try_from(share).unwrap_or(cores).min(cores).max(2)
+    let all = all.max(own).max(1);
+    // One apart from some that are next to nothing has the whole, and two have no more than it together.
+    let inflating = (4 * INFLATING * own + all) / (4 * all);
+    let (own, all) = (u128::from(own), u128::from(all));
+    let share = (cores as u128 * own + all / 2) / all;
+    let most = 3 + u128::from(inflating);
+    usize::try_from(share.min(most)).unwrap_or(cores).max(2)
 }
 
 #[cfg(test)]
@@ -91,15 +100,27 @@ mod tests {
         check(3, &[300], &[3]);
         check(4, &[300], &[4]);
         check(8, &[300, 300], &[4, 4]);
-        check(64, &[300], &[64]);
+        check(64, &[300], &[6]);
     }
 
     #[test]
     fn a_large_layer_is_not_held_back_by_small_ones() {
-        check(8, &[800, 20, 20, 20, 20, 20], &[7, 2, 2, 2, 2, 2]);
         check(4, &[300, 1, 1, 1], &[4, 2, 2, 2]);
+        check(8, &[800, 10, 10, 10, 10, 10], &[6, 2, 2, 2, 2, 2]);
         // Whatever sizes a manifest has.
         check(8, &[u64::MAX, u64::MAX, 1, 0], &[4, 4, 2, 2]);
+    }
+
+    #[test]
+    fn memory_is_bounded_on_any_machine() {
+        for part in 0..=100 {
+            let load = Load::default();
+            let both = [load.add(part), load.add(100 - part)];
+            let threads = both.each_ref().map(|weight| weight.threads(1000));
+            // From the fourth on all inflate beside the first.
+            let beside: usize = threads.iter().map(|n| n.saturating_sub(3)).sum();
+            assert!(beside <= 3, "{threads:?} for {part} of 100");
+        }
     }
 
     #[test]
