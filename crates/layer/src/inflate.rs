@@ -4,7 +4,7 @@
 //! tees the compressed bytes into a digest needs every one of them, and it tells a source that
 //! failed from bytes that are wrong.
 
-use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, Chain, Cursor, Read};
 
 use cairn_inflate::Gunzip;
 use cairn_types::{Classified, Compression, ErrorKind, LayerType};
@@ -14,7 +14,6 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// Enough for the longest magic, bzip2's with its first block header.
 const HEAD_BYTES: usize = 10;
-const SOURCE_BUFFER_BYTES: usize = 256 << 10;
 
 /// Why a layer cannot be unpacked to a tar stream.
 #[derive(Debug, thiserror::Error)]
@@ -49,16 +48,16 @@ impl Classified for InflateError {
     }
 }
 
-type Input<R> = BufReader<Chain<Cursor<Vec<u8>>, Source<R>>>;
+type Input<R> = Chain<Cursor<Vec<u8>>, Source<R>>;
 
 /// The uncompressed bytes of a layer.
-pub struct Inflater<R: Read> {
+pub struct Inflater<R: BufRead> {
     decoder: Decoder<R>,
     packing: Compression,
     looks_packed: Option<&'static str>,
 }
 
-enum Decoder<R: Read> {
+enum Decoder<R: BufRead> {
     Plain(Input<R>),
     Gzip(Box<Gunzip<Input<R>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Input<R>>>),
@@ -66,7 +65,7 @@ enum Decoder<R: Read> {
     Done,
 }
 
-impl<R: Read> Inflater<R> {
+impl<R: BufRead> Inflater<R> {
     /// Reads the first bytes of `source` and decides. An OCI plain `tar` is never decompressed,
     /// whatever it begins with.
     pub fn new(source: R, layer: LayerType) -> Result<Inflater<R>, InflateError> {
@@ -101,7 +100,7 @@ impl<R: Read> Inflater<R> {
             (Compression::None, other) => Some(other.name()),
             _ => None,
         };
-        let input = BufReader::with_capacity(SOURCE_BUFFER_BYTES, Cursor::new(head).chain(source));
+        let input = Cursor::new(head).chain(source);
         let decoder = match packing {
             Compression::None => Decoder::Plain(input),
             Compression::Gzip => Decoder::Gzip(Box::new(Gunzip::with_threads(input, threads))),
@@ -195,7 +194,7 @@ fn next_member(input: &mut impl BufRead) -> Result<bool, InflateError> {
     }
 }
 
-fn zstd_decoder<R: Read>(
+fn zstd_decoder<R: BufRead>(
     input: Input<R>,
 ) -> Result<zstd::stream::read::Decoder<'static, Input<R>>, InflateError> {
     let corrupt = |source| InflateError::Corrupt {
@@ -246,6 +245,27 @@ impl<R: Read> Read for Source<R> {
                 Ok(n) => return Ok(n),
             }
         }
+    }
+}
+
+impl<R: BufRead> BufRead for Source<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let is_end = loop {
+            match self.0.fill_buf() {
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(io::Error::new(err.kind(), SourceFailed(err))),
+                Ok(bytes) => break bytes.is_empty(),
+            }
+        };
+        // Asked again because of what the borrow checker makes of a loop, but not beyond the end.
+        match is_end {
+            true => Ok(&[]),
+            false => self.0.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.0.consume(bytes);
     }
 }
 

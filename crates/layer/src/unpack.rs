@@ -14,7 +14,7 @@ mod chunks;
 mod hashing;
 
 use std::{
-    io::{self, Read},
+    io::{self, BufRead, BufReader, Read},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -36,6 +36,8 @@ use crate::{
     inflate::{InflateError, Inflater},
 };
 
+/// As much as is asked of a source at once that nobody reads ahead.
+const SOURCE_BUFFER_BYTES: usize = 256 << 10;
 /// Large enough that handing over costs nothing, small enough to stay in a core's cache.
 const BUFFER_BYTES: usize = 512 << 10;
 /// One being filled, one being applied, two between them to even out small and large files.
@@ -138,10 +140,13 @@ pub fn unpack<R: Read + Send>(
         progress,
     };
     thread::scope(|scope| {
-        let (source, ahead): (Box<dyn Read + Send + '_>, _) = if stages.ahead {
-            let (ahead, thread) = ahead::start(scope, source)?;
+        let (source, ahead): (Box<dyn BufRead + Send + '_>, _) = if stages.ahead {
+            let (ahead, thread) = ahead::start(scope, source, &getting)?;
             (Box::new(ahead), Some(thread))
         } else {
+            let nanos = &getting;
+            let source = Clocked { source, nanos };
+            let source = BufReader::with_capacity(SOURCE_BUFFER_BYTES, source);
             (Box::new(source), None)
         };
         let hasher = Hasher::new(options.diff_algorithm);
@@ -163,10 +168,6 @@ pub fn unpack<R: Read + Send>(
             to_hash,
             stalled: &stalled,
             max_bytes: options.max_bytes,
-        };
-        let source = Clocked {
-            source,
-            nanos: &getting,
         };
         let inflater = thread::Builder::new()
             .name("layer-inflate".to_owned())
@@ -234,7 +235,7 @@ struct Out<'s> {
 
 /// The inflating thread. It ends at the end of the stream, at an error, which it hands over, or when
 /// nobody wants its buffers any more.
-fn produce<R: Read>(source: R, layer: LayerType, threads: usize, out: &Out<'_>) -> Produced {
+fn produce<R: BufRead>(source: R, layer: LayerType, threads: usize, out: &Out<'_>) -> Produced {
     let mut produced = Produced {
         packing: layer.compression,
         looks_packed: None,
@@ -247,7 +248,7 @@ fn produce<R: Read>(source: R, layer: LayerType, threads: usize, out: &Out<'_>) 
     produced
 }
 
-fn inflate_all<R: Read>(
+fn inflate_all<R: BufRead>(
     source: R,
     layer: LayerType,
     threads: usize,

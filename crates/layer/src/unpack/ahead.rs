@@ -4,16 +4,20 @@
 //! nothing from inflating, and what it makes one wait for is evened out.
 
 use std::{
-    io::{self, Read},
+    io::{self, BufRead, Read},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::{Builder, Scope, ScopedJoinHandle},
+    time::Instant,
 };
 
-use super::buffers::{Lent, Pool};
+use super::{
+    buffers::{Lent, Pool},
+    nanos,
+};
 use crate::Error;
 
 /// As much as is asked of the source at once.
@@ -29,20 +33,22 @@ enum Packed {
 }
 
 /// The source's bytes as they have been read.
-pub(super) struct Ahead {
+pub(super) struct Ahead<'t> {
     full: Receiver<Packed>,
     queued: Arc<AtomicUsize>,
     buffer: Option<Lent>,
     taken: usize,
     ended: bool,
+    waited: &'t AtomicU64,
 }
 
 /// Starts reading `source` to its end. Whoever drops what is returned is asked nothing more of the
-/// source than what is being read then.
-pub(super) fn start<'scope, 'env, R: Read + Send + 'scope>(
-    scope: &'scope Scope<'scope, 'env>,
+/// source than what is being read then. How long he waits for bytes is added to `waited`, in nanoseconds.
+pub(super) fn start<'scope, 't, R: Read + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
     source: R,
-) -> Result<(Ahead, ScopedJoinHandle<'scope, ()>), Error> {
+    waited: &'t AtomicU64,
+) -> Result<(Ahead<'t>, ScopedJoinHandle<'scope, ()>), Error> {
     let (full_tx, full) = channel();
     let queued = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&queued);
@@ -56,6 +62,7 @@ pub(super) fn start<'scope, 'env, R: Read + Send + 'scope>(
         buffer: None,
         taken: 0,
         ended: false,
+        waited,
     };
     Ok((ahead, thread))
 }
@@ -95,12 +102,15 @@ fn fill<R: Read>(source: &mut R, buffer: &mut Lent, queued: &AtomicUsize) -> Opt
     None
 }
 
-impl Ahead {
+impl Ahead<'_> {
     fn next(&mut self) -> io::Result<()> {
         // It goes back before another is waited for.
         self.buffer = None;
         self.taken = 0;
-        match self.full.recv() {
+        let began = Instant::now();
+        let received = self.full.recv();
+        self.waited.fetch_add(nanos(began), Ordering::Relaxed);
+        match received {
             Ok(Packed::Bytes(buffer)) => {
                 self.queued.fetch_sub(1, Ordering::Relaxed);
                 self.buffer = Some(buffer);
@@ -115,21 +125,33 @@ impl Ahead {
             Err(_) => Err(io::Error::other("the reader broke off")),
         }
     }
-}
 
-impl Read for Ahead {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let taken = self.taken;
-        if !self.ended && self.buffer.as_ref().is_none_or(|all| all.len() == taken) {
-            self.next()?;
-        }
-        let mut left = match &self.buffer {
+    fn left(&self) -> &[u8] {
+        match &self.buffer {
             Some(buffer) => &buffer[self.taken..],
             None => &[],
-        };
-        let n = left.read(out)?;
-        self.taken += n;
+        }
+    }
+}
+
+impl Read for Ahead<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(out)?;
+        self.consume(n);
         Ok(n)
+    }
+}
+
+impl BufRead for Ahead<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if !self.ended && self.left().is_empty() {
+            self.next()?;
+        }
+        Ok(self.left())
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.taken += bytes.min(self.left().len());
     }
 }
 
@@ -180,7 +202,7 @@ mod tests {
     #[test]
     fn it_is_as_far_ahead_as_there_are_buffers_and_no_further() {
         for piece in [1000, BUFFER_BYTES] {
-            let count = Count::default();
+            let (count, waited) = (Count::default(), AtomicU64::new(0));
             let (left, mut most) = (4 * ALL, 0);
             thread::scope(|scope| {
                 let source = Given {
@@ -188,7 +210,7 @@ mod tests {
                     piece,
                     count: &count,
                 };
-                let (mut ahead, thread) = start(scope, source).expect("start");
+                let (mut ahead, thread) = start(scope, source, &waited).expect("start");
                 // The first piece was waited for and is a buffer of its own.
                 count.wait_for(ALL - BUFFER_BYTES + piece);
                 let (mut taken, mut out) = (0, vec![0; 10_000]);
@@ -210,14 +232,14 @@ mod tests {
 
     #[test]
     fn one_who_is_not_wanted_any_more_ends() {
-        let count = Count::default();
+        let (count, waited) = (Count::default(), AtomicU64::new(0));
         thread::scope(|scope| {
             let source = Given {
                 left: usize::MAX,
                 piece: usize::MAX,
                 count: &count,
             };
-            let (mut ahead, thread) = start(scope, source).expect("start");
+            let (mut ahead, thread) = start(scope, source, &waited).expect("start");
             count.wait_for(ALL);
             assert_eq!(ahead.read(&mut [0; 10]).expect("read"), 10);
             drop(ahead);
