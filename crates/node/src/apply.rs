@@ -63,14 +63,16 @@ impl Node {
             false => Whiteouts::Delete,
         };
         let weight = self.inner.unpacking.add(blob.size());
+        let threads = weight.threads(cores(self.inner.parallel_layers));
         let options = Options {
             whiteouts,
-            threads: weight.threads(cores(self.inner.parallel_layers)),
+            threads: threads.number,
             ..Options::default()
         };
         let failed = |err: &cairn_layer::Error| Failure::of(ATTEMPTED, err).object("layer", digest);
         let unpacked = cairn_layer::unpack(blob, layer_type, &target.upper, &options, &|_| ())
             .map_err(|err| failed(&err))?;
+        drop(threads);
         drop(weight);
         let mut timing = unpacked.timing.parts();
         let began = Instant::now();

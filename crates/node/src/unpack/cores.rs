@@ -1,16 +1,29 @@
 //! How many threads the unpacking of a layer gets.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     thread,
 };
 
 /// No layer weighs more: what a manifest says of sizes may be anything, and the sum must not wrap.
 const HEAVIEST: u64 = 1 << 40;
 
-/// What is being unpacked in a store or waits for it, over all requests, in packed bytes.
+/// From one more on, threads of a layer inflate side by side (see [`cairn_layer::Options::threads`]).
+const STAGES: usize = 3;
+
+/// How many threads all layers together may have for inflating beside the first of each. They take up to
+/// 16 MiB each, so that unpacking one or two layers stays below 64 MiB; and four that inflate are about what
+/// one thread can apply.
+const INFLATING: usize = 3;
+
+/// What is being unpacked in a store or waits for it, over all requests.
 #[derive(Default)]
-pub(crate) struct Load(AtomicU64);
+pub(crate) struct Load {
+    /// Packed.
+    bytes: AtomicU64,
+    /// Of [`INFLATING`], how many are at it.
+    inflating: AtomicUsize,
+}
 
 /// A layer's part of that, until it is dropped.
 pub(crate) struct Weight<'l> {
@@ -22,21 +35,47 @@ impl Load {
     /// Adds a layer, which then weighs in what the others get.
     pub(crate) fn add(&self, bytes: u64) -> Weight<'_> {
         let own = bytes.min(HEAVIEST);
-        self.0.fetch_add(own, Ordering::Relaxed);
+        self.bytes.fetch_add(own, Ordering::Relaxed);
         Weight { load: self, own }
     }
 }
 
 impl Weight<'_> {
-    /// How many threads the layer gets if it begins now.
-    pub(crate) fn threads(&self, cores: usize) -> usize {
-        threads(cores, self.own, self.load.0.load(Ordering::Relaxed))
+    /// What the layer gets if it begins now, until that is dropped.
+    pub(crate) fn threads(&self, cores: usize) -> Threads<'_> {
+        let all = self.load.bytes.load(Ordering::Relaxed);
+        let wanted = threads(cores, self.own, all);
+        let beside = wanted.saturating_sub(STAGES);
+        let taking = |taken: usize| Some(taken + beside.min(INFLATING.saturating_sub(taken)));
+        let inflating = &self.load.inflating;
+        let taken = inflating.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taking);
+        let taken = taken.unwrap_or(INFLATING);
+        let inflating = beside.min(INFLATING.saturating_sub(taken));
+        Threads {
+            load: self.load,
+            number: wanted.min(STAGES) + inflating,
+            inflating,
+        }
     }
 }
 
 impl Drop for Weight<'_> {
     fn drop(&mut self) {
-        self.load.0.fetch_sub(self.own, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+/// The threads of a layer under way.
+pub(crate) struct Threads<'l> {
+    load: &'l Load,
+    pub(crate) number: usize,
+    inflating: usize,
+}
+
+impl Drop for Threads<'_> {
+    fn drop(&mut self) {
+        let inflating = &self.load.inflating;
+        inflating.fetch_sub(self.inflating, Ordering::Relaxed);
     }
 }
 
@@ -48,11 +87,6 @@ pub(crate) fn cores(parallel_layers: usize) -> usize {
     }
 }
 
-/// How many threads all layers together may have for inflating beside the first of each. They take up to
-/// 16 MiB each, so that unpacking one or two layers stays below 64 MiB; and four that inflate are about what
-/// one thread can apply.
-const INFLATING: u64 = 3;
-
 /// A layer's share of the cores by its bytes, but no more than are of use, and two where it is less.
 ///
 /// Two for each of as many layers as cores keep them all busy, since the one thread waits where the
@@ -62,12 +96,11 @@ const INFLATING: u64 = 3;
 /// By bytes, not by the number of layers: mostly one is larger than all others together, which are done
 /// soon and leave it alone with what it got at its beginning.
 fn threads(cores: usize, own: u64, all: u64) -> usize {
-    let all = all.max(own).max(1);
-    // One apart from some that are next to nothing has the whole, and two have no more than it together.
-    let inflating = (4 * INFLATING * own + all) / (4 * all);
-    let (own, all) = (u128::from(own), u128::from(all));
+    let (own, all) = (u128::from(own), u128::from(all.max(own).max(1)));
     let share = (cores as u128 * own + all / 2) / all;
-    let most = 3 + u128::from(inflating);
+    // A layer beside some that are next to nothing has the whole.
+    let beside = (5 * INFLATING as u128 * own + all) / (5 * all);
+    let most = STAGES as u128 + beside;
     usize::try_from(share.min(most)).unwrap_or(cores).max(2)
 }
 
@@ -79,10 +112,13 @@ mod tests {
     fn check(cores: usize, layers: &[u64], expected: &[usize]) {
         let load = Load::default();
         let weights: Vec<Weight<'_>> = layers.iter().map(|&bytes| load.add(bytes)).collect();
-        let threads: Vec<usize> = weights.iter().map(|w| w.threads(cores)).collect();
-        assert_eq!(threads, expected, "{cores} cores for {layers:?}");
+        let threads: Vec<Threads<'_>> = weights.iter().map(|w| w.threads(cores)).collect();
+        let numbers: Vec<usize> = threads.iter().map(|threads| threads.number).collect();
+        assert_eq!(numbers, expected, "{cores} cores for {layers:?}");
+        drop(threads);
         drop(weights);
-        assert_eq!(load.0.into_inner(), 0);
+        assert_eq!(load.bytes.into_inner(), 0);
+        assert_eq!(load.inflating.into_inner(), 0);
     }
 
     #[test]
@@ -113,14 +149,22 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_on_any_machine() {
-        for part in 0..=100 {
-            let load = Load::default();
-            let both = [load.add(part), load.add(100 - part)];
-            let threads = both.each_ref().map(|weight| weight.threads(1000));
-            // From the fourth on all inflate beside the first.
-            let beside: usize = threads.iter().map(|n| n.saturating_sub(3)).sum();
-            assert!(beside <= 3, "{threads:?} for {part} of 100");
+        check(1000, &[100, 100, 100], &[4, 4, 4]);
+        check(1000, &[100; 4], &[3; 4]);
+        // Each comes when those before have begun, and is larger than all of them.
+        let load = Load::default();
+        let mut weights = Vec::new();
+        let mut beside = 0;
+        for bytes in [1, 10, 1000, 100_000, 10_000_000] {
+            weights.push(load.add(bytes));
+            let weight = weights.last().expect("one");
+            let threads = weight.threads(1000);
+            beside += threads.number - STAGES;
+            assert!(beside <= INFLATING);
+            // It goes on.
+            std::mem::forget(threads);
         }
+        assert_eq!(beside, INFLATING);
     }
 
     #[test]
@@ -128,8 +172,8 @@ mod tests {
         let load = Load::default();
         let first = load.add(100);
         let last = load.add(100);
-        assert_eq!(last.threads(4), 2);
+        assert_eq!(last.threads(4).number, 2);
         drop(first);
-        assert_eq!(last.threads(4), 4);
+        assert_eq!(last.threads(4).number, 4);
     }
 }

@@ -443,13 +443,15 @@ fn unpack(
     };
     let staged = work.node.snapshots().stage();
     let staged = staged.map_err(|err| work.store_failure(&job.digest, &err))?;
+    let threads = job.weight.threads(cores(work.node.inner.parallel_layers));
     let options = Options {
         diff_algorithm: diff_id.digest().algorithm(),
-        threads: job.weight.threads(cores(work.node.inner.parallel_layers)),
+        threads: threads.number,
         ..Options::default()
     };
     let progress = |done| work.layer(&job.digest, phase, done, job.size);
     let unpacked = cairn_layer::unpack(source, *layer_type, staged.dir(), &options, &progress);
+    drop(threads);
     let unpacked = match unpacked {
         Ok(unpacked) => unpacked,
         Err(err) => {
