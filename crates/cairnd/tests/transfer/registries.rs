@@ -146,6 +146,9 @@ async fn an_image_goes_out_and_comes_back() {
         format!("Completed push to {title}"),
     ];
     assert_eq!(said, expected);
+    // Clients that draw at what has a name have all by then.
+    let end = |told: &[Progress]| told.last().expect("told").event.clone();
+    assert_eq!(end(&sent), "pushed content");
     assert_eq!(last[0], (NAME, "pushed content"));
     let parts = parts(&archive);
     assert_eq!(last[1..], events(&parts, ["complete", "complete"]));
@@ -170,6 +173,7 @@ async fn an_image_goes_out_and_comes_back() {
         format!("Completed pull from {title}"),
     ];
     assert_eq!(said, expected);
+    assert_eq!(end(&came), "saved");
     let by_digest = format!("digested@{}", archive.manifest);
     for name in ["pulled", &by_digest] {
         assert!(last.contains(&(name, "saved")), "{last:?}");

@@ -55,8 +55,9 @@ pub(super) async fn pull(work: Arc<Work>, from: OciRegistry, to: ImageStore) -> 
         let pulled = pulled.map_err(of_failure)?;
         let images = pulled.images.iter();
         let images = images.map(|image| (&image.name, &image.target));
-        teller.saved(images);
+        // `ctr` draws what has no name with the next that has one, and nothing at the end.
         teller.say(format!("Completed pull from {title}"));
+        teller.saved(images);
         Ok(())
     })
     .await

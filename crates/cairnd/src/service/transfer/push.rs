@@ -46,14 +46,15 @@ pub(super) async fn push(work: Arc<Work>, from: ImageStore, to: OciRegistry) -> 
         let listener = teller.listen(Way::Up).named(name.as_str());
         let pushed = transfers::push(node, request, &listener);
         let pushed = pushed.map_err(of_failure)?;
-        teller.image("pushed content", name.as_str(), &pushed.target);
+        // As of a pull the named ones come last, and what is worth reading just before them.
+        teller.done(format!("Completed push to {title}"), &pushed.target);
         if let Some(platform) = &pushed.only_platform {
             let digest = &pushed.target.digest;
             teller.say(format!(
                 "{title} is {platform} alone, {digest}: no other is here"
             ));
         }
-        teller.done(format!("Completed push to {title}"), &pushed.target);
+        teller.image("pushed content", name.as_str(), &pushed.target);
         Ok(())
     })
     .await
