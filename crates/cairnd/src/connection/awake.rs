@@ -89,7 +89,8 @@ impl<F: Future + Unpin> Future for Awake<F> {
         let state = &awake.bell.state;
         let order = Ordering::SeqCst;
         for _ in 0..TURNS {
-            state.store(RUNNING, order);
+            // Not a store: what whoever rang has written is seen by this turn.
+            state.swap(RUNNING, order);
             let polled = Pin::new(&mut awake.future).poll(&mut Context::from_waker(&awake.waker));
             if polled.is_ready() {
                 state.store(RESTING, order);
@@ -102,7 +103,7 @@ impl<F: Future + Unpin> Future for Awake<F> {
                 return Poll::Pending;
             }
         }
-        state.store(RESTING, order);
+        state.swap(RESTING, order);
         context.waker().wake_by_ref();
         Poll::Pending
     }
