@@ -5,7 +5,7 @@ use std::{
     sync::{MutexGuard, PoisonError},
 };
 
-use cairn_meta::{BlobLink, NamespaceRecord, Timestamp, Tx, View, schema};
+use cairn_meta::{BlobLink, Timestamp, Tx, View, schema};
 use cairn_types::{Digest, Labels, Namespace, merge_labels, validate_label};
 
 use crate::{BlobInfo, Content, Error, Result, error::sys, is_missing};
@@ -28,12 +28,7 @@ pub(crate) fn link(tx: &mut Tx<'_>, ns: &Namespace, digest: &Digest, labels: Lab
         let (ns, digest) = key;
         return Err(Error::Exists { digest, ns });
     }
-    if tx.get(&schema::NAMESPACES, ns)?.is_none() {
-        let record = NamespaceRecord {
-            labels: Labels::new(),
-        };
-        tx.put(&schema::NAMESPACES, ns, &record)?;
-    }
+    tx.use_namespace(ns)?;
     let now = Timestamp::now();
     let link = BlobLink {
         labels,

@@ -1,7 +1,9 @@
 //! Looking at records, and changing several as one.
 
+use cairn_types::Namespace;
+
 use crate::{
-    Error, Key, Prefix, Record, Table,
+    Error, Key, NamespaceRecord, Prefix, Record, Table,
     engine::{Batch, Engine, Over, Pairs, Snapshot, laid_over, limits},
     record, schema,
 };
@@ -167,6 +169,17 @@ impl Tx<'_> {
     /// Removes a record; removing what is not there is no error.
     pub fn delete<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K) -> Result<(), Error> {
         self.own.insert(encode(table, key)?, None);
+        Ok(())
+    }
+
+    /// Makes a namespace that has no record yet: one exists by being used.
+    ///
+    /// # Errors
+    /// As [`View::get`] and [`Tx::put`].
+    pub fn use_namespace(&mut self, ns: &Namespace) -> Result<(), Error> {
+        if self.get(&schema::NAMESPACES, ns)?.is_none() {
+            self.put(&schema::NAMESPACES, ns, &NamespaceRecord::default())?;
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Records of containers. Nothing here runs one; but clients list them before they prune, and what a
 //! container stands on must not be collected.
 
-use cairn_meta::{ContainerRecord, NamespaceRecord, Timestamp, Tx, View, schema};
+use cairn_meta::{ContainerRecord, Timestamp, Tx, View, schema};
 use cairn_types::{Classified, ErrorKind, Labels, Namespace, validate_label};
 
 use crate::{
@@ -44,9 +44,7 @@ impl Node {
             if tx.get(&schema::CONTAINERS, &key)?.is_some() {
                 return Ok(false);
             }
-            if tx.get(&schema::NAMESPACES, &key.0)?.is_none() {
-                tx.put(&schema::NAMESPACES, &key.0, &NamespaceRecord::default())?;
-            }
+            tx.use_namespace(&key.0)?;
             tx.put(&schema::CONTAINERS, &key, &stored)?;
             Ok::<_, cairn_meta::Error>(true)
         });

@@ -1,6 +1,6 @@
 //! Image records as the API changes them: names for descriptors, whose blobs nobody looks at.
 
-use cairn_meta::{ImageRecord, NamespaceRecord, Timestamp, Tx, View, schema};
+use cairn_meta::{ImageRecord, Timestamp, Tx, View, schema};
 use cairn_types::{
     Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, Namespace, validate_label,
 };
@@ -60,9 +60,7 @@ impl Node {
             if tx.get(&schema::IMAGES, &key)?.is_some() {
                 return Ok(false);
             }
-            if tx.get(&schema::NAMESPACES, &key.0)?.is_none() {
-                tx.put(&schema::NAMESPACES, &key.0, &NamespaceRecord::default())?;
-            }
+            tx.use_namespace(&key.0)?;
             tx.put(&schema::IMAGES, &key, &stored)?;
             Ok::<_, cairn_meta::Error>(true)
         });

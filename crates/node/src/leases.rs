@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cairn_meta::{LeaseRecord, NamespaceRecord, Timestamp, Tx, View, schema};
+use cairn_meta::{LeaseRecord, Timestamp, Tx, View, schema};
 use cairn_types::{
     Digest, ErrorKind, ImageName, IngestRef, Labels, LeaseId, Namespace, SnapshotKey,
 };
@@ -56,9 +56,7 @@ impl Node {
             if tx.get(&schema::LEASES, &key)?.is_some() {
                 return Ok(false);
             }
-            if tx.get(&schema::NAMESPACES, &key.0)?.is_none() {
-                tx.put(&schema::NAMESPACES, &key.0, &NamespaceRecord::default())?;
-            }
+            tx.use_namespace(&key.0)?;
             let record = LeaseRecord {
                 labels: made.labels,
                 created_at: made.created_at,

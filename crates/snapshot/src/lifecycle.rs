@@ -1,6 +1,6 @@
 //! From prepare or view to commit or removal.
 
-use cairn_meta::{NamespaceRecord, SnapshotRecord, Timestamp, Tx, View, schema};
+use cairn_meta::{SnapshotRecord, Timestamp, Tx, View, schema};
 use cairn_sys::mount::OVERLAY_LOWER_COUNT_MAX;
 use cairn_types::{Labels, Mount, Namespace, SnapshotKey, SnapshotKind, Usage};
 
@@ -400,19 +400,14 @@ pub(crate) fn committed(
     }
 }
 
-/// Writes a snapshot's record, and its name below its parent's. The namespace exists by being used.
+/// Writes a snapshot's record, and its name below its parent's.
 pub(crate) fn insert(
     tx: &mut Tx<'_>,
     ns: &Namespace,
     key: &SnapshotKey,
     record: &SnapshotRecord,
 ) -> Result<()> {
-    if tx.get(&schema::NAMESPACES, ns)?.is_none() {
-        let record = NamespaceRecord {
-            labels: Labels::new(),
-        };
-        tx.put(&schema::NAMESPACES, ns, &record)?;
-    }
+    tx.use_namespace(ns)?;
     if let Some(parent) = &record.parent {
         let child = (ns.clone(), parent.clone(), key.clone());
         tx.put(&schema::CHILDREN, &child, &())?;
