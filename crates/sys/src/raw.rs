@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags},
+    fs::{Advice, FallocateFlags, Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags},
     io::{Errno, ReadWriteFlags},
 };
 
@@ -167,6 +167,13 @@ pub fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Result<Option
         }
     };
     fault::call("preadv2", || shown(file), read)
+}
+
+/// Tells that a file will be read from its beginning to its end, so that the kernel reads further ahead. What it
+/// answers matters to nobody.
+pub fn read_in_order(file: &File) {
+    let advise = || rustix::fs::fadvise(file, 0, None, Advice::Sequential);
+    let _ = fault::call("fadvise", || shown(file), advise);
 }
 
 /// Where a file's next data is at or behind `offset`: its start and its end, holes left out. `None` when

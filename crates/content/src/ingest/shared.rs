@@ -37,7 +37,11 @@ impl Ingest {
             other => other,
         };
         match shared {
-            Ok(true) => self.shared = size,
+            Ok(true) => {
+                self.shared = size;
+                // The source may be in memory; of the clone nothing is.
+                raw::read_in_order(&self.file);
+            }
             Ok(false) => self.truncate()?,
             Err(err) => {
                 tracing::debug!("ingest {} gets a copy: {err}", self.reference);
