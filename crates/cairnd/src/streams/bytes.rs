@@ -19,7 +19,7 @@ use crate::chunks::Chunks;
 /// a message and a turn of the client.
 const WINDOW: i32 = 16 * (64 << 10);
 
-/// Most bytes in one message, as containerd sends them.
+/// Most bytes in one message, as containerd sends them, but for the last ones of [`super::whole`].
 pub(super) const DATA_MAX: usize = 32 << 10;
 
 /// Bytes that a client sends for a call, as a reader. Its end is where the client closes its side; a client that

@@ -16,8 +16,11 @@ use super::{
 /// What a client grants at a time, whenever it has less (containerd `core/transfer/streaming/stream.go`).
 pub(super) const GRANT: usize = 64 << 10;
 
-/// How long a sign is waited for. Clients that grant in another manner give none.
+/// How long a whole window is waited for. Clients that grant in another manner never have one.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long one that had it may take to write the last bytes: what it writes to may be slow.
+const LAST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A writer that keeps the last of what it is given.
 pub struct Whole {
@@ -41,7 +44,8 @@ impl Whole {
     pub fn end(mut self) -> io::Result<()> {
         self.pass(self.kept.len().saturating_sub(GRANT))?;
         let runtime = self.sent.runtime();
-        let ended = runtime.block_on(last(&mut self.sent, &self.kept, PATIENCE));
+        let patience = (PATIENCE, LAST_PATIENCE);
+        let ended = runtime.block_on(last(&mut self.sent, &self.kept, patience));
         ended.map_err(|Gone| gone())
     }
 
@@ -71,20 +75,25 @@ pub(super) fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the client wants no more")
 }
 
-/// Sends the last bytes, of which there are no more than a client grants at a time.
-async fn last(sent: &mut Sent, mut bytes: &[u8], patience: Duration) -> Result<(), Gone> {
+/// Sends the last bytes, of which there are no more than a client grants at a time. So long is waited for a
+/// window before them, and for the sign after them.
+async fn last(
+    sent: &mut Sent,
+    mut bytes: &[u8],
+    (before, after): (Duration, Duration),
+) -> Result<(), Gone> {
     if bytes.is_empty() {
         return Ok(());
     }
     // Nothing that it granted is on its way then.
-    let open = sent.opens(GRANT, patience).await?;
+    let open = sent.opens(GRANT, before).await?;
     while !bytes.is_empty() {
         let most = if open { GRANT } else { DATA_MAX };
         let length = sent.send_up_to(bytes, most).await?;
         bytes = &bytes[length..];
     }
     if open {
-        sent.opens(GRANT, patience).await?;
+        sent.opens(GRANT, after).await?;
     }
     Ok(())
 }
@@ -114,7 +123,11 @@ mod tests {
             let mut loose = Loose::new();
             loose.window.grant(left as u64);
             let bytes = vec![7; GRANT];
-            let mut ending = pin!(last(&mut loose.sent, &bytes, Duration::MAX));
+            let mut ending = pin!(last(
+                &mut loose.sent,
+                &bytes,
+                (Duration::MAX, Duration::MAX)
+            ));
             assert!(!is_over(&mut ending).await, "{left}");
             let any = loose.receiver.recv().await.expect("bytes").expect("bytes");
             let Data { data } = unpack(&any).expect("bytes").expect("bytes");
@@ -157,7 +170,9 @@ mod tests {
                 sent.send(&bytes[..before]).await.expect("sent");
             }
             let patience = Duration::from_millis(1);
-            last(&mut sent, &bytes, patience).await.expect("sent");
+            last(&mut sent, &bytes, (patience, patience))
+                .await
+                .expect("sent");
             drop(sent);
             let taken = taking.await.expect("no panic");
             assert_eq!(taken, before + GRANT, "{first}");

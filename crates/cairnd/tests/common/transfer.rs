@@ -133,7 +133,7 @@ impl Stream {
             let Some(Data { data }) = self.next().await else {
                 return all;
             };
-            assert!(data.len() <= DATA_MAX.min(window), "{} bytes", data.len());
+            assert!(data.len() <= window, "{} bytes", data.len());
             window -= data.len();
             all.extend(data);
         }

@@ -400,19 +400,19 @@ async fn what_cannot_go_out_is_refused() {
     assert_eq!(code(prefix), Code::Unimplemented);
 }
 
-/// The images of containerd's own test of it (`TestTransferImport`): their configurations speak of no
-/// layer, and what are said to be layers are random bytes.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_unpacked_need_not_be_unpackable() {
-    let server = Server::start().await;
-    let layer = b"no layer at all".to_vec();
+/// An archive of an image like those of containerd's own test of it (`TestTransferImport`): its configuration
+/// speaks of no layer, and what is said to be a layer is any bytes. And the image's manifest.
+fn no_layers(layer: Vec<u8>) -> (Vec<u8>, String) {
     let host = host();
     let config = json!({
         "architecture": host.architecture, "os": host.os, "author": "registry.test/all-refs:1",
         "config": {}, "rootfs": {"type": "", "diff_ids": null},
     });
     let config = config.to_string().into_bytes();
-    let part = |kind: &str, bytes: &[u8]| json!({"mediaType": format!("{OCI}.{kind}"), "digest": sha256(bytes), "size": bytes.len()});
+    let part = |kind: &str, bytes: &[u8]| {
+        let kind = format!("{OCI}.{kind}");
+        json!({"mediaType": kind, "digest": sha256(bytes), "size": bytes.len()})
+    };
     let manifest = json!({
         "schemaVersion": 2, "config": part("config.v1+json", &config),
         "layers": [part("layer.v1.tar+gzip", &layer)],
@@ -423,10 +423,11 @@ async fn what_is_not_unpacked_need_not_be_unpackable() {
     let index = json!({"schemaVersion": 2, "manifests": [entry]});
     let mut tar = tar::Builder::new(Vec::new());
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
+    let digest = sha256(&manifest);
     let files = [
         (path(&sha256(&layer)), layer),
         (path(&sha256(&config)), config),
-        (path(&sha256(&manifest)), manifest.clone()),
+        (path(&digest), manifest),
         ("oci-layout".to_owned(), layout.to_vec()),
         ("index.json".to_owned(), index.to_string().into_bytes()),
     ];
@@ -434,16 +435,41 @@ async fn what_is_not_unpacked_need_not_be_unpackable() {
         tar.append(&header(name, bytes.len()), &**bytes)
             .expect("entry");
     }
-    let bytes = tar.into_inner().expect("end");
+    (tar.into_inner().expect("end"), digest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_unpacked_need_not_be_unpackable() {
+    let server = Server::start().await;
+    let (bytes, manifest) = no_layers(b"no layer at all".to_vec());
     let client = server.client("n");
     import(&client, &bytes, &named()).await.expect("import");
     let all = images(&client).await;
-    assert_eq!(
-        all[0].target.as_ref().expect("target").digest,
-        sha256(&manifest)
-    );
+    assert_eq!(all[0].target.as_ref().expect("target").digest, manifest);
     let other = server.client("unpacked");
-    let refused = import(&other, &bytes, &unpacked(host, "")).await;
+    let refused = import(&other, &bytes, &unpacked(host(), "")).await;
     assert_eq!(code(refused), Code::InvalidArgument);
     assert_eq!(images(&other).await, []);
+}
+
+/// Of more bytes than a client grants at a time, by far and by few, each arrives, and in its order.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_archives_go_out_whole() {
+    let server = Server::start().await;
+    for length in [40_000, 200_077] {
+        let client = server.client(&format!("n{length}"));
+        let layer: Vec<u8> = (0..length).map(|n: u64| (n * n >> 7) as u8).collect();
+        let digest = sha256(&layer);
+        let (bytes, manifest) = no_layers(layer);
+        import(&client, &bytes, &named()).await.expect("import");
+        let store = ImageStore {
+            name: NAME.to_owned(),
+            ..ImageStore::default()
+        };
+        let out = export(&client, &store, ImageExportStream::default()).await;
+        let files = oci(&out.expect("export"));
+        for digest in [&digest, &manifest] {
+            assert_eq!(&files[&path(digest)].1, digest, "{length}");
+        }
+    }
 }
