@@ -251,7 +251,8 @@ impl Crew {
         self.count(is_gain, lead.part.next);
     }
 
-    fn count(&mut self, gained: bool, at: u64) {
+    /// Takes notice of a task, the reader being at the byte `at` of the input.
+    pub(crate) fn count(&mut self, gained: bool, at: u64) {
         if gained {
             self.misses = 0;
             self.rest = REST_BYTES;

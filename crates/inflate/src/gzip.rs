@@ -47,12 +47,13 @@ pub struct Gunzip<R> {
     /// Of what came out, modulo 2^32 as the trailer has it.
     length: u32,
     interrupted: Option<io::Error>,
+    /// What others have made of what comes next, and what its cells mean. It goes before the
+    /// crew, which waits for whoever is at it.
+    lead: Option<Lead>,
+    key: Option<Key>,
     pub(crate) crew: Crew,
     /// Whether a block has just ended, and not the last one.
     between: bool,
-    /// What others have made of what comes next, and what its cells mean.
-    lead: Option<Lead>,
-    key: Option<Key>,
     /// Of all members: how many bytes have been made, and how many of them by others.
     made: u64,
     foreseen: u64,
@@ -89,10 +90,10 @@ impl<R: BufRead> Gunzip<R> {
             sum: crc32fast::Hasher::new(),
             length: 0,
             interrupted: None,
-            crew: Crew::new(threads, plan),
-            between: false,
             lead: None,
             key: None,
+            crew: Crew::new(threads, plan),
+            between: false,
             made: 0,
             foreseen: 0,
         }
@@ -212,6 +213,7 @@ impl<R: BufRead> Gunzip<R> {
         {
             // Without a whole window they may have taken something for it that was before the member.
             self.lead = None;
+            self.crew.count(false, bit / 8);
             return false;
         }
         if lead.part.is_clear {

@@ -392,6 +392,25 @@ fn whoever_gains_nothing_stops_guessing() {
     assert!(decoder.crew.bets.is_empty());
 }
 
+/// What others make without the window before it is of no use in a member that has not come so far.
+#[test]
+fn members_smaller_than_a_window_are_no_gain() {
+    let mut random = Random(9);
+    let mut packed = Vec::new();
+    for _ in 0..100 {
+        packed.extend(gzip(&sample(&mut random, 25_000), 6, Some(2_500)));
+    }
+    let mut decoder = Gunzip::planned(&packed[..], 3, patient(2_000));
+    for _ in 0..100 {
+        std::io::copy(&mut decoder, &mut io::sink()).unwrap();
+        decoder.restart();
+    }
+    assert_eq!(decoder.foreseen(), 0);
+    let tasks = packed.len() / 10_000;
+    let misses = decoder.crew.misses as usize;
+    assert!(misses + 10 > tasks, "{misses} of {tasks}");
+}
+
 /// Copying is faster than anything that could be done beside it.
 #[test]
 fn nobody_is_asked_about_what_is_stored() {
