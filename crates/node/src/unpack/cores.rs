@@ -8,12 +8,16 @@ use std::{
 /// No layer weighs more: what a manifest says of sizes may be anything, and the sum must not wrap.
 const HEAVIEST: u64 = 1 << 40;
 
+/// What every layer gets.
+const LEAST: usize = 2;
+
 /// From one more on, threads of a layer inflate side by side (see [`cairn_layer::Options::threads`]).
 const STAGES: usize = 3;
 
-/// How many threads all layers together may have for inflating beside the first of each. They take up to
-/// 16 MiB each, so that unpacking one or two layers stays below 64 MiB; and four that inflate are about what
-/// one thread can apply.
+/// How many threads all layers together may have for inflating beside the first of each. Four that inflate
+/// are about what one thread can apply. What is decoded ahead takes 7.5 MiB a task, of which there are two
+/// for each of these threads and one for each layer that has any: on any machine at most 53 MiB if all are at
+/// one layer, and 68 MiB if three layers have one each.
 const INFLATING: usize = 3;
 
 /// What is being unpacked in a store or waits for it, over all requests.
@@ -21,6 +25,8 @@ const INFLATING: usize = 3;
 pub(crate) struct Load {
     /// Packed.
     bytes: AtomicU64,
+    /// Threads that layers under way were given: none of them gives any back when another begins.
+    given: AtomicUsize,
     /// Of [`INFLATING`], how many are at it.
     inflating: AtomicUsize,
 }
@@ -40,23 +46,36 @@ impl Load {
     }
 }
 
-impl Weight<'_> {
+impl<'l> Weight<'l> {
     /// What the layer gets if it begins now, until that is dropped.
-    pub(crate) fn threads(&self, cores: usize) -> Threads<'_> {
-        let all = self.load.bytes.load(Ordering::Relaxed);
-        let wanted = threads(cores, self.own, all);
-        let beside = wanted.saturating_sub(STAGES);
-        let taking = |taken: usize| Some(taken + beside.min(INFLATING.saturating_sub(taken)));
-        let inflating = &self.load.inflating;
-        let taken = inflating.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taking);
-        let taken = taken.unwrap_or(INFLATING);
-        let inflating = beside.min(INFLATING.saturating_sub(taken));
+    pub(crate) fn threads(&self, cores: usize) -> Threads<'l> {
+        let load = self.load;
+        let share = threads(cores, self.own, load.bytes.load(Ordering::Relaxed));
+        // Those before it had their shares of less.
+        let left = |given: usize| share.min((cores + LEAST).saturating_sub(given)).max(LEAST);
+        let given = take(&load.given, left);
+        let beside = given.saturating_sub(STAGES);
+        let inflating = take(&load.inflating, |taken| {
+            beside.min(INFLATING.saturating_sub(taken))
+        });
+        let number = given.min(STAGES) + inflating;
+        load.given.fetch_sub(given - number, Ordering::Relaxed);
         Threads {
-            load: self.load,
-            number: wanted.min(STAGES) + inflating,
+            load,
+            number,
             inflating,
         }
     }
+}
+
+/// Adds to `account` as many as there are to be had by what it is, and says how many.
+fn take(account: &AtomicUsize, to_be_had: impl Fn(usize) -> usize) -> usize {
+    let mut taken = 0;
+    account.update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+        taken = to_be_had(before);
+        before + taken
+    });
+    taken
 }
 
 impl Drop for Weight<'_> {
@@ -74,8 +93,9 @@ pub(crate) struct Threads<'l> {
 
 impl Drop for Threads<'_> {
     fn drop(&mut self) {
-        let inflating = &self.load.inflating;
-        inflating.fetch_sub(self.inflating, Ordering::Relaxed);
+        let load = self.load;
+        load.given.fetch_sub(self.number, Ordering::Relaxed);
+        load.inflating.fetch_sub(self.inflating, Ordering::Relaxed);
     }
 }
 
@@ -101,7 +121,7 @@ fn threads(cores: usize, own: u64, all: u64) -> usize {
     // A layer beside some that are next to nothing has the whole.
     let beside = (5 * INFLATING as u128 * own + all) / (5 * all);
     let most = STAGES as u128 + beside;
-    usize::try_from(share.min(most)).unwrap_or(cores).max(2)
+    usize::try_from(share.min(most)).unwrap_or(cores).max(LEAST)
 }
 
 #[cfg(test)]
@@ -118,6 +138,7 @@ mod tests {
         drop(threads);
         drop(weights);
         assert_eq!(load.bytes.into_inner(), 0);
+        assert_eq!(load.given.into_inner(), 0);
         assert_eq!(load.inflating.into_inner(), 0);
     }
 
@@ -165,6 +186,31 @@ mod tests {
             std::mem::forget(threads);
         }
         assert_eq!(beside, INFLATING);
+    }
+
+    /// Gives what each of so many equal layers gets that begin one after another, and go on.
+    fn one_after_another(cores: usize, layers: usize) -> Vec<usize> {
+        let load = Load::default();
+        let mut numbers = Vec::new();
+        for _ in 0..layers {
+            let weight = load.add(300);
+            let threads = weight.threads(cores);
+            numbers.push(threads.number);
+            std::mem::forget((threads, weight));
+        }
+        assert_eq!(load.given.into_inner(), numbers.iter().sum::<usize>());
+        numbers
+    }
+
+    #[test]
+    fn those_that_begin_later_get_what_is_left() {
+        assert_eq!(one_after_another(4, 3), [4, 2, 2]);
+        assert_eq!(one_after_another(8, 4), [6, 3, 2, 2]);
+        assert_eq!(one_after_another(64, 10), [6, 3, 3, 3, 3, 3, 3, 3, 3, 3]);
+        // Two each would be as many as cores.
+        let many = one_after_another(64, 64);
+        assert!(many[..21].iter().sum::<usize>() <= 64 + LEAST, "{many:?}");
+        assert!(many[21..].iter().all(|number| *number == 2), "{many:?}");
     }
 
     #[test]
