@@ -25,6 +25,14 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
+    /// What whoever reads is told.
+    fn copy(&self) -> io::Error {
+        match self {
+            Broken::Source(err) | Broken::Store(err) => io::Error::new(err.kind(), err.to_string()),
+            Broken::Stopped => io::Error::other("stopped"),
+        }
+    }
+
     pub(crate) fn failure(self, work: &Work<'_>, digest: &Digest) -> Failure {
         if let Broken::Source(err) = &self
             && let Some(failure) = work.origin.and_then(|origin| origin.explain(err))
@@ -125,23 +133,26 @@ impl Read for Tee<'_> {
         let got = loop {
             if self.stop.load(Ordering::Relaxed) || self.progress.given_up() {
                 self.failed.get_or_insert(Broken::Stopped);
-                return Err(io::Error::other("stopped"));
+                return Err(Broken::Stopped.copy());
             }
             let read = match &mut self.ingest {
-                Some(ingest) if ingest.is_shared() => ingest.read_shared(buffer),
-                _ => self.source.read(buffer),
+                // What is read is the store's own file.
+                Some(ingest) if ingest.is_shared() => {
+                    ingest.read_shared(buffer).map_err(Broken::Store)
+                }
+                _ => self.source.read(buffer).map_err(Broken::Source),
             };
             match read {
                 // Nothing has come yet.
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                Err(Broken::Source(err)) if err.kind() == io::ErrorKind::WouldBlock => {}
                 other => break other,
             }
         };
         let got = match got {
             Ok(got) => got,
-            Err(err) => {
-                let copy = io::Error::new(err.kind(), err.to_string());
-                self.failed = Some(Broken::Source(err));
+            Err(broken) => {
+                let copy = broken.copy();
+                self.failed = Some(broken);
                 return Err(copy);
             }
         };
@@ -167,8 +178,9 @@ impl Read for Tee<'_> {
             if !ingest.is_shared()
                 && let Err(err) = io::Write::write_all(ingest, new)
             {
-                let copy = io::Error::new(err.kind(), err.to_string());
-                self.failed = Some(Broken::Store(err));
+                let broken = Broken::Store(err);
+                let copy = broken.copy();
+                self.failed = Some(broken);
                 return Err(copy);
             }
             self.missing.fetch_sub(new.len() as u64, Ordering::Relaxed);
