@@ -196,6 +196,10 @@ impl Awaited {
                 return Ok(Some(Ran::InVain));
             }
         }
+        // Of those that were here packed nobody knew it when they were told of.
+        for (digest, diff_id) in &proven {
+            pool::tell(work, digest, diff_id)?;
+        }
         Ok(None)
     }
 

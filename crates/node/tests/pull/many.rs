@@ -3,13 +3,14 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use cairn_node::{
-    RegistryOptions, Sharing, Silent,
+    Event, Phase, Progress, RegistryOptions, Sharing, Silent,
     events::{self, What},
 };
 use cairn_types::{Digest, Namespace};
@@ -144,5 +145,64 @@ fn what_is_linked_is_labelled_and_told_of() {
                 .filter(|told| **told == (ns.clone(), digest.clone()));
             assert_eq!(told.count(), 1, "{space}");
         }
+    }
+}
+
+/// So is what was there packed already, while another namespace was finding out.
+#[test]
+fn what_another_finds_out_is_told_of_what_was_here() {
+    /// Calls the first word of a phase, and then goes on when it may.
+    struct At<'t> {
+        phase: Phase,
+        come: &'t AtomicBool,
+        may_go_on: &'t AtomicBool,
+    }
+    impl Progress for At<'_> {
+        fn event(&self, event: Event) {
+            if matches!(&event, Event::Layer { phase, .. } if *phase == self.phase) {
+                self.come.store(true, Ordering::Relaxed);
+                wait_for(self.may_go_on);
+            }
+        }
+    }
+    fn wait_for(what: &AtomicBool) {
+        while !what.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let registry = Registry::start();
+    let layout = simple();
+    push(layout.path(), "shop/web:1", &registry, "web:1");
+    let store = Store::new();
+    let name = name(&registry, "web:1");
+    let [a, b] = ["a", "b"].map(|space| Namespace::parse(space).expect("namespace"));
+    let mut packed = request(&b, name.clone());
+    packed.unpack = false;
+    store.node.pull(packed, &Silent).expect("pull");
+    let (unpacking, waiting) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let first = At {
+            phase: Phase::Unpack,
+            come: &unpacking,
+            may_go_on: &waiting,
+        };
+        let first = scope.spawn(|| store.node.pull(request(&a, name.clone()), &{ first }));
+        wait_for(&unpacking);
+        let second = At {
+            phase: Phase::HereAlready,
+            come: &waiting,
+            may_go_on: &unpacking,
+        };
+        let second = store.node.pull(request(&b, name.clone()), &second);
+        waiting.store(true, Ordering::Relaxed);
+        first.join().expect("no panic").expect("pull");
+        second.expect("pull");
+    });
+    assert_eq!(begun(&store), 2);
+    for (_, packed, plain) in two_layers() {
+        let info = store.node.content().info(&b, &Digest::sha256(&packed));
+        let labels = info.expect("blob").labels;
+        let found = labels.get("containerd.io/uncompressed");
+        assert_eq!(found, Some(&Digest::sha256(&plain).to_string()));
     }
 }
