@@ -27,9 +27,9 @@ use cairn_types::{
 use super::{
     Reading, Work,
     cores::{Weight, cores},
-    tee::{Broken, Tee, is_full},
+    tee::{Broken, Felt, Tee, is_full},
 };
-use crate::{Event, Failure, Phase, claims::Pulse, intake::Origin, uploads};
+use crate::{Event, Failure, Phase, intake::Origin, uploads};
 
 /// What its threads are called.
 const WORKER: &str = "cairn-layer";
@@ -229,7 +229,11 @@ pub(crate) fn tell(work: &Work<'_>, digest: &Digest, diff_id: &DiffId) -> Result
     // One that was not kept packed has nothing to be labelled.
     if known.is_ok_and(|info| info.labels.get(&key) != Some(&value)) {
         let labels = Labels::from([(key, value)]);
-        work.node.add_labels(work.ns, digest, labels)?;
+        match work.node.add_labels(work.ns, digest, labels) {
+            // Deleted since.
+            Err(failure) if failure.kind == ErrorKind::NotFound => {}
+            labelled => labelled?,
+        }
     }
     Ok(())
 }
@@ -273,11 +277,7 @@ fn begin(
         work.progress.event(Event::Resumed { digest, at: here });
     }
     if work.is_dear() {
-        source = Box::new(Felt {
-            source,
-            pulse: &work.pulse,
-            digest: job.digest.clone(),
-        });
+        source = Box::new(Felt::new(source, work, &job.digest));
     }
     let mut tee = Tee::new(work, (source, job.size), ingest, stop);
     let phase = match (stores, key) {
@@ -317,21 +317,6 @@ fn share(work: &Work<'_>, job: &Job, ingest: &mut Ingest) -> Result<bool, Failur
     };
     let shared = ingest.share(&file, job.size);
     shared.map_err(|err| work.store_failure(&job.digest, &err))
-}
-
-/// A blob whose bytes are felt by those who wait for it.
-struct Felt<'a> {
-    source: Box<dyn Read + Send + 'a>,
-    pulse: &'a Pulse,
-    digest: Digest,
-}
-
-impl Read for Felt<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.source.read(buffer)?;
-        self.pulse.came(&self.digest, read as u64);
-        Ok(read)
-    }
 }
 
 /// Why a pass gave nothing.

@@ -12,7 +12,7 @@ use cairn_content::Ingest;
 use cairn_types::{Digest, ErrorKind};
 
 use super::{Work, work::kept_free};
-use crate::{Failure, Node, Progress};
+use crate::{Failure, Node, Progress, claims::Pulse};
 
 /// Bytes that are read between two looks whether the disk has room.
 const LOOK_BYTES: u64 = 4 << 20;
@@ -186,5 +186,34 @@ impl Read for Tee<'_> {
             self.missing.fetch_sub(new.len() as u64, Ordering::Relaxed);
         }
         Ok(got)
+    }
+}
+
+/// A blob whose bytes are felt by those who wait for it.
+pub(super) struct Felt<'a> {
+    source: Box<dyn Read + Send + 'a>,
+    pulse: &'a Pulse,
+    digest: Digest,
+}
+
+impl<'a> Felt<'a> {
+    pub(super) fn new(
+        source: Box<dyn Read + Send + 'a>,
+        work: &'a Work<'_>,
+        digest: &Digest,
+    ) -> Felt<'a> {
+        Felt {
+            source,
+            pulse: &work.pulse,
+            digest: digest.clone(),
+        }
+    }
+}
+
+impl Read for Felt<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.pulse.came(&self.digest, read as u64);
+        Ok(read)
     }
 }
