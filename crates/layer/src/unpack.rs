@@ -28,7 +28,7 @@ use cairn_sys::Dir;
 use cairn_types::{Compression, DiffId, Hasher, LayerTiming, LayerType};
 
 use self::{
-    buffers::{Lent, Pool},
+    buffers::{Lent, Pool, Stream},
     chunks::Chunks,
 };
 use crate::{
@@ -173,9 +173,9 @@ pub fn unpack<R: Read + Send>(
             .name("layer-inflate".to_owned())
             .spawn_scoped(scope, move || produce(source, layer, stages.inflate, &out))
             .map_err(|err| Error::Thread(err.to_string()))?;
-        let mut chunks = Chunks::new(full_rx, own, &stalled);
+        let mut chunks = Stream::new(Chunks::new(full_rx, own, &stalled));
         let applied = apply(&mut chunks, upper, options);
-        let consumed = chunks.finish();
+        let consumed = chunks.into_inner().finish();
         // The channels are gone now, so the others stop at their next buffer if they have not yet.
         let produced = joined(inflater);
         let hashed = other.map(joined).transpose();

@@ -4,7 +4,7 @@
 //! nothing from inflating, and what it makes one wait for is evened out.
 
 use std::{
-    io::{self, BufRead, Read},
+    io::{self, Read},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    buffers::{Lent, Pool},
+    buffers::{Coming, Lent, Pool, Stream},
     nanos,
 };
 use crate::Error;
@@ -36,9 +36,6 @@ enum Packed {
 pub(super) struct Ahead<'t> {
     full: Receiver<Packed>,
     queued: Arc<AtomicUsize>,
-    buffer: Option<Lent>,
-    taken: usize,
-    ended: bool,
     waited: &'t AtomicU64,
 }
 
@@ -48,7 +45,7 @@ pub(super) fn start<'scope, 't, R: Read + Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     source: R,
     waited: &'t AtomicU64,
-) -> Result<(Ahead<'t>, ScopedJoinHandle<'scope, ()>), Error> {
+) -> Result<(Stream<Ahead<'t>>, ScopedJoinHandle<'scope, ()>), Error> {
     let (full_tx, full) = channel();
     let queued = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&queued);
@@ -59,12 +56,9 @@ pub(super) fn start<'scope, 't, R: Read + Send + 'scope>(
     let ahead = Ahead {
         full,
         queued,
-        buffer: None,
-        taken: 0,
-        ended: false,
         waited,
     };
-    Ok((ahead, thread))
+    Ok((Stream::new(ahead), thread))
 }
 
 fn read_all<R: Read>(mut source: R, full: &Sender<Packed>, queued: &AtomicUsize) {
@@ -102,56 +96,21 @@ fn fill<R: Read>(source: &mut R, buffer: &mut Lent, queued: &AtomicUsize) -> Opt
     None
 }
 
-impl Ahead<'_> {
-    fn next(&mut self) -> io::Result<()> {
-        // It goes back before another is waited for.
-        self.buffer = None;
-        self.taken = 0;
+impl Coming for Ahead<'_> {
+    fn next(&mut self) -> io::Result<Option<Arc<Lent>>> {
         let began = Instant::now();
         let received = self.full.recv();
         self.waited.fetch_add(nanos(began), Ordering::Relaxed);
         match received {
             Ok(Packed::Bytes(buffer)) => {
                 self.queued.fetch_sub(1, Ordering::Relaxed);
-                self.buffer = Some(buffer);
-                Ok(())
+                Ok(Some(Arc::new(buffer)))
             }
-            Ok(Packed::End) => {
-                self.ended = true;
-                Ok(())
-            }
+            Ok(Packed::End) => Ok(None),
             Ok(Packed::Failed(err)) => Err(err),
             // An end would have been said. Why there is none is known when the thread is joined.
             Err(_) => Err(io::Error::other("the reader broke off")),
         }
-    }
-
-    fn left(&self) -> &[u8] {
-        match &self.buffer {
-            Some(buffer) => &buffer[self.taken..],
-            None => &[],
-        }
-    }
-}
-
-impl Read for Ahead<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.fill_buf()?.read(out)?;
-        self.consume(n);
-        Ok(n)
-    }
-}
-
-impl BufRead for Ahead<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if !self.ended && self.left().is_empty() {
-            self.next()?;
-        }
-        Ok(self.left())
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.taken += bytes.min(self.left().len());
     }
 }
 

@@ -1,8 +1,12 @@
 //! Buffers that are lent out: a fixed number, so whoever is ahead of the others waits for them.
 
 use std::{
+    io::{self, BufRead, Read},
     ops::Deref,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
 /// Buffers of one size. They come back by themselves, so no thread has to outlive another.
@@ -66,9 +70,71 @@ impl Drop for Lent {
     }
 }
 
+/// Where buffers come from.
+pub(super) trait Coming {
+    /// Waits for the next one; there is none at the end.
+    fn next(&mut self) -> io::Result<Option<Arc<Lent>>>;
+}
+
+/// Buffers as they come, as one stream.
+pub(super) struct Stream<C> {
+    coming: C,
+    /// The buffer in hand, and how much of it is consumed.
+    buffer: Option<Arc<Lent>>,
+    consumed: usize,
+    ended: bool,
+}
+
+impl<C: Coming> Stream<C> {
+    pub(super) fn new(coming: C) -> Stream<C> {
+        Stream {
+            coming,
+            buffer: None,
+            consumed: 0,
+            ended: false,
+        }
+    }
+
+    pub(super) fn into_inner(self) -> C {
+        self.coming
+    }
+
+    fn left(&self) -> &[u8] {
+        match &self.buffer {
+            Some(buffer) => &buffer[self.consumed..],
+            None => &[],
+        }
+    }
+}
+
+impl<C: Coming> Read for Stream<C> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(out)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl<C: Coming> BufRead for Stream<C> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if !self.ended && self.left().is_empty() {
+            // It goes back before another is waited for.
+            self.buffer = None;
+            self.consumed = 0;
+            self.buffer = self.coming.next()?;
+            self.ended = self.buffer.is_none();
+        }
+        Ok(self.left())
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.consumed += n.min(self.left().len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, thread};
+    use std::thread;
 
     use super::*;
 

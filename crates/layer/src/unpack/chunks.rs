@@ -1,7 +1,7 @@
 //! The applying thread's end of the stream.
 
 use std::{
-    io::{self, BufRead, Read},
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,16 +12,16 @@ use std::{
 
 use cairn_types::Hasher;
 
-use super::{Full, buffers::Lent, hashing::Hashed};
+use super::{
+    Full,
+    buffers::{Coming, Lent},
+    hashing::Hashed,
+};
 use crate::Error;
 
-/// The uncompressed stream as `BufRead`, hashed as it arrives if nobody else does.
+/// The uncompressed stream, hashed as it arrives if nobody else does.
 pub(super) struct Chunks<'c> {
     full: Receiver<Full>,
-    /// The buffer in hand, and how much of it is consumed.
-    buffer: Option<Arc<Lent>>,
-    consumed: usize,
-    ended: bool,
     hasher: Option<Hasher>,
     hashing: Duration,
     /// For how long, in nanoseconds, there was no buffer to inflate into.
@@ -48,9 +48,6 @@ impl Chunks<'_> {
     ) -> Chunks<'_> {
         Chunks {
             full,
-            buffer: None,
-            consumed: 0,
-            ended: false,
             hasher,
             hashing: Duration::ZERO,
             stalled,
@@ -68,11 +65,10 @@ impl Chunks<'_> {
             ..self.so_far
         }
     }
+}
 
-    fn next_buffer(&mut self) -> io::Result<()> {
-        // It goes back before another is waited for.
-        self.buffer = None;
-        self.consumed = 0;
+impl Coming for Chunks<'_> {
+    fn next(&mut self) -> io::Result<Option<Arc<Lent>>> {
         let (began, stalled) = (Instant::now(), self.stalled.load(Ordering::Relaxed));
         let received = self.full.recv();
         let starved = began.elapsed();
@@ -87,46 +83,13 @@ impl Chunks<'_> {
                     self.hashing += began.elapsed();
                 }
                 self.so_far.size += buffer.len() as u64;
-                self.buffer = Some(buffer);
-                Ok(())
+                Ok(Some(buffer))
             }
             Ok(Err(cause)) => {
-                self.ended = true;
                 self.so_far.failed = Some(cause);
                 Err(io::Error::other("the layer could not be read"))
             }
-            Err(_) => {
-                self.ended = true;
-                Ok(())
-            }
+            Err(_) => Ok(None),
         }
-    }
-
-    fn left(&self) -> &[u8] {
-        match &self.buffer {
-            Some(buffer) => &buffer[self.consumed..],
-            None => &[],
-        }
-    }
-}
-
-impl Read for Chunks<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.fill_buf()?.read(buffer)?;
-        self.consume(n);
-        Ok(n)
-    }
-}
-
-impl BufRead for Chunks<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if !self.ended && self.left().is_empty() {
-            self.next_buffer()?;
-        }
-        Ok(self.left())
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.consumed += n.min(self.left().len());
     }
 }
