@@ -12,6 +12,7 @@ mod ahead;
 mod buffers;
 mod chunks;
 mod hashing;
+mod threads;
 
 use std::{
     io::{self, BufRead, BufReader, Read},
@@ -20,7 +21,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Sender, channel},
     },
-    thread::{self, ScopedJoinHandle},
+    thread::{self, Scope},
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,7 @@ use cairn_types::{Compression, DiffId, Hasher, LayerTiming, LayerType};
 use self::{
     buffers::{Lent, Pool, Stream},
     chunks::Chunks,
+    threads::{STACK_BYTES, Thread, joined},
 };
 use crate::{
     Applied, Error, Options, apply,
@@ -103,6 +105,8 @@ struct Stages {
     ahead: bool,
     /// How many threads inflate.
     inflate: usize,
+    /// What those two threads have for their stacks, each.
+    stack_bytes: usize,
 }
 
 impl Stages {
@@ -113,12 +117,14 @@ impl Stages {
             // Inflating takes longer than all the rest. Applying takes one core, hashing and reading ahead
             // take less than one together, so they have two and inflating has what is left.
             inflate: threads.saturating_sub(2).max(1),
+            stack_bytes: STACK_BYTES,
         }
     }
 }
 
 /// Unpacks `compressed` into `upper`, an empty directory, and computes the diff ID on the way, with
-/// as many threads as [`Options::threads`] allows.
+/// as many threads as [`Options::threads`] allows; where the system has no more it does with two, of which
+/// the caller's is one.
 ///
 /// `compressed` is read to its very end if all goes well, so that a digest teed from it is complete;
 /// `progress` hears from the thread that reads how many compressed bytes have been read in all. After
@@ -131,8 +137,19 @@ pub fn unpack<R: Read + Send>(
     options: &Options,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Unpacked, Error> {
-    let started = Instant::now();
     let stages = Stages::of(options.threads);
+    unpack_in(&stages, compressed, layer, upper, options, progress)
+}
+
+fn unpack_in<R: Read + Send>(
+    stages: &Stages,
+    compressed: R,
+    layer: LayerType,
+    upper: &Dir,
+    options: &Options,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Unpacked, Error> {
+    let started = Instant::now();
     let (getting, stalled) = (AtomicU64::new(0), AtomicU64::new(0));
     let source = Counted {
         source: compressed,
@@ -140,55 +157,38 @@ pub fn unpack<R: Read + Send>(
         progress,
     };
     thread::scope(|scope| {
-        let (source, ahead): (Box<dyn BufRead + Send + '_>, _) = if stages.ahead {
-            let (ahead, thread) = ahead::start(scope, source, &getting)?;
-            (Box::new(ahead), Some(thread))
-        } else {
-            let nanos = &getting;
-            let source = Clocked { source, nanos };
-            let source = BufReader::with_capacity(SOURCE_BUFFER_BYTES, source);
-            (Box::new(source), None)
-        };
+        let (source, ahead) = read_ahead(scope, stages, source, &getting);
         let hasher = Hasher::new(options.diff_algorithm);
+        let (own, to_hash, hashing) = match stages.hash {
+            true => hashing::start(scope, stages.stack_bytes, hasher),
+            false => (Some(hasher), None, None),
+        };
         let (full_tx, full_rx) = channel();
-        let (mut own, mut other, mut to_hash) = (Some(hasher), None, None);
-        if stages.hash
-            && let Some(hasher) = own.take()
-        {
-            let (hash_tx, hash_rx) = channel();
-            other = Some(hashing::start(scope, hasher, hash_rx)?);
-            to_hash = Some(hash_tx);
-        }
+        let beside = if to_hash.is_some() {
+            BUFFERS_TO_HASH
+        } else {
+            0
+        };
         let out = Out {
-            pool: Pool::new(
-                BUFFERS + if stages.hash { BUFFERS_TO_HASH } else { 0 },
-                BUFFER_BYTES,
-            ),
+            pool: Pool::new(BUFFERS + beside, BUFFER_BYTES),
             full: full_tx,
             to_hash,
             stalled: &stalled,
             max_bytes: options.max_bytes,
         };
-        let inflater = thread::Builder::new()
-            .name("layer-inflate".to_owned())
-            .spawn_scoped(scope, move || produce(source, layer, stages.inflate, &out))
-            .map_err(|err| Error::Thread(err.to_string()))?;
+        let threads = stages.inflate;
+        let produce = move |source| produce(source, layer, threads, &out);
+        let inflater = threads::start(scope, ("layer-inflate", STACK_BYTES), source, produce)
+            .map_err(|(err, _)| Error::Thread(err.to_string()))?;
         let mut chunks = Stream::new(Chunks::new(full_rx, own, &stalled));
         let applied = apply(&mut chunks, upper, options);
         let consumed = chunks.into_inner().finish();
         // The channels are gone now, so the others stop at their next buffer if they have not yet.
         let produced = joined(inflater);
-        let hashed = other.map(joined).transpose();
+        let hashed = hashing.map(joined).transpose();
         ahead.map(joined).transpose()?;
         let (produced, hashed) = (produced?, hashed?.or(consumed.hashed));
-        let applied = match (consumed.failed, applied, produced.looks_packed) {
-            // What the reader met is the cause of whatever the applier made of it.
-            (Some(cause), _, _) => return Err(cause),
-            (None, Err(Error::Tar(_)), Some(name)) => {
-                return Err(InflateError::Packing(name).into());
-            }
-            (None, applied, _) => applied?,
-        };
+        let applied = true_cause(consumed.failed, applied, produced.looks_packed)?;
         let hashed = hashed.ok_or_else(|| Error::Thread("nobody hashed".into()))?;
         Ok(Unpacked {
             diff_id: DiffId::new(hashed.digest),
@@ -207,10 +207,35 @@ pub fn unpack<R: Read + Send>(
     })
 }
 
-/// Waits for a thread. That it broke off is the cause of whatever else failed.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T, Error> {
-    let broke_off = |_| Error::Thread("the reader broke off".into());
-    thread.join().map_err(broke_off)
+/// The source as the inflating thread reads it, and who reads it ahead of that, if anybody does.
+fn read_ahead<'scope, R: Read + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    stages: &Stages,
+    mut source: R,
+    nanos: &'scope AtomicU64,
+) -> (Box<dyn BufRead + Send + 'scope>, Option<Thread<'scope, ()>>) {
+    if stages.ahead {
+        source = match ahead::start(scope, stages.stack_bytes, source, nanos) {
+            Ok((ahead, thread)) => return (Box::new(ahead), Some(thread)),
+            Err(source) => source,
+        };
+    }
+    let source = Clocked { source, nanos };
+    let source = BufReader::with_capacity(SOURCE_BUFFER_BYTES, source);
+    (Box::new(source), None)
+}
+
+/// What came of applying, unless what the reader met is the cause of whatever the applier made of it.
+fn true_cause(
+    failed: Option<Error>,
+    applied: Result<Applied, Error>,
+    looks_packed: Option<&'static str>,
+) -> Result<Applied, Error> {
+    match (failed, applied, looks_packed) {
+        (Some(cause), _, _) => Err(cause),
+        (None, Err(Error::Tar(_)), Some(name)) => Err(InflateError::Packing(name).into()),
+        (None, applied, _) => applied,
+    }
 }
 
 /// What goes from the inflating thread to the applying one.
@@ -342,6 +367,44 @@ fn nanos(since: Instant) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where no more threads are to be had than the one that always is.
+    #[test]
+    fn two_threads_do_what_more_would() {
+        let threads = Stages::of(4);
+        assert!(threads.ahead && threads.hash);
+        let refused = Stages {
+            // More than there are addresses.
+            stack_bytes: 1 << 60,
+            ..Stages::of(4)
+        };
+        let nanos = AtomicU64::new(0);
+        thread::scope(|scope| {
+            let hasher = Hasher::new(Options::default().diff_algorithm);
+            let (own, ..) = hashing::start(scope, refused.stack_bytes, hasher);
+            assert!(own.is_some());
+            assert!(read_ahead(scope, &refused, io::empty(), &nanos).1.is_none());
+        });
+        // An empty archive, with what may follow one.
+        let packed = vec![0; 3 << 20];
+        let expected = DiffId::new(cairn_types::Digest::sha256(&packed));
+        for stages in [threads, refused] {
+            let place = tempfile::tempdir().expect("directory");
+            let upper = Dir::open(place.path()).expect("open");
+            let layer = LayerType {
+                compression: Compression::None,
+                ..LayerType::parse(cairn_types::media::OCI_LAYER).expect("layer")
+            };
+            let read = AtomicU64::new(0);
+            let options = Options::default();
+            let progress = |bytes| read.store(bytes, Ordering::Relaxed);
+            let unpacked = unpack_in(&stages, &packed[..], layer, &upper, &options, &progress);
+            let unpacked = unpacked.expect("unpack");
+            assert_eq!(unpacked.diff_id, expected);
+            assert_eq!(unpacked.size, packed.len() as u64);
+            assert_eq!(read.into_inner(), packed.len() as u64);
+        }
+    }
 
     #[test]
     fn the_parts_of_the_time_are_the_whole() {

@@ -10,15 +10,15 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
-    thread::{Builder, Scope, ScopedJoinHandle},
+    thread::Scope,
     time::Instant,
 };
 
 use super::{
     buffers::{Coming, Lent, Pool, Stream},
     nanos,
+    threads::{self, Thread},
 };
-use crate::Error;
 
 /// As much as is asked of the source at once.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -41,24 +41,28 @@ pub(super) struct Ahead<'t> {
 
 /// Starts reading `source` to its end. Whoever drops what is returned is asked nothing more of the
 /// source than what is being read then. How long he waits for bytes is added to `waited`, in nanoseconds.
+/// Where no thread can be started the source comes back unread.
 pub(super) fn start<'scope, 't, R: Read + Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
+    stack_bytes: usize,
     source: R,
     waited: &'t AtomicU64,
-) -> Result<(Stream<Ahead<'t>>, ScopedJoinHandle<'scope, ()>), Error> {
+) -> Result<(Stream<Ahead<'t>>, Thread<'scope, ()>), R> {
     let (full_tx, full) = channel();
     let queued = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&queued);
-    let thread = Builder::new()
-        .name("layer-read".to_owned())
-        .spawn_scoped(scope, move || read_all(source, &full_tx, &counted))
-        .map_err(|err| Error::Thread(err.to_string()))?;
-    let ahead = Ahead {
-        full,
-        queued,
-        waited,
-    };
-    Ok((Stream::new(ahead), thread))
+    let read = move |source| read_all(source, &full_tx, &counted);
+    match threads::start(scope, ("layer-read", stack_bytes), source, read) {
+        Ok(thread) => {
+            let ahead = Ahead {
+                full,
+                queued,
+                waited,
+            };
+            Ok((Stream::new(ahead), thread))
+        }
+        Err((_, source)) => Err(source),
+    }
 }
 
 fn read_all<R: Read>(mut source: R, full: &Sender<Packed>, queued: &AtomicUsize) {
@@ -118,7 +122,14 @@ impl Coming for Ahead<'_> {
 mod tests {
     use std::{sync::Condvar, sync::Mutex, thread};
 
-    use super::*;
+    use super::{
+        super::threads::{STACK_BYTES, joined},
+        *,
+    };
+
+    fn started<T, R>(started: Result<T, R>) -> T {
+        started.ok().expect("a thread")
+    }
 
     /// Gives `left` bytes, at most `piece` at a time, and counts what it gave.
     struct Given<'c> {
@@ -169,7 +180,7 @@ mod tests {
                     piece,
                     count: &count,
                 };
-                let (mut ahead, thread) = start(scope, source, &waited).expect("start");
+                let (mut ahead, thread) = started(start(scope, STACK_BYTES, source, &waited));
                 // The first piece was waited for and is a buffer of its own.
                 count.wait_for(ALL - BUFFER_BYTES + piece);
                 let (mut taken, mut out) = (0, vec![0; 10_000]);
@@ -183,7 +194,7 @@ mod tests {
                 }
                 assert_eq!(taken, left);
                 assert_eq!(ahead.read(&mut out).expect("still the end"), 0);
-                thread.join().expect("no panic");
+                joined(thread).expect("no panic");
             });
             assert!(most <= ALL, "{most} bytes ahead by {piece}");
         }
@@ -198,11 +209,11 @@ mod tests {
                 piece: usize::MAX,
                 count: &count,
             };
-            let (mut ahead, thread) = start(scope, source, &waited).expect("start");
+            let (mut ahead, thread) = started(start(scope, STACK_BYTES, source, &waited));
             count.wait_for(ALL);
             assert_eq!(ahead.read(&mut [0; 10]).expect("read"), 10);
             drop(ahead);
-            thread.join().expect("no panic");
+            joined(thread).expect("no panic");
         });
         // What was free again, and the one that was being filled.
         assert!(count.given() <= 2 * ALL + BUFFER_BYTES);

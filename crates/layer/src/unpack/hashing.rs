@@ -1,15 +1,20 @@
 //! The uncompressed bytes hashed by a thread of their own, while others apply them.
 
 use std::{
-    sync::{Arc, mpsc::Receiver},
-    thread::{Builder, Scope, ScopedJoinHandle},
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
+    thread::Scope,
     time::{Duration, Instant},
 };
 
 use cairn_types::{Digest, Hasher};
 
-use super::buffers::Lent;
-use crate::Error;
+use super::{
+    buffers::Lent,
+    threads::{self, Thread},
+};
 
 /// What came of it.
 pub(super) struct Hashed {
@@ -18,13 +23,21 @@ pub(super) struct Hashed {
     pub(super) busy: Duration,
 }
 
-/// Starts hashing what comes by `buffers`, until nobody can send any more.
+/// The hasher of who has to do it himself, or the way to a thread that does, and the thread.
+pub(super) type Hashes<'scope> = (
+    Option<Hasher>,
+    Option<Sender<Arc<Lent>>>,
+    Option<Thread<'scope, Hashed>>,
+);
+
+/// Starts hashing what is sent, until nobody can send any more, if a thread can be started.
 pub(super) fn start<'scope>(
     scope: &'scope Scope<'scope, '_>,
-    mut hasher: Hasher,
-    buffers: Receiver<Arc<Lent>>,
-) -> Result<ScopedJoinHandle<'scope, Hashed>, Error> {
-    let hash = move || {
+    stack_bytes: usize,
+    hasher: Hasher,
+) -> Hashes<'scope> {
+    let (sender, buffers) = channel::<Arc<Lent>>();
+    let hash = move |mut hasher: Hasher| {
         let mut busy = Duration::ZERO;
         for buffer in buffers {
             let began = Instant::now();
@@ -34,7 +47,8 @@ pub(super) fn start<'scope>(
         let digest = hasher.finish();
         Hashed { digest, busy }
     };
-    let thread = Builder::new().name("layer-hash".to_owned());
-    let thread = thread.spawn_scoped(scope, hash);
-    thread.map_err(|err| Error::Thread(err.to_string()))
+    match threads::start(scope, ("layer-hash", stack_bytes), hasher, hash) {
+        Ok(thread) => (None, Some(sender), Some(thread)),
+        Err((_, hasher)) => (Some(hasher), None, None),
+    }
 }
