@@ -14,4 +14,5 @@ mod gc_stress;
 mod import;
 mod settle;
 mod share;
+mod shared;
 mod store;
