@@ -3,7 +3,7 @@
 use std::{
     cell::LazyCell,
     hint::black_box,
-    io::{Read, Write},
+    io::{BufRead, Write},
 };
 
 use cairn_layer::inflate::Inflater;
@@ -46,7 +46,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn drain(mut inflater: Inflater<impl Read>, buffer: &mut [u8]) {
+fn drain(mut inflater: Inflater<impl BufRead>, buffer: &mut [u8]) {
     let mut total = 0;
     loop {
         match inflater.fill(buffer).expect("a whole stream") {
