@@ -64,9 +64,8 @@ impl<R: BufRead> ReadAhead<R> {
         self.drop_consumed();
         let mut left = READ_BYTES;
         while self.pieces.len() < pieces && left > 0 && !self.ended && self.failed.is_none() {
-            let bytes = match self.input.fill_buf() {
+            let bytes = match buffered(&mut self.input) {
                 Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     self.failed = Some(error);
                     return;
@@ -163,5 +162,25 @@ impl<R: BufRead> BufRead for ReadAhead<R> {
             self.base += n as u64;
         }
         self.at += n as u64;
+    }
+}
+
+/// What is next of `input`, asked for again for as long as that is interrupted, and never beyond its end.
+///
+/// # Errors
+/// Those of the input but for [`Interrupted`](io::ErrorKind::Interrupted).
+pub fn buffered<R: BufRead>(input: &mut R) -> io::Result<&[u8]> {
+    let ended = loop {
+        match input.fill_buf() {
+            Ok(bytes) => break bytes.is_empty(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    };
+    // Asked once more because of what the borrow checker makes of a loop: it is buffered now. An end is
+    // not, and a terminal's would have to be typed twice.
+    match ended {
+        true => Ok(&[]),
+        false => input.fill_buf(),
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Error, ReadAhead, WINDOW_BYTES,
+    Error, ReadAhead, WINDOW_BYTES, buffered,
     crew::{Crew, Lead, Plan},
     header::Header,
     inflate::{Inflate, Status},
@@ -126,7 +126,7 @@ impl<R: BufRead> Gunzip<R> {
     /// Reads the header.
     fn read_header(&mut self) -> io::Result<()> {
         while let Part::Header(header) = &mut self.part {
-            let input = fill(&mut self.input)?;
+            let input = buffered(&mut self.input)?;
             if input.is_empty() {
                 self.part = Part::Failed(Error::Truncated);
                 break;
@@ -170,7 +170,7 @@ impl<R: BufRead> Gunzip<R> {
     /// Decodes from what there is of the input.
     fn decode_piece(&mut self, out: &mut [u8], to: &mut usize) {
         let at = self.input.position();
-        let input = match fill(&mut self.input) {
+        let input = match buffered(&mut self.input) {
             Ok(input) => input,
             Err(error) => {
                 self.interrupted = Some(error);
@@ -262,7 +262,7 @@ impl<R: BufRead> Gunzip<R> {
                 *have += 1;
             }
             let input = if *have < 8 {
-                fill(&mut self.input)?
+                buffered(&mut self.input)?
             } else {
                 &[]
             };
@@ -326,19 +326,6 @@ impl<R: BufRead> Read for Gunzip<R> {
             }
         }
     }
-}
-
-/// What is next of the input, without its being interrupted.
-fn fill<R: BufRead>(input: &mut R) -> io::Result<&[u8]> {
-    loop {
-        match input.fill_buf() {
-            Ok(_) => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    // Asked again because of what the borrow checker makes of a loop; it is buffered now.
-    input.fill_buf()
 }
 
 /// Keeps the last of `made`, and of what was there before as much as is still within reach.

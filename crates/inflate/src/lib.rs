@@ -28,7 +28,7 @@ mod part;
 mod scout;
 mod table;
 
-pub use ahead::ReadAhead;
+pub use ahead::{ReadAhead, buffered};
 pub use error::Error;
 pub use gzip::Gunzip;
 

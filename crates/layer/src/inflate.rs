@@ -6,7 +6,7 @@
 
 use std::io::{self, BufRead, Chain, Cursor, Read};
 
-use cairn_inflate::Gunzip;
+use cairn_inflate::{Gunzip, buffered};
 use cairn_types::{Classified, Compression, ErrorKind, LayerType};
 
 /// The largest zstd window taken: 128 MiB, what `zstd` itself accepts without `--long=28` or more.
@@ -241,8 +241,7 @@ impl<R: Read> Read for Source<R> {
         loop {
             match self.0.read(buffer) {
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(io::Error::new(err.kind(), SourceFailed(err))),
-                Ok(n) => return Ok(n),
+                other => return other.map_err(failed),
             }
         }
     }
@@ -250,23 +249,16 @@ impl<R: Read> Read for Source<R> {
 
 impl<R: BufRead> BufRead for Source<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let is_end = loop {
-            match self.0.fill_buf() {
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(io::Error::new(err.kind(), SourceFailed(err))),
-                Ok(bytes) => break bytes.is_empty(),
-            }
-        };
-        // Asked again because of what the borrow checker makes of a loop, but not beyond the end.
-        match is_end {
-            true => Ok(&[]),
-            false => self.0.fill_buf(),
-        }
+        buffered(&mut self.0).map_err(failed)
     }
 
     fn consume(&mut self, bytes: usize) {
         self.0.consume(bytes);
     }
+}
+
+fn failed(err: io::Error) -> io::Error {
+    io::Error::new(err.kind(), SourceFailed(err))
 }
 
 fn blame(err: io::Error, packing: Compression) -> InflateError {

@@ -1,6 +1,6 @@
 //! The stream under the reader, every byte of it counted.
 
-use std::io::{self, BufRead};
+use std::io::BufRead;
 
 use super::{
     Problem,
@@ -26,12 +26,8 @@ impl<R: BufRead> Input<R> {
 
     /// How many bytes are at hand; zero only at the end.
     pub(super) fn buffered(&mut self) -> Result<usize, Problem> {
-        loop {
-            match self.source.fill_buf() {
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map(<[u8]>::len).map_err(Problem::Io),
-            }
-        }
+        let bytes = cairn_inflate::buffered(&mut self.source).map_err(Problem::Io)?;
+        Ok(bytes.len())
     }
 
     /// The bytes at hand, no more than `most`.
