@@ -1,6 +1,9 @@
 //! With others' help it says what it says without, to the byte, whatever it is given. Chunks are small
 //! here, so that little input has many.
 
+#[path = "../../tests/it/plain.rs"]
+mod plain;
+
 use std::io::{self, BufRead, Read};
 
 use flate2::{Compress, Compression, FlushCompress};
@@ -11,8 +14,7 @@ use crate::{
     inflate::Inflate,
     part::{PART_BYTES, PARTS_MAX},
 };
-
-const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+use plain::{Random, member, read_on};
 
 fn patient(piece_bytes: usize) -> Plan {
     Plan {
@@ -29,22 +31,6 @@ fn impatient(piece_bytes: usize) -> Plan {
     Plan {
         patient: false,
         ..patient(piece_bytes)
-    }
-}
-
-/// A generator of numbers that are the same in every run (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 33) as usize % end
     }
 }
 
@@ -95,11 +81,6 @@ fn deflate(plain: &[u8], level: u32, flush: Option<(usize, FlushCompress)>) -> V
         .compress_vec(&plain[done..], &mut packed, FlushCompress::Finish)
         .unwrap();
     packed
-}
-
-fn member(stream: &[u8], plain: &[u8]) -> Vec<u8> {
-    let sum = crc32fast::hash(plain).to_le_bytes();
-    [&HEADER, stream, &sum, &(plain.len() as u32).to_le_bytes()].concat()
 }
 
 fn gzip(plain: &[u8], level: u32, every: Option<usize>) -> Vec<u8> {
@@ -502,18 +483,7 @@ fn an_input_that_fails_does_so_behind_its_bytes() {
             places: places.clone(),
         };
         let mut decoder = Gunzip::planned(input, threads, plan);
-        let (mut all, mut failures) = (Vec::new(), Vec::new());
-        let mut out = vec![0; 1 << 17];
-        loop {
-            match decoder.read(&mut out) {
-                Ok(0) => break,
-                Ok(n) => all.extend_from_slice(&out[..n]),
-                Err(error) => {
-                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-                    failures.push(all.len());
-                }
-            }
-        }
+        let (all, failures) = read_on(&mut decoder, 1 << 17);
         assert!(all == plain);
         (failures, decoder.foreseen())
     };

@@ -8,7 +8,10 @@ use std::{
 
 use cairn_inflate::Gunzip;
 
-use crate::common::{BitWriter, Random, cause, member};
+use crate::{
+    common::{BitWriter, cause},
+    plain::{Random, member},
+};
 
 /// Enough for several threads, however well it is packed.
 const BYTES: usize = 10 << 20;

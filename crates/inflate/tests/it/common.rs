@@ -4,6 +4,8 @@ use std::io::{self, BufRead, Read};
 
 use cairn_inflate::{Error, Gunzip};
 
+use crate::plain::{HEADER, member};
+
 /// What a decoder says of a stream: the bytes, and what was wrong after them.
 pub(crate) type Said = (Vec<u8>, Option<Error>);
 
@@ -84,15 +86,6 @@ impl BitWriter {
     }
 }
 
-pub(crate) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-
-/// A member of a stream, with the checks of what it is said to give.
-pub(crate) fn member(stream: &[u8], plain: &[u8]) -> Vec<u8> {
-    let sum = crc32fast::hash(plain).to_le_bytes();
-    let length = (plain.len() as u32).to_le_bytes();
-    [&HEADER, stream, &sum, &length].concat()
-}
-
 /// An input that is served in pieces of a size.
 pub(crate) struct Pieces<'a> {
     pub(crate) bytes: &'a [u8],
@@ -168,21 +161,5 @@ pub(crate) fn inflate(stream: &[u8]) -> Said {
             _ => (plain, error),
         },
         _ => (plain, error),
-    }
-}
-
-/// A generator of numbers that are the same in every run (xorshift64*).
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 33) as usize % end
     }
 }

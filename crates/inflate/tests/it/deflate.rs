@@ -2,7 +2,10 @@
 
 use cairn_inflate::Error;
 
-use crate::common::{BitWriter, decode_by, inflate, member};
+use crate::{
+    common::{BitWriter, decode_by, inflate},
+    plain::member,
+};
 
 fn fixed() -> BitWriter {
     BitWriter::new().bits(1, 1).bits(1, 2)

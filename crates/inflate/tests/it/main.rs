@@ -6,3 +6,4 @@ mod common;
 mod deflate;
 mod gzip;
 mod peer;
+mod plain;

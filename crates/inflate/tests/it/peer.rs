@@ -5,7 +5,10 @@ use std::io::Write;
 use cairn_inflate::Error;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use crate::common::{BitWriter, HEADER, Random, decode_by, member};
+use crate::{
+    common::{BitWriter, decode_by},
+    plain::{HEADER, Random, member},
+};
 
 /// Streams that must be taken or refused as zlib does.
 const MUTATIONS: usize = 120_000;
