@@ -85,7 +85,9 @@ impl Content {
             .map_err(sys(attempted()))
             .and_then(|()| self.publish(&digest, &written, kept, &changing));
         // Still there on failure, and when the bytes were in the store already.
-        let _ = dir.unlink(name);
+        if !published.as_ref().is_ok_and(|published| published.moved) {
+            let _ = dir.unlink(name);
+        }
         let published = published?;
         self.record(ns, published, labels, |_| Ok(()))?;
         Ok(digest)
