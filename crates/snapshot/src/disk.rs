@@ -6,7 +6,7 @@ use std::{
 };
 
 use cairn_meta::{ReadOnly, Timestamp};
-use cairn_sys::{Dir, FileType, Stat, durable, raw};
+use cairn_sys::{Dir, Stat, durable, raw};
 use cairn_types::{Classified, ErrorKind, SnapshotKey, SnapshotKind};
 
 use crate::{Error, Result, Snapshots, error::sys};
@@ -126,37 +126,21 @@ impl Snapshots {
 
     /// The tree of a recorded snapshot.
     pub(crate) fn tree(&self, key: &SnapshotKey, id: u64) -> Result<Dir> {
-        self.in_tree(key, id, |dir| dir.open_dir(OsStr::new(FS)))
+        let place = format!("{id}/{FS}");
+        let opened = self.inner.root.open_dir(OsStr::new(&place));
+        opened.map_err(|err| match err.kind() {
+            ErrorKind::NotFound => Error::Damaged {
+                key: key.clone(),
+                reason: format!("its directory {place} is missing"),
+            },
+            _ => sys(format!("open snapshot {key}"))(err),
+        })
     }
 
     /// Whose the tree of a recorded snapshot is.
     pub(crate) fn owner(&self, key: &SnapshotKey, id: u64) -> Result<Owner> {
-        self.in_tree(key, id, |dir| {
-            let stat = dir.stat(OsStr::new(FS))?;
-            match FileType::from_raw_mode(stat.st_mode).is_dir() {
-                true => Ok(Owner::of(&stat)),
-                // An error, which says what it is.
-                false => Owner::of_dir(&dir.open_dir(OsStr::new(FS))?),
-            }
-        })
-    }
-
-    fn in_tree<T>(
-        &self,
-        key: &SnapshotKey,
-        id: u64,
-        look: impl FnOnce(&Dir) -> cairn_sys::Result<T>,
-    ) -> Result<T> {
-        let name = id.to_string();
-        let dir = self.inner.root.open_dir(OsStr::new(&name));
-        let found = dir.and_then(|dir| look(&dir));
-        found.map_err(|err| match err.kind() {
-            ErrorKind::NotFound => Error::Damaged {
-                key: key.clone(),
-                reason: format!("its directory {name}/fs is missing"),
-            },
-            _ => sys(format!("open snapshot {key}"))(err),
-        })
+        let tree = self.tree(key, id)?;
+        Owner::of_dir(&tree).map_err(sys(format!("open snapshot {key}")))
     }
 
     /// Removes the directory of a snapshot that has no record, or none any more. What fails is left
