@@ -2,6 +2,8 @@
 #![allow(missing_docs)]
 
 mod common;
+#[path = "common/disk.rs"]
+mod disk;
 
 use std::{
     fs::{self, File},
@@ -14,6 +16,7 @@ use std::{
 use cairn_content::{Error, Ingest};
 use cairn_types::{Digest, Labels};
 use common::{Fixture, ns, reference};
+use disk::{Disk, run};
 
 const ABLE: [&str; 2] = ["xfs", "btrfs"];
 const SIZE: usize = 5 << 20;
@@ -23,42 +26,6 @@ struct Scene {
     // Closed before its disk is unmounted.
     store: Fixture,
     disk: Disk,
-}
-
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn new(kind: &str) -> Disk {
-        let dir = tempfile::tempdir_in("/dev/shm").expect("memory");
-        let (image, mounted) = (dir.path().join("image"), dir.path().join("disk"));
-        let file = File::create(&image).expect("image");
-        file.set_len(512 << 20).expect("size");
-        fs::create_dir(&mounted).expect("mount point");
-        let disk = Disk(dir);
-        run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
-        run(Command::new("mount")
-            .args(["-o", "loop"])
-            .args([&image, &mounted]));
-        disk
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("disk")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: a process that another test is about to start has our descriptors until it is another.
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().expect("start");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
-    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 impl Scene {

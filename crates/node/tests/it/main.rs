@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../../../content/tests/common/disk.rs"]
+mod disk;
 
 mod compress;
 mod concurrent;

@@ -2,42 +2,14 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use cairn_node::{Event, ImportRequest, Phase, Progress, Source};
 use cairn_types::{ErrorKind, Namespace};
 
-use crate::common::*;
-
-/// A fresh file system that can share blocks.
-struct Disk(Scratch);
-
-impl Disk {
-    fn new() -> Disk {
-        let disk = Disk(scratch());
-        let image = disk.0.path().join("image");
-        let file = fs::File::create(&image).expect("image");
-        file.set_len(512 << 20).expect("size");
-        fs::create_dir(disk.path()).expect("mount point");
-        run("mkfs.xfs", &["-q", text(&image)]);
-        run("mount", &["-o", "loop", text(&image), text(&disk.path())]);
-        disk
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("disk")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: a process that another test is about to start has our descriptors until it is another.
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
+use crate::{common::*, disk::Disk};
 
 /// Cuts the one upload short that is this long, once some of it is read.
 struct Cutting<'r> {
@@ -70,7 +42,8 @@ impl Progress for Cutting<'_> {
 /// What is read then is the store's file, and nothing is wrong with the layout.
 #[test]
 fn what_breaks_in_the_store_is_not_told_of_the_layout() {
-    let disk = Disk::new();
+    // It can share blocks.
+    let disk = Disk::new("xfs");
     let plain = tar(&[("file", &"text".repeat(2 << 20))]);
     let bytes = plain.len() as u64;
     let mut layout = Layout::new();
