@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    ops::Range,
     pin::Pin,
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,7 @@ use std::{
     thread,
 };
 
-use cairn_node::{Caller, GcStep, Resource, Source};
+use cairn_node::{Caller, GcReport, GcStep, Resource, Source};
 use cairn_types::{Descriptor, Digest, ImageName, Labels, LeaseId, SnapshotKey};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -149,35 +150,50 @@ fn a_collection_passes_by_an_import_that_stands_still() {
     store.assert_empty();
 }
 
+/// Where a collection stands still: everything is read; everything is marked; the first batch is gone.
+const STEPS: Range<usize> = 0..3;
+
+/// Has a collection stand still at a step, and lets it go on when `meanwhile` is done. Where it stood, what
+/// came of the other, and what it removed.
+fn beside<T>(store: &Store, step: usize, meanwhile: impl FnOnce() -> T) -> (GcStep, T, GcReport) {
+    let (arrived, wait) = channel();
+    let (let_go, go_on) = channel::<()>();
+    thread::scope(move |scope| {
+        let collection = scope.spawn(move || {
+            let mut steps = 0;
+            store.node.gc_showing(false, &mut |at| {
+                if steps == step {
+                    arrived.send(at).expect("the test waits");
+                    go_on.recv().expect("the test lets go");
+                }
+                steps += 1;
+            })
+        });
+        let at = wait.recv().expect("arrives");
+        let given = meanwhile();
+        let_go.send(()).expect("the collection waits");
+        let report = collection.join().expect("no panic").expect("collected");
+        (at, given, report)
+    })
+}
+
+/// More of it than one batch.
+fn garbage(store: &Store) -> Vec<Digest> {
+    (0..200).map(|n| store.blob(&format!("{n}"), &[])).collect()
+}
+
 #[test]
-fn calls_pass_by_a_collection_that_stands_still() {
-    // Where it stands still: everything is read; everything is marked; the first batch is gone.
-    for step in 0..3 {
+fn garbage_is_held_beside_a_collection_that_stands_still() {
+    for step in STEPS {
         let store = Store::new();
-        let garbage: Vec<Digest> = (0..200).map(|n| store.blob(&format!("{n}"), &[])).collect();
+        let garbage = garbage(&store);
         let below = store.blob("below", &[]);
         let above = store.blob("above", &[&below]);
-        let named = store.blob("named", &[]);
         let relied_on = store.blob("relied on", &[]);
         store.snapshot("one", None);
         store.snapshot("two", Some("one"));
         store.snapshot("nobody's", None);
-        let (arrived, wait) = channel();
-        let (let_go, go_on) = channel::<()>();
-        thread::scope(|scope| {
-            let store = &store;
-            let collection = scope.spawn(move || {
-                let mut steps = 0;
-                store.node.gc_showing(false, &mut |at| {
-                    if steps == step {
-                        arrived.send(at).expect("the test waits");
-                        go_on.recv().expect("the test lets go");
-                    }
-                    steps += 1;
-                })
-            });
-            let at = wait.recv().expect("arrives");
-            // Each of these is a change, and all of it was garbage when the collection began.
+        let (at, (held, found, pins), report) = beside(&store, step, || {
             let caller = store.leased("mine");
             let held = [
                 Resource::Content(above.clone()),
@@ -190,6 +206,41 @@ fn calls_pass_by_a_collection_that_stands_still() {
             let pins = store.node.pins();
             pins.blob(&store.ns, &relied_on);
             let found = store.has(&relied_on);
+            if held[1] {
+                let prepared = store.node.snapshots().prepare(
+                    &store.ns,
+                    &key("mine"),
+                    Some(&key("two")),
+                    Labels::from([("containerd.io/gc.root".to_owned(), "1".to_owned())]),
+                );
+                prepared.expect("prepare");
+            }
+            (held, found, pins)
+        });
+        match at {
+            GcStep::Read | GcStep::Marked(_) => assert_eq!((held, found), ([true, true], true)),
+            // It goes by batches; what it came to is gone for everybody.
+            GcStep::Left(_) => {}
+        }
+        let blobs = [&above, &below].map(|digest| store.has(digest));
+        assert_eq!(blobs, [held[0]; 2], "{at:?}");
+        let snapshots = ["one", "two", "mine"].map(|text| store.has_snapshot(text));
+        assert_eq!(snapshots, [held[1]; 3], "{at:?}");
+        assert_eq!(store.has(&relied_on), found, "{at:?}");
+        drop(pins);
+        assert!(!store.has_snapshot("nobody's"), "{at:?}");
+        assert!(garbage.iter().all(|digest| !store.has(digest)));
+        assert!(report.content.removed >= 200);
+    }
+}
+
+#[test]
+fn images_come_beside_a_collection_that_stands_still() {
+    for step in STEPS {
+        let store = Store::new();
+        let garbage = garbage(&store);
+        let named = store.blob("named", &[]);
+        let (at, (there, imported), report) = beside(&store, step, || {
             let target = Descriptor::new("text/plain", named.clone(), 5);
             let anybody = Caller::of(store.ns.clone());
             let image = name("docker.io/library/x:1");
@@ -204,42 +255,19 @@ fn calls_pass_by_a_collection_that_stands_still() {
             let deleted = store.node.image_delete(&anybody, &image, None);
             deleted.expect("delete");
             let imported = store.import(simple().path()).expect("import");
-            let fresh = store.blob("fresh", &[]);
-            if held[1] {
-                let prepared = store.node.snapshots().prepare(
-                    &store.ns,
-                    &key("mine"),
-                    Some(&key("two")),
-                    Labels::from([("containerd.io/gc.root".to_owned(), "1".to_owned())]),
-                );
-                prepared.expect("prepare");
-            }
-            let_go.send(()).expect("the collection waits");
-            let report = collection.join().expect("no panic").expect("collected");
-            match at {
-                GcStep::Read | GcStep::Marked(_) => {
-                    assert_eq!((held, there, found), ([true, true], true, true))
-                }
-                // It goes by batches; what it came to is gone for everybody.
-                GcStep::Left(_) => {}
-            }
-            assert_eq!(
-                [store.has(&above), store.has(&below)],
-                [held[0]; 2],
-                "{at:?}"
-            );
-            let snapshots = ["one", "two", "mine"].map(|text| store.has_snapshot(text));
-            assert_eq!(snapshots, [held[1]; 3], "{at:?}");
-            assert!(!there || store.has(&named), "{at:?}");
-            assert_eq!(store.has(&relied_on), found, "{at:?}");
-            drop(pins);
-            assert!(!store.has_snapshot("nobody's"), "{at:?}");
-            assert!(garbage.iter().all(|digest| !store.has(digest)));
-            assert!(report.content.removed >= 200);
-            let info = store.node.image(&store.ns, &imported[0].name);
-            assert!(info.expect("image").complete);
-            drop(fresh);
+            store.blob("fresh", &[]);
+            (there, imported)
         });
+        match at {
+            GcStep::Read | GcStep::Marked(_) => assert!(there, "{at:?}"),
+            // As above.
+            GcStep::Left(_) => {}
+        }
+        assert!(!there || store.has(&named), "{at:?}");
+        assert!(garbage.iter().all(|digest| !store.has(digest)));
+        assert!(report.content.removed >= 200);
+        let info = store.node.image(&store.ns, &imported[0].name);
+        assert!(info.expect("image").complete);
     }
 }
 
