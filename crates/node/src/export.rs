@@ -329,11 +329,7 @@ fn manifests(
         if matches!(manifest.body, Body::Missing) {
             continue;
         }
-        let about = manifest
-            .descriptor
-            .annotations
-            .get("vnd.docker.reference.digest");
-        let belongs = match about.and_then(|text| Digest::parse(text).ok()) {
+        let belongs = match manifest.about() {
             Some(subject) => kept.contains(&subject),
             None => matches!(&manifest.body, Body::Manifest(body) if !body.is_image()),
         };

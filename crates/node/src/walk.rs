@@ -28,6 +28,8 @@ const BLOBS_MAX: usize = 10_000;
 /// Most layers of one image that we unpack: the kernel takes 500 lower directories, and one more
 /// commit must still fit.
 pub(crate) const LAYERS_MAX: usize = 499;
+/// Annotation of an index's entry: the digest of the manifest that it is about (BuildKit).
+pub(crate) const ABOUT: &str = "vnd.docker.reference.digest";
 
 /// Where small blobs are read.
 pub(crate) trait Blobs {
@@ -248,11 +250,13 @@ impl Tree {
             .platform
             .as_ref()
             .is_some_and(Platform::is_unknown);
-        unknown
-            || self
-                .descriptor
-                .annotations
-                .contains_key("vnd.docker.reference.digest")
+        unknown || self.descriptor.annotations.contains_key(ABOUT)
+    }
+
+    /// The manifest that this one is about, if it is an attestation that names one.
+    pub(crate) fn about(&self) -> Option<Digest> {
+        let text = self.descriptor.annotations.get(ABOUT)?;
+        Digest::parse(text).ok()
     }
 
     /// All manifests, indexes opened, in order.

@@ -18,11 +18,8 @@ use serde_json::Value;
 use super::compress::{Packed, packed_type};
 use crate::{
     intake::Chosen,
-    walk::{Body, Tree},
+    walk::{ABOUT, Body, Tree},
 };
-
-/// Annotation of an index's entry: the digest of the manifest that it is about (BuildKit).
-const ABOUT: &str = "vnd.docker.reference.digest";
 
 /// Why an image cannot be rewritten.
 #[derive(Debug, thiserror::Error)]

@@ -278,11 +278,7 @@ fn keep_companions(
     artifacts: bool,
 ) -> Result<(), Failure> {
     for manifest in tree.manifests() {
-        let about = manifest
-            .descriptor
-            .annotations
-            .get("vnd.docker.reference.digest");
-        let belongs = match about.and_then(|text| Digest::parse(text).ok()) {
+        let belongs = match manifest.about() {
             Some(subject) => kept.contains(&subject),
             None => match &manifest.body {
                 Body::Manifest(body) => artifacts && !body.is_image() && !manifest.is_attestation(),

@@ -164,9 +164,8 @@ fn choose<'t>(
             let mut chosen: HashSet<Digest> = HashSet::new();
             chosen.extend(several.iter().map(|tree| tree.descriptor.digest.clone()));
             let about = root.manifests().into_iter().filter(|manifest| {
-                let annotations = &manifest.descriptor.annotations;
-                let subject = annotations.get("vnd.docker.reference.digest");
-                subject.is_some_and(|text| chosen.iter().any(|one| one.to_string() == *text))
+                let subject = manifest.about();
+                subject.is_some_and(|subject| chosen.contains(&subject))
             });
             let about: Vec<Digest> = about.map(|tree| tree.descriptor.digest.clone()).collect();
             chosen.extend(about);
