@@ -362,6 +362,18 @@ pub fn simple() -> Layout {
     layout
 }
 
+/// An image that shares its two layers with those of other numbers, and has one of its own.
+pub fn numbered(number: usize, name: &str) -> Layout {
+    let own = tar(&[(&format!("own-{number}"), "x")]);
+    let mut layers = two_layers();
+    layers.push((OCI_LAYER, own.clone(), own));
+    let mut layout = Layout::new();
+    let manifest = layout.manifest(&host(), &layers);
+    layout.name(manifest, name);
+    layout.finish();
+    layout
+}
+
 pub fn stream(bytes: Vec<u8>) -> Source {
     Source::Stream {
         name: "test stream".to_owned(),

@@ -7,18 +7,6 @@ use cairn_types::ImageName;
 
 use crate::common::*;
 
-/// Images that share their two layers and have one of their own each.
-fn layout(number: usize) -> Layout {
-    let own = tar(&[(&format!("own-{number}"), "x")]);
-    let mut layers = two_layers();
-    layers.push((OCI_LAYER, own.clone(), own));
-    let mut layout = Layout::new();
-    let manifest = layout.manifest(&host(), &layers);
-    layout.name(manifest, &format!("shop/web:{number}"));
-    layout.finish();
-    layout
-}
-
 fn name(number: usize) -> ImageName {
     ImageName::parse(&format!("docker.io/shop/web:{number}")).expect("name")
 }
@@ -26,7 +14,9 @@ fn name(number: usize) -> ImageName {
 #[test]
 fn imports_of_the_same_layers_side_by_side() {
     let store = Store::new();
-    let layouts: Vec<Layout> = (0..3).map(layout).collect();
+    let layouts: Vec<Layout> = (0..3)
+        .map(|number| numbered(number, &format!("shop/web:{number}")))
+        .collect();
     let archives: Vec<Vec<u8>> = layouts.iter().map(Layout::archive).collect();
     thread::scope(|scope| {
         // Each image by three threads, from a directory and as a stream.

@@ -280,17 +280,6 @@ impl Worker<'_> {
     }
 }
 
-fn layout(number: usize) -> Layout {
-    let own = tar(&[(&format!("own-{number}"), "x")]);
-    let mut layers = two_layers();
-    layers.push((OCI_LAYER, own.clone(), own));
-    let mut layout = Layout::new();
-    let manifest = layout.manifest(&host(), &layers);
-    layout.name(manifest, "latest");
-    layout.finish();
-    layout
-}
-
 fn run_with(engine: EngineKind) {
     let mut store = Store::new();
     store.node = Node::open(NodeOptions::new(
@@ -298,7 +287,7 @@ fn run_with(engine: EngineKind) {
         engine,
     ))
     .expect("open");
-    let layouts: Vec<Layout> = (0..2).map(layout).collect();
+    let layouts: Vec<Layout> = (0..2).map(|number| numbered(number, "latest")).collect();
     let (checked, collections) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -1,8 +1,8 @@
 //! What is done with images once they are there.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path};
 
-use cairn_node::{ExportRequest, Silent, Tagged};
+use cairn_node::{ExportRequest, Failure, Silent, Tagged};
 use cairn_types::{ErrorKind, ImageName, Namespace};
 
 use crate::common::*;
@@ -13,9 +13,13 @@ fn name(text: &str) -> ImageName {
 
 fn export(store: &Store, names: &[&str], path: &Path) -> u64 {
     let mut out = fs::File::create(path).expect("create");
+    export_to(store, names, &mut out).expect("export")
+}
+
+fn export_to(store: &Store, names: &[&str], out: &mut dyn Write) -> Result<u64, Failure> {
     let request = ExportRequest {
         ns: store.ns.clone(),
-        out: &mut out,
+        out,
         names: names.iter().map(|n| name(n)).collect(),
         platforms: Vec::new(),
         any_platform: false,
@@ -24,7 +28,7 @@ fn export(store: &Store, names: &[&str], path: &Path) -> u64 {
         skip_non_distributable: false,
         only_attestations: false,
     };
-    store.node.export(request, &Silent).expect("export")
+    store.node.export(request, &Silent)
 }
 
 #[test]
@@ -85,18 +89,8 @@ fn damage_is_found_while_exporting() {
     bytes[20] ^= 1;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
     fs::write(&path, bytes).expect("damage");
-    let request = ExportRequest {
-        ns: store.ns.clone(),
-        out: &mut std::io::sink(),
-        names: vec![name("docker.io/shop/web:1")],
-        platforms: Vec::new(),
-        any_platform: false,
-        all_platforms: false,
-        skip_manifest_json: false,
-        skip_non_distributable: false,
-        only_attestations: false,
-    };
-    let failure = store.node.export(request, &Silent).expect_err("damaged");
+    let exported = export_to(&store, &["docker.io/shop/web:1"], &mut std::io::sink());
+    let failure = exported.expect_err("damaged");
     assert_eq!(failure.kind, ErrorKind::DataLoss);
     assert_eq!(failure.reason, format!("blob {digest} is damaged"));
 }
