@@ -183,6 +183,16 @@ fn rich_tree(root: &Path) {
 
 type Tree = fn(&Path);
 
+/// Has a tree packed into an archive by `pack`, and read by Python and by us.
+fn compare(tree: Tree, pack: impl FnOnce(&Path, &Path)) {
+    let tmp = tempfile::tempdir().unwrap();
+    let (root, archive) = (tmp.path().join("t"), tmp.path().join("a.tar"));
+    fs::create_dir(&root).unwrap();
+    tree(&root);
+    pack(&root, &archive);
+    compare_with_python(&archive);
+}
+
 #[test]
 fn gnu_tar_writes_what_python_reads() {
     for (format, tree) in [
@@ -192,19 +202,16 @@ fn gnu_tar_writes_what_python_reads() {
         ("ustar", ustar_tree),
         ("pax", rich_tree),
     ] {
-        let tmp = tempfile::tempdir().unwrap();
-        let (root, archive) = (tmp.path().join("t"), tmp.path().join("a.tar"));
-        fs::create_dir(&root).unwrap();
-        tree(&root);
-        let format = format!("--format={format}");
-        run(Command::new("tar")
-            .arg("-cf")
-            .arg(&archive)
-            .arg(format)
-            .arg("-C")
-            .arg(&root)
-            .arg("."));
-        compare_with_python(&archive);
+        compare(tree, |root, archive| {
+            let format = format!("--format={format}");
+            run(Command::new("tar")
+                .arg("-cf")
+                .arg(archive)
+                .arg(format)
+                .arg("-C")
+                .arg(root)
+                .arg("."));
+        });
     }
 }
 
@@ -216,19 +223,16 @@ fn bsdtar_writes_what_python_reads() {
         ("ustar", ustar_tree),
         ("pax", rich_tree),
     ] {
-        let tmp = tempfile::tempdir().unwrap();
-        let (root, archive) = (tmp.path().join("t"), tmp.path().join("a.tar"));
-        fs::create_dir(&root).unwrap();
-        tree(&root);
-        let mut bsdtar = Command::new("bsdtar");
-        bsdtar.env("LC_ALL", "C.UTF-8").arg("-cf").arg(&archive);
-        run(bsdtar
-            .arg("--format")
-            .arg(format)
-            .arg("-C")
-            .arg(&root)
-            .arg("."));
-        compare_with_python(&archive);
+        compare(tree, |root, archive| {
+            let mut bsdtar = Command::new("bsdtar");
+            bsdtar.env("LC_ALL", "C.UTF-8").arg("-cf").arg(archive);
+            run(bsdtar
+                .arg("--format")
+                .arg(format)
+                .arg("-C")
+                .arg(root)
+                .arg("."));
+        });
     }
 }
 
@@ -239,13 +243,10 @@ fn python_writes_what_python_reads() {
         ("ustar", ustar_tree),
         ("pax", rich_tree),
     ] {
-        let tmp = tempfile::tempdir().unwrap();
-        let (root, archive) = (tmp.path().join("t"), tmp.path().join("a.tar"));
-        fs::create_dir(&root).unwrap();
-        tree(&root);
-        let mut python = Command::new("python3");
-        run(python.args(["-c", CREATE, format]).arg(&root).arg(&archive));
-        compare_with_python(&archive);
+        compare(tree, |root, archive| {
+            let mut python = Command::new("python3");
+            run(python.args(["-c", CREATE, format]).arg(root).arg(archive));
+        });
     }
 }
 
