@@ -11,9 +11,7 @@ use std::{
 use cairn_meta::{EngineKind, Store};
 use cairn_snapshot::{Error, Options, Recovered, Snapshots, StagedLayer};
 use cairn_sys::{Dir, mount};
-use cairn_types::{
-    Classified, ErrorKind, Labels, Mount, Namespace, SnapshotKey, SnapshotKind, Usage,
-};
+use cairn_types::{Classified, ErrorKind, Labels, Mount, Namespace, SnapshotKey, SnapshotKind};
 
 pub(crate) struct Fixture {
     pub(crate) root: tempfile::TempDir,
@@ -108,20 +106,12 @@ impl Fixture {
     }
 
     pub(crate) fn staged(&self, name: &str, parent: Option<&str>) -> StagedLayer {
-        let staged = self.snapshots.stage().expect("stage");
-        fs::write(staged.dir().path().join(name), name).expect("write");
         StagedLayer {
-            staged,
-            key: key(name),
-            parent: parent.map(key),
-            usage: Usage {
-                bytes: 4096,
-                inodes: 2,
-            },
             diff_id: None,
             blob: None,
             timing: None,
             labels: Labels::new(),
+            ..spaces::layer(&self.snapshots, name, parent)
         }
     }
 
