@@ -188,34 +188,24 @@ impl Snapshot for State<'_> {
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Pairs, Error> {
-        let Some(table) = &self.table else {
-            return Ok(Pairs::new());
-        };
-        let end = end_of(prefix);
-        let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        self.database.look(|| {
-            let range = table
-                .range::<&[u8]>((Bound::Included(prefix), upper))
-                .map_err(read_error)?;
-            range
-                .map(|pair| {
-                    let (key, value) = pair.map_err(read_error)?;
-                    Ok((key.value().to_vec(), value.value().to_vec()))
-                })
-                .collect()
-        })
+        self.pairs(prefix, Bound::Included(prefix), usize::MAX)
     }
 
     fn scan_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Pairs, Error> {
+        self.pairs(prefix, Bound::Excluded(after), limit)
+    }
+}
+
+impl State<'_> {
+    /// The first `limit` pairs from `lower` on whose keys begin with `prefix`.
+    fn pairs(&self, prefix: &[u8], lower: Bound<&[u8]>, limit: usize) -> Result<Pairs, Error> {
         let Some(table) = &self.table else {
             return Ok(Pairs::new());
         };
         let end = end_of(prefix);
         let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         self.database.look(|| {
-            let range = table
-                .range::<&[u8]>((Bound::Excluded(after), upper))
-                .map_err(read_error)?;
+            let range = table.range::<&[u8]>((lower, upper)).map_err(read_error)?;
             range
                 .take(limit)
                 .map(|pair| {
