@@ -5,7 +5,7 @@
 
 #![allow(missing_docs)]
 
-use std::{path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use cairn_integration::{daemon::Daemon, image::digest, peers::Containerd};
 use containerd_client::{
@@ -23,7 +23,7 @@ use containerd_client::{
         },
     },
     tonic::{Code, Request, Status, Streaming},
-    types::{Descriptor, Envelope},
+    types::{Descriptor, Envelope, Mount},
     with_namespace,
 };
 
@@ -124,6 +124,36 @@ impl Side {
         subscribed.expect("subscribe").into_inner()
     }
 
+    /// Prepares a snapshot that no collection takes.
+    async fn prepare(&self, key: &str, parent: &str) -> Result<Vec<Mount>, Status> {
+        let request = PrepareSnapshotRequest {
+            snapshotter: SN.to_owned(),
+            key: key.to_owned(),
+            parent: parent.to_owned(),
+            labels: kept(),
+        };
+        let prepared = self.client.snapshots().prepare(self.request(request)).await;
+        Ok(prepared?.into_inner().mounts)
+    }
+
+    async fn commit(&self, name: &str, key: &str) -> Code {
+        let request = CommitSnapshotRequest {
+            snapshotter: SN.to_owned(),
+            name: name.to_owned(),
+            key: key.to_owned(),
+            labels: kept(),
+        };
+        code(self.client.snapshots().commit(self.request(request)).await)
+    }
+
+    async fn remove(&self, key: &str) -> Code {
+        let request = RemoveSnapshotRequest {
+            snapshotter: SN.to_owned(),
+            key: key.to_owned(),
+        };
+        code(self.client.snapshots().remove(self.request(request)).await)
+    }
+
     async fn delete_lease(&self, id: &str) -> Code {
         let request = DeleteRequest {
             id: id.to_owned(),
@@ -131,6 +161,10 @@ impl Side {
         };
         code(self.client.leases().delete(self.request(request)).await)
     }
+}
+
+fn kept() -> HashMap<String, String> {
+    [("containerd.io/gc.root".to_owned(), "1".to_owned())].into()
 }
 
 fn code<T>(answer: Result<T, Status>) -> Code {
@@ -330,36 +364,15 @@ fn images_and_leases() {
 }
 
 #[test]
-fn snapshots_and_their_events() {
+fn snapshots() {
     both(|side| async move {
-        let mut snapshots = side.client.snapshots();
-        let mut events = side.subscribe("/snapshot/begin").await;
-        let root = [("containerd.io/gc.root".to_owned(), "1".to_owned())];
-        let prepare = |key: &str, parent: &str| PrepareSnapshotRequest {
-            snapshotter: SN.to_owned(),
-            key: key.to_owned(),
-            parent: parent.to_owned(),
-            labels: root.clone().into(),
-        };
-        let mounts = snapshots
-            .prepare(side.request(prepare("base-key", "")))
-            .await;
-        let mounts = mounts.expect("prepare").into_inner().mounts;
+        let mounts = side.prepare("base-key", "").await.expect("prepare");
         assert_eq!((mounts.len(), &*mounts[0].r#type), (1, "bind"));
         std::fs::write(Path::new(&mounts[0].source).join("f"), "text").expect("write");
-        let commit = CommitSnapshotRequest {
-            snapshotter: SN.to_owned(),
-            name: "base".to_owned(),
-            key: "base-key".to_owned(),
-            labels: root.clone().into(),
-        };
-        let commit = side.request(commit);
-        assert_eq!(code(snapshots.commit(commit).await), Code::Ok);
-        let mounts = snapshots
-            .prepare(side.request(prepare("top", "base")))
-            .await;
-        let mounts = mounts.expect("prepare").into_inner().mounts;
+        assert_eq!(side.commit("base", "base-key").await, Code::Ok);
+        let mounts = side.prepare("top", "base").await.expect("prepare");
         assert_eq!((mounts.len(), &*mounts[0].r#type), (1, "overlay"));
+        let mut snapshots = side.client.snapshots();
         let key = |key: &str| (SN.to_owned(), key.to_owned());
         let (snapshotter, name) = key("top");
         let asked = snapshots.mounts(side.request(MountsRequest {
@@ -367,9 +380,7 @@ fn snapshots_and_their_events() {
             key: name,
         }));
         assert_eq!(asked.await.expect("mounts").into_inner().mounts, mounts);
-        let again = snapshots
-            .prepare(side.request(prepare("top", "base")))
-            .await;
+        let again = side.prepare("top", "base").await;
         assert_eq!(code(again), Code::AlreadyExists);
         let view = ViewSnapshotRequest {
             snapshotter: SN.to_owned(),
@@ -405,9 +416,23 @@ fn snapshots_and_their_events() {
             ("base", Code::Ok),
             ("base", Code::NotFound),
         ] {
-            let (snapshotter, key) = key(name);
-            let remove = side.request(RemoveSnapshotRequest { snapshotter, key });
-            assert_eq!(code(snapshots.remove(remove).await), expected, "{name}");
+            assert_eq!(side.remove(name).await, expected, "{name}");
+        }
+    });
+}
+
+#[test]
+fn events_of_snapshots() {
+    both(|side| async move {
+        let mut events = side.subscribe("/snapshot/begin").await;
+        side.prepare("base-key", "").await.expect("prepare");
+        assert_eq!(side.commit("base", "base-key").await, Code::Ok);
+        side.prepare("top", "base").await.expect("prepare");
+        // What is refused is none.
+        assert_eq!(code(side.prepare("top", "base").await), Code::AlreadyExists);
+        assert_eq!(side.remove("base").await, Code::FailedPrecondition);
+        for name in ["top", "base"] {
+            assert_eq!(side.remove(name).await, Code::Ok);
         }
         for topic in ["prepare", "commit", "prepare", "remove", "remove"] {
             let envelope = loop {
