@@ -8,7 +8,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -36,11 +36,8 @@ struct Bell {
 }
 
 impl Bell {
-    fn task(&self) -> Waker {
-        self.task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn task(&self) -> MutexGuard<'_, Waker> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -53,7 +50,8 @@ impl Wake for Bell {
         let up = |state| (state != RESTING).then_some(WOKEN);
         let order = Ordering::SeqCst;
         if self.state.fetch_update(order, order, up).is_err() {
-            self.task().wake();
+            let task = self.task().clone();
+            task.wake();
         }
     }
 }
@@ -79,13 +77,7 @@ impl<F: Future + Unpin> Future for Awake<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let awake = self.get_mut();
         // Before it can rest, so that whoever rings then rings for the right task.
-        let mut task = awake
-            .bell
-            .task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        task.clone_from(context.waker());
-        drop(task);
+        awake.bell.task().clone_from(context.waker());
         let state = &awake.bell.state;
         let order = Ordering::SeqCst;
         for _ in 0..TURNS {
