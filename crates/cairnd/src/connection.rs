@@ -7,6 +7,7 @@
 //! other calls of its connection wait with it; those of other clients have a worker left by `turns`.
 
 mod awake;
+mod gather;
 
 use std::{
     convert::Infallible,
@@ -26,7 +27,7 @@ use tokio::{
 use tonic::body::Body;
 use tracing::debug;
 
-use self::awake::Awake;
+use self::{awake::Awake, gather::gathered};
 use crate::{
     calls::{Answered, Calls},
     incoming::Peer,
@@ -51,7 +52,7 @@ where
         peer,
     };
     let builder = http2(calls.limits());
-    let connection = async move {
+    let connection = async move |stream| {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), served));
         let ended = tokio::select! {
             ended = &mut connection => ended,
@@ -65,7 +66,7 @@ where
             debug!("a connection broke: {err}");
         }
     };
-    Awake::new(Box::pin(connection))
+    Awake::new(gathered(stream, |stream| Box::pin(connection(stream))))
 }
 
 /// HTTP/2 as blobs want it.
