@@ -87,11 +87,12 @@ class Report:
             self.say(f"{title:58} {ratio:8.2f}{lost(ratio)}")
 
     def save(self, out):
-        """The table as text, the figures as JSON, and plots, into a directory."""
+        """The tables as text and as Markdown, the figures as JSON, and plots, into a directory."""
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
         (out / "results.json").write_text(json.dumps(self.as_json(), indent=1))
         (out / "table.txt").write_text("\n".join([self.machine, *self.lines, ""]))
+        (out / "table.md").write_text(markdown(self))
         plot(self, out)
 
     def end(self):
@@ -113,6 +114,37 @@ def ahead(results, first):
 
 def lost(ratio):
     return "  LOST" if ratio < 1 - LOSS else ""
+
+
+def markdown(report, first="cairn"):
+    """For each verb what the first takes, least, median and most, and the others as multiples of its median."""
+    verbs = {}
+    for title, results in report.benches.items():
+        if first in results and len(results) > 1:
+            verb, _, what = title.partition(", ")
+            verbs.setdefault(verb, []).append((what, results))
+    tables = [report.machine]
+    for verb, rows in verbs.items():
+        others = list(dict.fromkeys(name for _, results in rows for name in results if name != first))
+        lines = [f"| {verb} | {first} | {' | '.join(name.replace('|', '&#124;') for name in others)} |",
+                 f"|---|{'---|' * (len(others) + 1)}"]
+        for what, results in rows:
+            factors = ahead(results, first)
+            cells = [f"{factors[name]:.2f}" if name in factors else "" for name in others]
+            lines.append(f"| {what} | {taken(verb, what, results[first])} | {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables) + "\n"
+
+
+def taken(verb, what, runs):
+    """What runs took, in the unit that it is told in."""
+    if runs[0].wall is None:
+        return f"{spread([run.memory / (1 << 20) for run in runs], '.1f')} MiB"
+    if verb == "rates":
+        return f"{spread([1000 / run.wall for run in runs], ',.0f')} {'MB/s' if what.startswith('blob') else '/s'}"
+    if middle(runs) < 0.5:
+        return f"{spread([1000 * run.wall for run in runs], '.0f')} ms"
+    return f"{spread([run.wall for run in runs], '.2f')} s"
 
 
 def plot(report, out):
