@@ -3,23 +3,21 @@
 
 #![allow(missing_docs)]
 
+mod common;
+
 use std::{
-    ffi::OsStr,
     fs,
     path::Path,
     process::{Command, Output},
 };
 
 use cairn_sys::{Dir, OFlags, durable, raw};
+use common::name;
 
 const ROOT: &str = "CAIRN_FAULT_TEST_ROOT";
 const BLOB: &[u8] = b"0123456789";
 /// More calls than the scenario makes.
 const CALLS_MAX: u64 = 200;
-
-fn name(text: &str) -> &OsStr {
-    OsStr::new(text)
-}
 
 /// A blob is written, published and then recorded; an old tree is removed.
 fn scenario(root: &Path) -> cairn_sys::Result<()> {

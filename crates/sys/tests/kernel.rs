@@ -2,6 +2,8 @@
 
 #![allow(missing_docs)]
 
+mod common;
+
 use std::{
     ffi::{OsStr, OsString},
     fs,
@@ -18,17 +20,8 @@ use std::{
 
 use cairn_sys::{Dir, FileType, OFlags, durable, lock, raw};
 use cairn_types::{Classified, ErrorKind};
+use common::{dir, name};
 use rustix::io::Errno;
-
-fn dir() -> (tempfile::TempDir, Dir) {
-    let temp = tempfile::tempdir().expect("temporary directory");
-    let dir = Dir::open(temp.path()).expect("open");
-    (temp, dir)
-}
-
-fn name(text: &str) -> &OsStr {
-    OsStr::new(text)
-}
 
 #[test]
 fn image_paths_end_at_the_root() {

@@ -2,23 +2,16 @@
 
 #![allow(missing_docs)]
 
-use std::{ffi::OsStr, fs, os::unix::fs::symlink, path::Path};
+mod common;
+
+use std::{fs, os::unix::fs::symlink, path::Path};
 
 use cairn_sys::{Dir, OFlags, mount};
+use common::{dir, name};
 use rustix::{
     io::Errno,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
-
-fn dir() -> (tempfile::TempDir, Dir) {
-    let temp = tempfile::tempdir().expect("temporary directory");
-    let dir = Dir::open(temp.path()).expect("open");
-    (temp, dir)
-}
-
-fn name(text: &str) -> &OsStr {
-    OsStr::new(text)
-}
 
 /// Makes `depth` directories named `d` inside one another, with a file beside each.
 fn chain(root: &Dir, top: &str, depth: usize) {
