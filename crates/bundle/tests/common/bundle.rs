@@ -130,21 +130,22 @@ pub fn contained(runtime: &str, bundle: &Path) -> String {
     stdout
 }
 
+/// The names in a directory, in order.
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("directory");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("entry").file_name())
+        .map(|name| name.into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    names
+}
+
 /// Nothing of a bundle is left: no file beside the store, no record, no snapshot, no mount.
 #[track_caller]
 pub fn assert_no_bundle(store: &Store) {
-    let mut names: Vec<_> = fs::read_dir(store.dir.path())
-        .expect("directory")
-        .map(|entry| {
-            entry
-                .expect("entry")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
-        .filter(|name| !name.ends_with("-state"))
-        .collect();
-    names.sort();
+    let mut names = names(store.dir.path());
+    names.retain(|name| !name.ends_with("-state"));
     assert_eq!(names, ["root"], "left beside the store");
     assert_eq!(store.node.bundles(&store.ns).expect("bundles"), []);
     let snapshots = store.node.snapshots().list(&store.ns).expect("snapshots");

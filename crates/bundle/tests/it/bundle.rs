@@ -90,17 +90,7 @@ fn what_is_asked_for_goes_before_the_image() {
 fn the_hosts_network_is_the_hosts() {
     let script = "ls /sys/class/net; cat /etc/hosts /etc/resolv.conf";
     let store = imported(&tree(|_| ()), &json!({"Cmd": ["/bin/sh", "-c", script]}));
-    let mut devices: Vec<String> = fs::read_dir("/sys/class/net")
-        .expect("devices")
-        .map(|entry| {
-            entry
-                .expect("entry")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
-        .collect();
-    devices.sort();
+    let devices = names(Path::new("/sys/class/net"));
     let mut expected = devices.join("\n") + "\n";
     for file in ["/etc/hosts", "/etc/resolv.conf"] {
         expected += &fs::read_to_string(file).expect(file);
