@@ -14,7 +14,7 @@ use cairn_proto::containerd::services::{
 };
 use tonic::Code;
 
-use crate::daemon::{PATIENCE, Place, put, quiet, request, run, wait_for};
+use crate::daemon::{PATIENCE, Place, put, quiet, request, wait_for};
 
 /// A place whose daemon is told this of its socket.
 fn place(grpc: &str) -> Place {
@@ -63,20 +63,7 @@ fn a_soft_limit_of_descriptors_is_raised() {
 
 /// Whether somebody else gets an answer.
 fn another_is_served(place: &Place) -> bool {
-    let mut command = Command::new("curl");
-    command.args([
-        "-sS",
-        "-D",
-        "-",
-        "-o",
-        "/dev/null",
-        "--http2-prior-knowledge",
-    ]);
-    command.args(["-H", "content-type: application/grpc", "-H", "te: trailers"]);
-    command.args(["--data-binary", "", "--unix-socket"]);
-    command.arg(place.socket());
-    command.arg("http://cairn/containerd.services.version.v1.Version/Version");
-    let (_, stdout, _) = run(&mut command);
+    let (stdout, _) = place.curl(Command::new("curl"));
     stdout.contains("grpc-status: ")
 }
 

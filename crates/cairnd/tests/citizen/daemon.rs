@@ -125,6 +125,18 @@ impl Place {
         endpoint.connect().await.expect("connection")
     }
 
+    /// What a process of its own gets that asks for the version, with its head, and what that says:
+    /// `client` is curl, or what starts it with further arguments.
+    pub(crate) fn curl(&self, mut client: Command) -> (String, String) {
+        client.args(["-sS", "-D", "-", "-o", "/dev/null"]);
+        client.args(["-H", "content-type: application/grpc", "-H", "te: trailers"]);
+        client.args(["--http2-prior-knowledge", "--data-binary", ""]);
+        client.arg("--unix-socket").arg(self.socket());
+        client.arg("http://cairn/containerd.services.version.v1.Version/Version");
+        let (_, stdout, stderr) = run(&mut client);
+        (stdout, stderr)
+    }
+
     pub(crate) async fn version(&self) -> Result<String, Status> {
         let mut client = VersionClient::new(self.channel().await);
         let answer = client.version(request(())).await?;
