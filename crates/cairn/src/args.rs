@@ -324,6 +324,16 @@ pub enum Command {
     /// Where the space went
     #[command(before_help = examples::DF)]
     Df(DfArgs),
+    /// What keeps a thing from being removed
+    ///
+    /// Everything that leads to it, on which way, and the command that lets go of it here. `gc` removes the
+    /// thing when none is left.
+    #[command(before_help = examples::WHY)]
+    Why {
+        /// An image's name, a digest or at least 7 hex digits of one, a snapshot's key, an upload's
+        /// reference
+        object: String,
+    },
     /// Remove what nothing refers to
     #[command(alias = "prune", before_help = examples::GC)]
     Gc {

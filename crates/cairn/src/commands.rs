@@ -249,6 +249,7 @@ fn dispatch(context: &Context, command: Command) -> Result {
         | Command::System {
             verb: SystemVerb::Df(args),
         } => store::df(context, args.wide),
+        Command::Why { object } => store::why(context, &object),
         Command::Gc { dry_run } => store::gc(context, dry_run),
         Command::System {
             verb: SystemVerb::Prune,

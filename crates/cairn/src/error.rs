@@ -134,31 +134,8 @@ impl Problem {
     /// they are there to be pasted.
     #[must_use]
     pub fn pointed_at(mut self, global: &Global) -> Problem {
-        let env = |name| std::env::var_os(name).unwrap_or_default();
-        let flags = global.pointers().unwrap_or_default();
-        let namespace = global.namespace.as_str();
-        let known = namespace == NAMESPACE || *namespace == *env("CONTAINERD_NAMESPACE");
         for next in &mut self.next {
-            let mut parts: Vec<String> = Vec::new();
-            for part in next.split("cairn ") {
-                let Some(before) = parts.last_mut() else {
-                    parts.push(part.to_owned());
-                    continue;
-                };
-                let ends = ["&& ", "; ", ": ", "$("];
-                let command = before.is_empty() || ends.iter().any(|end| before.ends_with(end));
-                before.push_str("cairn ");
-                if command && !part.starts_with("--root ") && !part.starts_with("--address ") {
-                    before.pop();
-                    before.push_str(&flags);
-                    if !known && !part.starts_with("-n ") {
-                        before.push_str(&format!(" -n {namespace}"));
-                    }
-                    before.push(' ');
-                }
-                parts.push(part.to_owned());
-            }
-            *next = parts.concat();
+            *next = pointed(next, global);
         }
         self.repeated()
     }
@@ -316,6 +293,34 @@ pub fn io_reason(err: &std::io::Error) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|c| c.to_ascii_lowercase());
     first.into_iter().chain(chars).collect()
+}
+
+/// Commands of this program with the flags that lead to the same store and namespace.
+pub fn pointed(commands: &str, global: &Global) -> String {
+    let env = |name| std::env::var_os(name).unwrap_or_default();
+    let flags = global.pointers().unwrap_or_default();
+    let namespace = global.namespace.as_str();
+    let known = namespace == NAMESPACE || *namespace == *env("CONTAINERD_NAMESPACE");
+    let mut parts: Vec<String> = Vec::new();
+    for part in commands.split("cairn ") {
+        let Some(before) = parts.last_mut() else {
+            parts.push(part.to_owned());
+            continue;
+        };
+        let ends = ["&& ", "; ", ": ", "$("];
+        let command = before.is_empty() || ends.iter().any(|end| before.ends_with(end));
+        before.push_str("cairn ");
+        if command && !part.starts_with("--root ") && !part.starts_with("--address ") {
+            before.pop();
+            before.push_str(&flags);
+            if !known && !part.starts_with("-n ") {
+                before.push_str(&format!(" -n {namespace}"));
+            }
+            before.push(' ');
+        }
+        parts.push(part.to_owned());
+    }
+    parts.concat()
 }
 
 /// A name as a shell takes it back: quoted when it needs it, control characters escaped.

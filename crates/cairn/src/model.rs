@@ -375,6 +375,47 @@ pub struct Usage {
     pub images: Option<Vec<ImageUsage>>,
 }
 
+/// A thing, and what keeps `gc` from removing it (`why`).
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Kept {
+    /// `image`, `content`, `snapshot`, `ingest`.
+    pub kind: String,
+    /// Its name, digest, key or reference.
+    pub name: String,
+    /// Bytes on disk; of an image none but those of its blobs and snapshots.
+    pub size: u64,
+    /// Each of them is enough; when there are none `gc` removes it.
+    pub held_by: Vec<Holder>,
+}
+
+/// What keeps a thing.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Holder {
+    /// `image`, `container`, `bundle`, `lease`, `ingest`; `content` or `snapshot`, which a label keeps; or
+    /// `call`, which is under way.
+    pub kind: String,
+    /// Its name; of a call what it relies on.
+    pub name: String,
+    /// The label by which content or a snapshot is kept whatever else leads to it.
+    pub label: Option<String>,
+    /// What lies between it and the thing, on a shortest way.
+    pub through: Vec<Step>,
+    /// The command that lets go of the thing here; none where it is not for this program to say.
+    pub frees: Option<String>,
+}
+
+/// A thing on the way from a holder to what it keeps.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Step {
+    /// `image`, `content`, `snapshot`, `ingest`, `container`.
+    pub kind: String,
+    /// Its name, digest, key or reference.
+    pub name: String,
+}
+
 /// What one image takes.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -8,7 +8,10 @@ use cairn_types::Labels;
 use jiff::Timestamp;
 
 use crate::{
-    model::{Blob, Bundle, Gc, Image, ImageUsage, Node, Snapshot, Time, TimedLayer, Tree, Usage},
+    error::quote,
+    model::{
+        Blob, Bundle, Gc, Image, ImageUsage, Kept, Node, Snapshot, Time, TimedLayer, Tree, Usage,
+    },
     size,
     table::{Cell, Column, Table, printable, short_digest},
 };
@@ -297,6 +300,33 @@ pub fn df_images(images: &[ImageUsage]) -> Table {
             Cell::bytes(Some(image.content_size)),
             Cell::bytes(image.unpacked_size),
             Cell::bytes(Some(image.unique_size)),
+        ]);
+    }
+    table
+}
+
+/// KEPT BY, NAME, THROUGH, TO LET GO.
+pub fn kept(kept: &Kept) -> Table {
+    let mut table = Table::new(&[
+        Column::left("KEPT BY"),
+        Column::left("NAME"),
+        Column::left("THROUGH"),
+        Column::left("TO LET GO"),
+    ]);
+    for holder in &kept.held_by {
+        let steps = holder.through.iter();
+        let steps: Vec<String> = steps
+            .map(|step| format!("{} {}", step.kind, quote(&step.name)))
+            .collect();
+        let name = match &holder.label {
+            Some(label) => format!("{} by {}", quote(&holder.name), quote(label)),
+            None => quote(&holder.name),
+        };
+        table.row(vec![
+            Cell::text(&*holder.kind),
+            Cell::text(name),
+            Cell::text(steps.join(", ")),
+            Cell::text(holder.frees.clone().unwrap_or_default()),
         ]);
     }
     table

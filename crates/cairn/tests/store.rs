@@ -34,6 +34,11 @@ fn documents() {
 }
 
 #[test]
+fn what_keeps_a_thing() {
+    both(include_str!("transcripts/why.txt"));
+}
+
+#[test]
 fn layers_that_are_not_kept() {
     both(include_str!("transcripts/discard.txt"));
 }

@@ -40,6 +40,7 @@ mod labels;
 mod pins;
 mod sweep;
 mod turns;
+mod why;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -50,13 +51,16 @@ use std::{
 
 use cairn_types::{Digest, Namespace};
 
-pub use self::pins::Pins;
 use self::{collection::Collection, sweep::Sweep};
 pub(crate) use self::{
     item::{Item, Place},
     labels::{EXPIRE, expiry},
     pins::Registry,
     turns::Turns,
+};
+pub use self::{
+    pins::Pins,
+    why::{Holder, Kept},
 };
 use crate::{Failure, Node};
 

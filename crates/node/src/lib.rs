@@ -48,7 +48,7 @@ pub use df::{ImageUsage, UsageRow};
 pub use diff::DiffOptions;
 pub use export::ExportRequest;
 pub use failure::{Failure, Report};
-pub use gc::{GcCount, GcReport, GcStep, Pins};
+pub use gc::{GcCount, GcReport, GcStep, Holder, Kept, Pins};
 pub use images::{ImageInfo, Removed, Tagged};
 pub use import::{ImportRequest, Reference, References, Source};
 pub use inspect::{Inspect, InspectNode, Role};

@@ -71,6 +71,8 @@ examples! {
                "bundle ls -q                     their directories";
     DF: "df                               by kind",
         "df --wide                        also by image, and what is of one image alone";
+    WHY: "why sha256:1f1c6fd                who has this blob or layer",
+         "why busybox --json | jq -r '.[].held_by[].frees'";
     GC: "gc --dry-run                     what would go",
         "gc                               remove it";
     INFO: "info                             where the store is and what it holds",

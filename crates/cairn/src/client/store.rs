@@ -31,6 +31,15 @@ impl Client {
         Ok(usage.rows.into_iter().map(row).collect())
     }
 
+    /// What keeps whatever is called so.
+    pub fn why(&self, object: &str) -> Result<Vec<model::Kept>> {
+        let mut store = client!(self.link, StoreClient<_>);
+        let object = object.to_owned();
+        let answer = store.why(self.link.request(v1::WhyRequest { object }));
+        let objects = self.link.wait(answer)?.into_inner().objects;
+        Ok(objects.into_iter().map(kept).collect())
+    }
+
     /// Removes what nothing leads to.
     pub fn gc(&self, dry_run: bool) -> Result<model::Gc> {
         let mut store = client!(self.link, StoreClient<_>);
@@ -111,5 +120,25 @@ fn gc(report: &v1::CollectResponse) -> model::Gc {
         freed_bytes: freed.content + freed.snapshots + freed.ingests + freed.leases,
         wall_ms: report.took_ms,
         freed,
+    }
+}
+
+fn kept(kept: v1::Kept) -> model::Kept {
+    let step = |step: v1::Step| model::Step {
+        kind: step.kind,
+        name: step.name,
+    };
+    let holder = |holder: v1::Holder| model::Holder {
+        kind: holder.kind,
+        name: holder.name,
+        label: Some(holder.label).filter(|label| !label.is_empty()),
+        through: holder.through.into_iter().map(step).collect(),
+        frees: None,
+    };
+    model::Kept {
+        kind: kept.kind,
+        name: kept.name,
+        size: kept.size,
+        held_by: kept.holders.into_iter().map(holder).collect(),
     }
 }

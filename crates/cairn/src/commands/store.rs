@@ -3,8 +3,8 @@
 use super::{Context, Result};
 use crate::{
     client::Client,
-    error::quote,
-    model::{Program, Server, Versions},
+    error::{pointed, quote},
+    model::{Holder, Program, Server, Versions},
     size, view,
 };
 
@@ -23,6 +23,56 @@ pub fn df(context: &Context, wide: bool) -> Result {
         context.out.text(&format!("\n{text}"));
     }
     Ok(())
+}
+
+/// `why`
+pub fn why(context: &Context, object: &str) -> Result {
+    let mut objects = Client::open(&context.global)?.why(object)?;
+    for kept in &mut objects {
+        for holder in &mut kept.held_by {
+            let command = lets_go(holder);
+            holder.frees = command.map(|command| pointed(&command, &context.global));
+        }
+    }
+    if context.global.wants_json() {
+        context.out.json(&objects);
+        return Ok(());
+    }
+    for (number, kept) in objects.iter().enumerate() {
+        let gap = if number == 0 { "" } else { "\n" };
+        let (kind, name, size) = (&kept.kind, quote(&kept.name), size::bytes(kept.size));
+        let what = match kept.kind.as_str() {
+            "image" => format!("{gap}{kind} {name}"),
+            _ => format!("{gap}{kind} {name}, {size}"),
+        };
+        if kept.held_by.is_empty() {
+            let gc = pointed("cairn gc", &context.global);
+            context
+                .out
+                .line(format!("{what}: nothing keeps it, {gc} removes it"));
+            continue;
+        }
+        let table = view::kept(kept);
+        let text = table.render(context.out.stdout, context.global.no_trunc);
+        context.out.text(&format!("{what}\n{text}"));
+    }
+    Ok(())
+}
+
+/// The command by which `holder` lets go; what calls and others' programs hold is theirs to
+/// let go of.
+fn lets_go(holder: &Holder) -> Option<String> {
+    let name = quote(&holder.name);
+    let command = match (holder.kind.as_str(), &holder.label) {
+        ("image", _) => format!("cairn images rm {name}"),
+        ("bundle", _) => format!("cairn bundle rm {name}"),
+        ("lease", _) => format!("cairn leases rm {name}"),
+        ("ingest", _) => format!("cairn content abort {name}"),
+        ("content", Some(label)) => format!("cairn content label {name} {}=", quote(label)),
+        ("snapshot", Some(label)) => format!("cairn snapshots label {name} {}=", quote(label)),
+        _ => return None,
+    };
+    Some(command)
 }
 
 /// `gc`

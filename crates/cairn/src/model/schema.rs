@@ -57,6 +57,7 @@ fn the_schema_files_are_those_of_the_documents() {
         ("image", schema::<Image>()),
         ("info", schema::<Info>()),
         ("ingest", schema::<Ingest>()),
+        ("kept", schema::<Kept>()),
         ("lease", schema::<Lease>()),
         ("mount", schema::<Mount>()),
         ("namespace", schema::<Namespace>()),

@@ -18,6 +18,7 @@ use super::{
     graph::{Graph, Id},
     item::{Facts, Item, Place},
     labels,
+    why::{Hold, Ways},
 };
 use crate::{Failure, Node};
 
@@ -326,6 +327,30 @@ impl Collection {
         let space = self.spaces.get(ns);
         let lease = space.and_then(|space| space.leases.get(id));
         lease.is_some_and(|lease| lease.expired)
+    }
+
+    /// What holds it in `ns`, beside the records that are alive by themselves: what kind of thing, its name,
+    /// and where its shortest way there begins.
+    pub(super) fn held(&self, ns: &Namespace, whole: &Ways, alone: &Ways) -> Vec<(Hold, Id)> {
+        let mut held = Vec::new();
+        let space = self.spaces.get(ns);
+        for (id, lease) in space.iter().flat_map(|space| &space.leases) {
+            let (ways, refs) = match lease.flat {
+                true => (alone, None),
+                false => (whole, Some(&lease.refs)),
+            };
+            let leads = lease.holds.iter().chain(refs.into_iter().flatten());
+            let lengths = leads.filter_map(|id| Some((ways.length(*id)?, *id)));
+            if let Some((_, first)) = lengths.min().filter(|_| !lease.expired) {
+                held.push((Hold::Lease(id.clone()), first));
+            }
+        }
+        for (dir, (of, id)) in &self.bundles {
+            if of == ns && whole.length(*id).is_some() {
+                held.push((Hold::Bundle(dir.clone()), *id));
+            }
+        }
+        held
     }
 
     /// What is dead, each before all that it would keep alive.

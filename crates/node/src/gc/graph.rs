@@ -1,7 +1,10 @@
 //! The objects of one namespace, what each keeps alive, and what is alive: kept true while records
 //! change.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    sync::Arc,
+};
 
 use cairn_meta::Timestamp;
 
@@ -115,6 +118,45 @@ impl Graph {
     /// Whether the item's record is there.
     pub(super) fn has(&self, item: &Item) -> bool {
         self.ids.get(item).is_some_and(|id| self.node(*id).there)
+    }
+
+    /// The node of an item whose record is there.
+    pub(super) fn find(&self, item: &Item) -> Option<Id> {
+        let id = self.ids.get(item).copied();
+        id.filter(|id| self.node(*id).there)
+    }
+
+    /// Those that are alive by themselves.
+    pub(super) fn roots(&self) -> impl Iterator<Item = Id> + '_ {
+        let ids = (0..).zip(&self.nodes);
+        ids.filter(|(_, node)| node.root).map(|(id, _)| id)
+    }
+
+    /// Of each object that leads to `target` the next one on a shortest way there; of `target` itself.
+    /// With `alone` only by what an object cannot be without, as flat leases hold.
+    pub(super) fn ways_to(&self, target: Id, alone: bool) -> HashMap<Id, Id> {
+        let mut before: HashMap<Id, Vec<Id>> = HashMap::new();
+        let mut below = Vec::new();
+        for (id, node) in (0..).zip(&self.nodes) {
+            match alone {
+                true => below.extend(node.stands_on),
+                false => self.leads_to(id, &mut below),
+            }
+            for next in below.drain(..) {
+                before.entry(next).or_default().push(id);
+            }
+        }
+        let mut ways = HashMap::from([(target, target)]);
+        let mut queue = VecDeque::from([target]);
+        while let Some(at) = queue.pop_front() {
+            for from in before.remove(&at).unwrap_or_default() {
+                if let Entry::Vacant(way) = ways.entry(from) {
+                    way.insert(at);
+                    queue.push_back(from);
+                }
+            }
+        }
+        ways
     }
 
     /// Its record is there and nothing leads to it.

@@ -18,9 +18,15 @@ const SNAPSHOTTER: &str = "overlayfs";
 
 /// A root by itself: any key that begins so, with any value but the empty one.
 pub(super) fn is_root(labels: &Labels) -> bool {
-    labels
+    root_key(labels).is_some()
+}
+
+/// Which label makes it one.
+pub(super) fn root_key(labels: &Labels) -> Option<&str> {
+    let mut roots = labels
         .iter()
-        .any(|(key, value)| key.starts_with(ROOT) && !value.is_empty())
+        .filter(|(key, value)| key.starts_with(ROOT) && !value.is_empty());
+    roots.next().map(|(key, _)| key.as_str())
 }
 
 /// Its time is over.

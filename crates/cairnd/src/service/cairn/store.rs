@@ -6,7 +6,7 @@ use cairn_proto::cairn::v1::{
     InfoResponse, ListNamespacesRequest, ListNamespacesResponse, ListSnapshotsRequest,
     ListSnapshotsResponse, RemoveBlobRequest, RemoveBlobResponse, RemoveSnapshotRequest,
     RemoveSnapshotResponse, ResolveRequest, ResolveResponse, Snapshot, UsageRequest, UsageResponse,
-    store_server::Store,
+    WhyRequest, WhyResponse, store_server::Store,
 };
 use cairn_types::{Digest, Namespace, SnapshotKey, SnapshotKind};
 use tonic::{Request, Response, Status};
@@ -63,6 +63,16 @@ impl Store for Service {
         let dry_run = request.into_inner().dry_run;
         let report = blocking(move || collect(&node, dry_run)).await?;
         Ok(Response::new(wire::collected(&report)))
+    }
+
+    async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyResponse>, Status> {
+        let (node, ns) = (self.node.clone(), namespace(&request)?);
+        let text = request.into_inner().object;
+        about("object", &text);
+        let kept = blocking(move || node.why(&ns, &text).map_err(details::of));
+        Ok(Response::new(WhyResponse {
+            objects: kept.await?.into_iter().map(wire::kept).collect(),
+        }))
     }
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cairn_meta::Timestamp;
 use cairn_node::{
-    Event, GcCount, GcReport, ImageInfo, ImageUsage, Inspect, InspectNode, NamespaceInfo, Phase,
-    Role, SnapshotInfo, Tagged, TransferredLayer, UsageRow,
+    Event, GcCount, GcReport, Holder, ImageInfo, ImageUsage, Inspect, InspectNode, Kept,
+    NamespaceInfo, Phase, Role, SnapshotInfo, Tagged, TransferredLayer, UsageRow,
 };
 use cairn_proto::cairn::v1;
 use cairn_types::{Digest, LayerTiming, SnapshotKind, Usage};
@@ -233,6 +233,25 @@ pub(super) fn usage_row(row: UsageRow) -> v1::UsageRow {
         active: row.active,
         size: row.size,
         reclaimable: row.reclaimable,
+    }
+}
+
+pub(super) fn kept(kept: Kept) -> v1::Kept {
+    let step = |(kind, name): (&str, String)| v1::Step {
+        kind: kind.to_owned(),
+        name,
+    };
+    let holder = |holder: Holder| v1::Holder {
+        kind: holder.kind.to_owned(),
+        name: holder.name,
+        label: holder.label.unwrap_or_default(),
+        through: holder.through.into_iter().map(step).collect(),
+    };
+    v1::Kept {
+        kind: kept.kind.to_owned(),
+        name: kept.name,
+        size: kept.size,
+        holders: kept.holders.into_iter().map(holder).collect(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use cairn_types::{Digest, Labels, SnapshotKey};
+use cairn_types::{Digest, ImageName, Labels, SnapshotKey};
 
 use super::*;
 use crate::gc::labels;
@@ -171,6 +171,55 @@ fn marks_are_kept_true_and_garbage_goes_from_the_top() {
         assert_eq!(alive(&left), alive(&anew(&records, &kept)));
     }
     assert!(freed > 500 && saved > 0, "{freed} {saved}");
+}
+
+#[test]
+fn whatever_has_no_way_from_a_root_is_dead_and_nothing_else_is() {
+    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    let mut alive = 0;
+    for _ in 0..500 {
+        let mut graph = Graph::new(NOW, false);
+        for _ in 0..dice.roll(14) {
+            let item = dice.item();
+            let facts = dice.facts(&item);
+            graph.set(item, facts);
+        }
+        graph.mark();
+        for id in graph.all() {
+            let ways = graph.ways_to(id, false);
+            let held = graph.roots().any(|root| ways.contains_key(&root));
+            assert_eq!(held, !graph.is_dead(id), "{:?}", graph.item(id));
+            alive += usize::from(held);
+            // Each step leads on, and the last one to it.
+            for mut at in ways.keys().copied() {
+                for _ in 0..ways.len() {
+                    at = ways[&at];
+                }
+                assert_eq!(at, id);
+            }
+        }
+    }
+    assert!(alive > 500, "{alive}");
+}
+
+#[test]
+fn a_flat_lease_has_ways_along_what_a_thing_stands_on() {
+    let blob = Item::Blob(Digest::sha256(b"target"));
+    let image = Item::Image(ImageName::parse("docker.io/library/a:1").expect("name"));
+    let parent = Item::Snapshot(key(1));
+    let mut graph = Graph::new(NOW, false);
+    let of_image = Facts {
+        stands_on: Some(blob.clone()),
+        refs: vec![parent.clone()],
+        ..Facts::default()
+    };
+    graph.set(image.clone(), of_image);
+    graph.set(blob.clone(), Facts::default());
+    graph.set(parent.clone(), Facts::default());
+    let (image, blob, parent) = (graph.id(image), graph.id(blob), graph.id(parent));
+    assert!(graph.ways_to(blob, true).contains_key(&image));
+    assert!(!graph.ways_to(parent, true).contains_key(&image));
+    assert!(graph.ways_to(parent, false).contains_key(&image));
 }
 
 #[test]
