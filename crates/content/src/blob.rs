@@ -9,6 +9,8 @@ use std::{
 use cairn_sys::raw;
 use cairn_types::{Digest, Hasher};
 
+use crate::check::Doubts;
+
 /// An open blob. Read from its beginning to its end as [`Read`], its bytes are proven on the way: of
 /// a damaged blob the last bytes are not handed out, and the read that should have given them fails
 /// with [`io::ErrorKind::InvalidData`].
@@ -21,10 +23,12 @@ pub struct Blob {
     position: u64,
     /// Of everything before `position`.
     hasher: Hasher,
+    /// Where it is noted if it turns out to be damaged.
+    doubts: Doubts,
 }
 
 impl Blob {
-    pub(crate) fn new(file: File, digest: Digest, size: u64) -> Blob {
+    pub(crate) fn new(file: File, digest: Digest, size: u64, doubts: Doubts) -> Blob {
         let hasher = Hasher::new(digest.algorithm());
         Blob {
             file,
@@ -32,6 +36,7 @@ impl Blob {
             size,
             position: 0,
             hasher,
+            doubts,
         }
     }
 
@@ -58,6 +63,7 @@ impl Blob {
     }
 
     fn damaged(&self, reason: &str) -> io::Error {
+        self.doubts.add(&self.digest);
         let text = format!("blob {} is damaged: {reason}", self.digest);
         io::Error::new(io::ErrorKind::InvalidData, text)
     }

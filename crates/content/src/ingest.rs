@@ -65,7 +65,8 @@ impl Content {
     /// Opens an upload, or goes on with one: what came before is hashed again, since nobody knows
     /// what of it reached the disk.
     ///
-    /// `total` is 0 when unknown; another one than before starts over.
+    /// `total` is 0 when unknown; another one than before starts over. A blob that is known to be damaged
+    /// is taken as one that is not there, and replaced at the commit.
     ///
     /// # Errors
     /// [`Error::Exists`] when the namespace has `expected`; [`Error::Locked`] while another writer
@@ -92,7 +93,7 @@ impl Content {
     ) -> Result<Ingest> {
         self.check_writable()?;
         if let Some(digest) = expected
-            && self.exists(ns, digest)?
+            && self.is_whole(ns, digest)?
         {
             let (digest, ns) = (digest.clone(), ns.clone());
             return Err(Error::Exists { digest, ns });
@@ -384,7 +385,7 @@ impl Ingest {
         let digest = self.prove(size, expected)?;
         let content = self.content.clone();
         let changing = content.inner.changing.lock(&digest);
-        if content.exists(&self.ns, &digest)? {
+        if content.is_whole(&self.ns, &digest)? {
             let ns = self.ns.clone();
             self.abort()?;
             return Err(Error::Exists { digest, ns });

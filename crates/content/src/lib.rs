@@ -16,6 +16,7 @@
 //! transaction of many, and [`Content::remove_unrecorded`] after it.
 
 mod blob;
+mod check;
 mod error;
 mod ingest;
 mod links;
@@ -40,11 +41,13 @@ use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, N
 
 pub use self::{
     blob::Blob,
+    check::{Flaw, Mended},
     error::{Error, Result},
     ingest::{Ingest, IngestInfo},
     sweep::Swept,
 };
 use self::{
+    check::Doubts,
     error::{io, sys},
     locks::Locks,
 };
@@ -89,6 +92,8 @@ struct Inner {
     changing: Locks<Digest>,
     /// Blobs that are recorded no longer and whose names somebody held when their files were to go.
     left: Mutex<HashSet<Digest>>,
+    /// Blobs whose bytes were found to be wrong.
+    doubts: Doubts,
     /// Small blobs whose files are not known to be on the disk.
     youth: Mutex<small::Youth>,
     /// For names of documents that are being written.
@@ -120,6 +125,7 @@ impl Content {
                 writing: Locks::new(),
                 changing: Locks::new(),
                 left: Mutex::default(),
+                doubts: Doubts::default(),
                 youth: Mutex::default(),
                 puts: AtomicU64::new(0),
                 broken: OnceLock::new(),
@@ -236,7 +242,8 @@ impl Content {
                 "its file has {length} bytes instead of {size}"
             )));
         }
-        Ok(Blob::new(file, digest.clone(), size))
+        let doubts = self.inner.doubts.clone();
+        Ok(Blob::new(file, digest.clone(), size, doubts))
     }
 
     /// Reads a whole document of at most `limit` bytes and proves it.

@@ -38,6 +38,31 @@ pub(crate) fn link(tx: &mut Tx<'_>, ns: &Namespace, digest: &Digest, labels: Lab
     Ok(tx.put(&schema::BLOB_LINKS, &key, &link)?)
 }
 
+/// The same, or adds labels to a link that is there: the blob was damaged and is brought again. A link
+/// that does not prove itself is made anew.
+pub(crate) fn link_again(
+    tx: &mut Tx<'_>,
+    ns: &Namespace,
+    digest: &Digest,
+    labels: Labels,
+) -> Result<()> {
+    let key = (ns.clone(), digest.clone());
+    let known = match tx.get(&schema::BLOB_LINKS, &key) {
+        Ok(known) => known,
+        Err(cairn_meta::Error::Corrupt { .. }) => {
+            tx.delete(&schema::BLOB_LINKS, &key)?;
+            None
+        }
+        Err(err) => return Err(err.into()),
+    };
+    let Some(mut known) = known else {
+        return link(tx, ns, digest, labels);
+    };
+    merge_labels(&mut known.labels, labels);
+    known.updated_at = Timestamp::now();
+    Ok(tx.put(&schema::BLOB_LINKS, &key, &known)?)
+}
+
 impl Content {
     /// Makes a blob that another namespace has visible in `ns`, without any bytes being sent.
     ///
@@ -170,6 +195,11 @@ impl Content {
                 Err(err) => tracing::warn!("remove blob {digest}: {err}"),
             }
         }
+    }
+
+    /// Whether its file is to go, and somebody had its name when it was to.
+    pub(crate) fn is_left(&self, digest: &Digest) -> bool {
+        self.left().contains(digest)
     }
 
     fn left(&self) -> MutexGuard<'_, HashSet<Digest>> {

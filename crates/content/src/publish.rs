@@ -37,7 +37,7 @@ pub(crate) struct Published {
 }
 
 impl Content {
-    /// Stores a small document whole.
+    /// Stores a small document whole. One that is there and damaged is replaced.
     ///
     /// # Errors
     /// [`Error::Exists`] when the namespace has it; [`Error::Digest`] when it is not `expected`.
@@ -62,7 +62,8 @@ impl Content {
             });
         }
         let changing = self.inner.changing.lock(&digest);
-        if self.exists(ns, &digest)? {
+        // Documents are small, and whoever brings one can be believed at once.
+        if self.is_whole(ns, &digest)? && self.verified(&digest, bytes.len() as u64)?.is_some() {
             let ns = ns.clone();
             return Err(Error::Exists { digest, ns });
         }
@@ -145,7 +146,10 @@ impl Content {
             false => written.dir.rename_noreplace(written.name, blobs, name),
         };
         match named {
-            Ok(()) => return Ok(true),
+            Ok(()) => {
+                self.inner.doubts.remove(digest);
+                return Ok(true);
+            }
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
             Err(err) => return Err(failed(err)),
         }
@@ -155,6 +159,7 @@ impl Content {
                 durable::sync_file(&known).map_err(failed)?;
             }
             sync_name()?;
+            self.inner.doubts.remove(digest);
             return Ok(false);
         }
         tracing::warn!("blob {digest} was damaged and is replaced");
@@ -163,6 +168,7 @@ impl Content {
         let renamed = written.dir.rename(written.name, blobs, name);
         renamed.map_err(failed)?;
         sync_name()?;
+        self.inner.doubts.remove(digest);
         Ok(true)
     }
 
@@ -207,14 +213,19 @@ impl Content {
         }
         let ns = ns.clone();
         self.inner.meta.write(move |tx| {
-            if tx.get(&schema::BLOBS, &digest)?.is_none() {
-                let created_at = Timestamp::now();
-                tx.put(&schema::BLOBS, &digest, &BlobRecord { size, created_at })?;
+            match tx.get(&schema::BLOBS, &digest) {
+                Ok(Some(known)) if known.size == size => {}
+                // What is damaged is made anew: the file is what it should be.
+                Ok(_) | Err(cairn_meta::Error::Corrupt { .. }) => {
+                    let created_at = Timestamp::now();
+                    tx.put(&schema::BLOBS, &digest, &BlobRecord { size, created_at })?;
+                }
+                Err(err) => return Err(err.into()),
             }
             if let Some(bytes) = &bytes {
                 tx.put(&schema::BLOB_BYTES, &digest, bytes)?;
             }
-            links::link(tx, &ns, &digest, labels)?;
+            links::link_again(tx, &ns, &digest, labels)?;
             also(tx)
         })
     }

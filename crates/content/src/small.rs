@@ -195,7 +195,7 @@ impl Content {
 
     /// Writes the file of a blob again whose bytes are in the records, so that the next sync has
     /// something to write.
-    fn renew(&self, digest: &Digest) -> Result<()> {
+    pub(crate) fn renew(&self, digest: &Digest) -> Result<()> {
         // Nobody removes the file meanwhile, unless he comes back for it.
         let _changing = self.inner.changing.lock(digest);
         let bytes = self

@@ -48,7 +48,9 @@ impl Content {
             let dir = &blobs.dir;
             for entry in dir.entries().map_err(sys("sweep blobs"))? {
                 let text = format!("{}:{}", algorithm.name(), entry.name.to_string_lossy());
-                if Digest::parse(&text).is_ok_and(|digest| recorded.contains(&digest)) {
+                if let Ok(digest) = Digest::parse(&text)
+                    && (recorded.contains(&digest) || self.is_seen(&digest)?)
+                {
                     continue;
                 }
                 tracing::info!("remove unrecorded blob {text}");
@@ -56,6 +58,21 @@ impl Content {
             }
         }
         Ok(removed)
+    }
+
+    /// Whether a namespace can see a blob although nothing is known of it: its record is lost, and its file
+    /// is all there is to make it from again.
+    fn is_seen(&self, digest: &Digest) -> Result<bool> {
+        let seen = self.inner.meta.read(|view| {
+            let (namespaces, damaged) = view.scan_sound(&schema::NAMESPACES, &())?;
+            let mut keys = namespaces.into_iter().map(|(ns, _)| (ns, digest.clone()));
+            let has = |key| !matches!(view.get(&schema::BLOB_LINKS, &key), Ok(None));
+            Ok::<_, Error>(!damaged.is_empty() || keys.any(has))
+        })?;
+        if seen {
+            tracing::error!("{}", crate::unrecorded(digest));
+        }
+        Ok(seen)
     }
 
     fn sweep_ingests(&self, now: Timestamp) -> Result<u64> {

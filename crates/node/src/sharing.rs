@@ -71,13 +71,18 @@ impl Node {
     }
 
     /// The size of a blob that somebody may have who knows no more of it than its digest; `None` when
-    /// there is none, or nobody who has it shares it. It stays until `pins` go.
+    /// there is none, or nobody who has it shares it. It stays until `pins` go. One that is damaged is damaged
+    /// for all, and is brought again.
     pub fn shared_size(&self, pins: &Pins, digest: &Digest) -> Result<Option<u64>, Failure> {
         let failed = |err: &dyn cairn_types::Classified| {
             Failure::of("look up blob", err).object("blob", digest)
         };
         let content = self.content();
-        let size = || content.size_of_any(digest).map_err(|err| failed(&err));
+        let size = || match content.is_sound(digest) {
+            Ok(true) => content.size_of_any(digest).map_err(|err| failed(&err)),
+            Ok(false) => Ok(None),
+            Err(err) => Err(failed(&err)),
+        };
         // Nearly always, and then there is nothing to pin.
         if size()?.is_none() {
             return Ok(None);

@@ -27,19 +27,26 @@ const KEPT_FREE_BYTES_MIN: u64 = 4 << 20;
 pub(crate) const SNAPSHOT_REF: &str = "containerd.io/gc.ref.snapshot.overlayfs";
 
 impl Node {
+    /// Whether the namespace has a blob with a file that looks whole: one without is as good as missing,
+    /// and brought again by whoever has it.
     pub(crate) fn has_blob(&self, ns: &Namespace, digest: &Digest) -> Result<bool, Failure> {
         self.content()
-            .exists(ns, digest)
+            .is_whole(ns, digest)
             .map_err(|err| Failure::of("look up blob", &err).object("blob", digest))
     }
 
-    /// Whether a committed snapshot of this name exists.
+    /// Whether a committed snapshot of this name exists, with its tree.
     pub(crate) fn has_snapshot(&self, ns: &Namespace, key: &SnapshotKey) -> Result<bool, Failure> {
         match self.snapshots().stat(ns, key) {
-            Ok(info) => Ok(info.kind == SnapshotKind::Committed),
+            Ok(info) => Ok(info.kind == SnapshotKind::Committed && self.has_tree(key, info.id)?),
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
             Err(err) => Err(Failure::of("look up snapshot", &err).object("snapshot", key)),
         }
+    }
+
+    fn has_tree(&self, key: &SnapshotKey, id: u64) -> Result<bool, Failure> {
+        let found = self.snapshots().has_tree(id);
+        found.map_err(|err| Failure::of("look up snapshot", &err).object("snapshot", key))
     }
 
     /// Pins a snapshot that was found by its directory's number; whether it is there still.

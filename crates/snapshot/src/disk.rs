@@ -46,6 +46,8 @@ impl Snapshots {
                 fresh.reverse();
                 Ok::<_, Error>(fresh)
             })?;
+            let mut first = lock(&self.inner.first_id);
+            *first = first.or(ids.last().copied());
         }
         ids.pop().ok_or_else(|| {
             let reason = "no snapshot id could be taken".to_owned();

@@ -20,6 +20,7 @@
 //! Records of several namespaces may stand on one directory ([`Snapshots::share`]). It goes with the last
 //! of them.
 
+mod check;
 mod disk;
 mod error;
 mod lifecycle;
@@ -128,6 +129,10 @@ struct Inner {
     remover: Remover,
     boot_id: String,
     ids: Mutex<Vec<u64>>,
+    /// The lowest number that was taken since the opening.
+    first_id: Mutex<Option<u64>>,
+    /// Held by who puts a tree in the place of another.
+    replacing: Mutex<()>,
     sync: disk::Sync,
     /// Committed, and not known to be on the disk.
     pending: Mutex<HashMap<(Namespace, SnapshotKey), Waiting>>,
@@ -183,6 +188,8 @@ impl Snapshots {
                 trash,
                 boot_id,
                 ids: Mutex::default(),
+                first_id: Mutex::default(),
+                replacing: Mutex::default(),
                 sync: disk::Sync::default(),
                 pending: Mutex::default(),
                 options,

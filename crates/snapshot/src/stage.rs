@@ -13,6 +13,13 @@ use crate::{
     share::mark_durable,
 };
 
+/// What became of a layer that was to be recorded.
+enum Taken {
+    New(SnapshotKey),
+    /// There is one, with this number.
+    Known(SnapshotKey, u64),
+}
+
 /// An empty tree for a layer, which no record knows yet. Dropped, it is removed with what was
 /// written into it.
 pub struct Staged {
@@ -28,8 +35,13 @@ impl Staged {
         &self.fs
     }
 
+    /// The number of its directory.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Leaves the tree: a record may speak of it.
-    fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.recorded = true;
     }
 }
@@ -79,7 +91,8 @@ impl Snapshots {
     /// Records layers as committed snapshots, all or none; parents stand before their children.
     ///
     /// A name that is a committed snapshot already is left as it is, and the layer brought for it
-    /// dropped: chain IDs name contents, and two images may have been unpacked at the same time.
+    /// dropped: chain IDs name contents, and two images may have been unpacked at the same time. But where
+    /// the tree of that is missing, the one that is brought takes its place.
     ///
     /// Their files need not be on the disk yet. After a power cut before the next
     /// [`Snapshots::flush`] the layers are dropped by [`Snapshots::recover`], to be unpacked again.
@@ -125,7 +138,7 @@ impl Snapshots {
                 match tx.get(&schema::SNAPSHOTS, &(ns.clone(), key.clone()))? {
                     None => {}
                     Some(known) if known.kind == SnapshotKind::Committed => {
-                        taken.push(None);
+                        taken.push(Taken::Known(key, known.id));
                         continue;
                     }
                     Some(_) => return Err(Error::Exists { key }),
@@ -135,7 +148,7 @@ impl Snapshots {
                     committed(&key, parent, found.as_ref())?;
                 }
                 insert(tx, &ns, &key, &record)?;
-                taken.push(Some(key));
+                taken.push(Taken::New(key));
             }
             Ok(taken)
         });
@@ -148,13 +161,27 @@ impl Snapshots {
                 return Err(err);
             }
         };
+        let mut lost = Vec::new();
         let mut pending = lock(&self.inner.pending);
-        for (staged, key) in trees.into_iter().zip(taken) {
-            let Some(key) = key else { continue };
+        for (staged, taken) in trees.into_iter().zip(taken) {
+            let key = match taken {
+                Taken::New(key) => key,
+                Taken::Known(key, id) => {
+                    lost.push((staged, key, id));
+                    continue;
+                }
+            };
             let (tree, since) = (staged.id, now);
             staged.keep();
             if !durable {
                 pending.insert((ns.clone(), key), Waiting { tree, since });
+            }
+        }
+        drop(pending);
+        for (staged, key, id) in lost {
+            if !self.has_tree(id)? {
+                tracing::warn!("the tree of snapshot {key} was missing and is put in its place");
+                self.replace(ns, &key, id, staged, &|_| false)?;
             }
         }
         Ok(())

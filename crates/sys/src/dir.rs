@@ -204,6 +204,13 @@ impl Dir {
         self.call("renameat2", name, rename)
     }
 
+    /// Has two names change places, at once: neither is ever without what it had or gets.
+    pub fn exchange(&self, name: &OsStr, to: &Dir, new: &OsStr) -> Result<()> {
+        to.component("renameat2", new)?;
+        let rename = || rustix::fs::renameat_with(self, name, to, new, RenameFlags::EXCHANGE);
+        self.call("renameat2", name, rename)
+    }
+
     /// Makes a symbolic link with any target.
     pub fn symlink(&self, target: &OsStr, name: &OsStr) -> Result<()> {
         let symlink = || rustix::fs::symlinkat(target, self, name);

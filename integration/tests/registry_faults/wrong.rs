@@ -115,7 +115,7 @@ fn all_hosts_lie() {
     scene.is_here();
 }
 
-/// It is said that the store has it wrong, and how to have it fetched again.
+/// Found when it is unpacked, it is fetched again, and nothing else is.
 #[test]
 fn a_stored_layer_is_damaged() {
     let scene = Scene::new();
@@ -130,13 +130,5 @@ fn a_stored_layer_is_damaged() {
     for key in listed.lines().rev() {
         let _ = scene.cairn.output(&["snapshots", "rm", "--recursive", key]);
     }
-    let output = scene.pull();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    for words in ["is damaged", &format!("content rm {layer}")] {
-        assert!(said.contains(words), "no {words:?} in\n{said}");
-    }
-    assert!(!said.contains("where:"), "{said}");
-    scene.cairn.ok(&["content", "rm", layer]);
     scene.whole(126);
 }

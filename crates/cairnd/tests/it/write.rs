@@ -379,3 +379,27 @@ async fn blobs_of_other_namespaces_are_linked() {
     let answer = writer.send(write("", length, b"!")).await.expect("write");
     assert_eq!(answer.digest, sha256(b"shared text!"));
 }
+
+/// What stock clients do when they pull.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_whose_file_is_gone_is_taken_again() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    let bytes = b"x".repeat(20_000);
+    let digest = client.put_bytes(&bytes, &[("k", "v")]).await;
+    let offered = || expecting(stat("offered"), &digest, 20_000);
+    assert_eq!(client.write_one(offered()).await, Err(Code::AlreadyExists));
+    let blobs = server.path("root/content/blobs");
+    let file = blobs.join(digest.replace(':', "/"));
+    std::fs::remove_file(&file).expect("remove");
+    let answer = client.write_one(offered()).await.expect("wanted");
+    assert_eq!(answer.offset, 0);
+    client.put_bytes(&bytes, &[("l", "w")]).await;
+    assert_eq!(std::fs::read(&file).expect("file"), bytes);
+    let request = InfoRequest {
+        digest: digest.clone(),
+    };
+    let info = client.content().info(request).await.expect("info");
+    let labels = info.into_inner().info.expect("info").labels;
+    assert_eq!(labels, map(&[("k", "v"), ("l", "w")]));
+}

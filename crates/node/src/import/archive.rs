@@ -275,7 +275,7 @@ impl Archive {
     /// Whether the store has a blob that the archive may lack.
     pub(super) fn has_stored(&self, digest: &Digest) -> bool {
         self.pins.blob(&self.ns, digest);
-        self.content.exists(&self.ns, digest).unwrap_or(false)
+        self.content.is_whole(&self.ns, digest).unwrap_or(false)
     }
 
     /// Makes a member known by the digest it has or claims.

@@ -322,7 +322,11 @@ fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<I
         let mut told = Vec::with_capacity(records.len());
         for (name, target, labels) in records {
             let key = (holder.ns.clone(), name.clone());
-            let known = tx.get(&schema::IMAGES, &key)?;
+            let known = match tx.get(&schema::IMAGES, &key) {
+                // A damaged one is made anew.
+                Err(cairn_meta::Error::Corrupt { .. }) => None,
+                known => known?,
+            };
             let is_new = known.is_none();
             let record = match known {
                 Some(mut known) => {

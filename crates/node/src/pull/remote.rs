@@ -382,7 +382,10 @@ impl Origin for Remote<'_> {
 
     fn has_stored(&self, digest: &Digest) -> bool {
         self.pins.blob(self.ns, digest);
-        self.node.content().exists(self.ns, digest).unwrap_or(false)
+        self.node
+            .content()
+            .is_whole(self.ns, digest)
+            .unwrap_or(false)
     }
 
     fn open(&self, digest: &Digest, from: u64) -> Result<Box<dyn Read + Send + '_>, Failure> {

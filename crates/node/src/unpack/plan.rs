@@ -423,11 +423,14 @@ fn has_blob(work: &Work<'_>, blob: &Descriptor, proven: Option<&DiffId>) -> Resu
     }
 }
 
-/// Whether the store has a blob; one whose length is not what the manifest says is refused, as it is
+/// Whether the store has a blob, not known to be damaged; one whose length is not what the manifest says is refused, as it is
 /// where the bytes pass by.
 fn check_stored(work: &Work<'_>, blob: &Descriptor) -> Result<bool, Failure> {
     match work.node.content().info(work.ns, &blob.digest) {
-        Ok(info) if info.size == blob.size => Ok(true),
+        Ok(info) if info.size == blob.size => {
+            let sound = work.node.content().is_sound(&blob.digest);
+            sound.map_err(|err| work.store_failure(&blob.digest, &err))
+        }
         Ok(info) => {
             let cause = format!("it has {} bytes instead of {}", info.size, blob.size);
             Err(work.damaged(&blob.digest).cause(cause))

@@ -203,9 +203,22 @@ fn one(
 ) -> Result<(), Failure> {
     let mut trees = job.trees.iter();
     let first = trees.next();
-    let mut go_on = true;
-    while let Begun::Anew = begin(work, job, stop, (first, go_on), made)? {
-        go_on = false;
+    let mut way = Way {
+        store: job.store,
+        go_on: true,
+    };
+    loop {
+        match begin(work, job, stop, (first, way), made) {
+            Ok(Begun::Done) => break,
+            Ok(Begun::Anew) => way.go_on = false,
+            // What is here is damaged, and where it comes from it may be whole.
+            Err(_) if !way.store && is_to_be_mended(work, &job.digest) => {
+                tracing::warn!("blob {} is damaged and is brought again", job.digest);
+                work.missing.fetch_add(job.size, Ordering::Relaxed);
+                way.store = true;
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     for key in trees {
         let source = work.open(&job.digest, Reading::Store)?;
@@ -213,7 +226,7 @@ fn one(
         made.trees
             .push(tree.map_err(|torn| torn.failure(work, job))?);
     }
-    if !job.store
+    if !way.store
         && let Some(diff_id) = made.trees.first().and_then(Tree::told)
     {
         tell(work, &job.digest, diff_id)?;
@@ -238,6 +251,22 @@ pub(crate) fn tell(work: &Work<'_>, digest: &Digest, diff_id: &DiffId) -> Result
     Ok(())
 }
 
+/// Whether a blob was found to be damaged in the store, and can be had elsewhere.
+fn is_to_be_mended(work: &Work<'_>, digest: &Digest) -> bool {
+    let damaged = work.node.content().is_sound(digest);
+    let elsewhere = |origin: &dyn Origin| origin.has(digest).unwrap_or(false);
+    damaged.is_ok_and(|sound| !sound) && work.origin.is_some_and(elsewhere)
+}
+
+/// How a blob is begun with.
+#[derive(Clone, Copy)]
+struct Way {
+    /// It is brought into the store; otherwise it is read from there.
+    store: bool,
+    /// What an upload has already is believed.
+    go_on: bool,
+}
+
 /// How the pass that stores a blob ended.
 enum Begun {
     Done,
@@ -245,16 +274,15 @@ enum Begun {
     Anew,
 }
 
-/// Stores a blob where that is wanted, and unpacks it for the first stack that needs it. Where `go_on` is
-/// false what an upload has already is not believed.
+/// Stores a blob where that is wanted, and unpacks it for the first stack that needs it.
 fn begin(
     work: &Work<'_>,
     job: &Weighed<'_>,
     stop: &AtomicBool,
-    (key, go_on): (Option<&SnapshotKey>, bool),
+    (key, Way { store, go_on }): (Option<&SnapshotKey>, Way),
     made: &mut Made,
 ) -> Result<Begun, Failure> {
-    let mut ingest = match job.store {
+    let mut ingest = match store {
         true => open_ingest(work, job, go_on)?,
         false => None,
     };

@@ -13,6 +13,7 @@ mod cores;
 mod diff;
 mod gc_beside;
 mod gc_stress;
+mod heal;
 mod import;
 mod settle;
 mod share;

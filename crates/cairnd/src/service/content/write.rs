@@ -219,7 +219,12 @@ impl Upload {
     /// Remembers what the upload is to become; when that is here already the upload is thrown away.
     fn expect(&mut self, expected: String) -> Result<(), Status> {
         let known = match Digest::parse(&expected) {
-            Ok(digest) => self.held(&digest)?,
+            Ok(digest) => {
+                let content = self.node.content();
+                // A damaged one is held, and brought again all the same.
+                let whole = || content.is_whole(&self.caller.ns, &digest);
+                self.held(&digest)? && whole().map_err(|err| of(&err))?
+            }
             Err(_) => false,
         };
         self.expected = expected;

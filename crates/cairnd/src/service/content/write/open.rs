@@ -37,6 +37,8 @@ impl Upload {
             && node
                 .hold_if_there(&caller, &Resource::Content(digest.clone()))
                 .map_err(of_failure)?
+            // A damaged one is held, and brought again all the same.
+            && (node.content().is_whole(&caller.ns, digest)).map_err(|err| of(&err))?
         {
             return Err(with(ErrorKind::AlreadyExists, format!("content {digest}")));
         }

@@ -1,0 +1,409 @@
+//! Whether files are what their records say, and how it is known of those that are not.
+//!
+//! Nothing is locked for as long as bytes are read: what looks wrong is looked at once more under the
+//! lock on its name, when nobody replaces or removes it.
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    fmt,
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cairn_meta::{BlobRecord, View, schema};
+use cairn_sys::{FileType, OFlags, raw};
+use cairn_types::{Algorithm, Digest, Hasher, IngestRef, Namespace};
+
+use crate::{
+    Content, Error, Result,
+    error::{io as io_failed, sys},
+    is_missing,
+    locks::Held,
+};
+
+/// Bytes that are read and hashed at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// What is wrong with the file of a recorded blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// There is none.
+    Missing,
+    /// Something else has its name.
+    NotAFile,
+    /// It has so many bytes instead of those that the record says.
+    Length {
+        /// Of the file.
+        actual: u64,
+        /// Of the record.
+        recorded: u64,
+    },
+    /// Its bytes hash to this.
+    Bytes(Digest),
+    /// They cannot be read, for this reason.
+    Unreadable(String),
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flaw::Missing => f.write_str("its file is missing"),
+            Flaw::NotAFile => f.write_str("what has its name is no file"),
+            Flaw::Length { actual, recorded } => {
+                write!(f, "its file has {actual} bytes instead of {recorded}")
+            }
+            Flaw::Bytes(actual) => write!(f, "its bytes hash to {actual}"),
+            Flaw::Unreadable(reason) => write!(f, "its bytes cannot be read: {reason}"),
+        }
+    }
+}
+
+/// Blobs whose bytes were found to be wrong, so that who brings them anew is not told that they are here.
+/// Until the next opening, or until they are right again.
+#[derive(Clone, Default)]
+pub(crate) struct Doubts(Arc<Mutex<HashSet<Digest>>>);
+
+impl Doubts {
+    pub(crate) fn add(&self, digest: &Digest) {
+        self.set(|set| set.insert(digest.clone()));
+    }
+
+    pub(crate) fn remove(&self, digest: &Digest) {
+        self.set(|set| set.remove(digest));
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        self.set(|set| set.contains(digest))
+    }
+
+    /// A panic elsewhere cannot leave the set half changed.
+    fn set<T>(&self, act: impl FnOnce(&mut HashSet<Digest>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Content {
+    /// Whether a blob is in the namespace, as its record says it is: its file has the right length, and
+    /// nobody has found its bytes to be wrong. Whoever has them at hand stores them again otherwise.
+    pub fn is_whole(&self, ns: &Namespace, digest: &Digest) -> Result<bool> {
+        Ok(self.is_linked(ns, digest)? && self.is_sound(digest)?)
+    }
+
+    /// The same of a blob that any namespace may have.
+    pub fn is_sound(&self, digest: &Digest) -> Result<bool> {
+        if self.inner.doubts.has(digest) {
+            return Ok(false);
+        }
+        let Some(record) = self.sound_record(digest)? else {
+            return Ok(false);
+        };
+        Ok(self.flaw_at_a_glance(digest, record.size)?.is_none())
+    }
+
+    /// Whether the namespace has a link to the blob that proves itself.
+    fn is_linked(&self, ns: &Namespace, digest: &Digest) -> Result<bool> {
+        let key = (ns.clone(), digest.clone());
+        let link = self
+            .inner
+            .meta
+            .read(|view| view.get(&schema::BLOB_LINKS, &key));
+        match link {
+            Err(cairn_meta::Error::Corrupt { .. }) => Ok(false),
+            link => Ok(link?.is_some()),
+        }
+    }
+
+    fn sound_record(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
+        let read = self
+            .inner
+            .meta
+            .read(|view| view.get(&schema::BLOBS, digest));
+        match read {
+            Err(cairn_meta::Error::Corrupt { .. }) => Ok(None),
+            record => Ok(record?),
+        }
+    }
+
+    /// What is wrong with the file of a blob as far as can be seen without reading it; `None` also when no
+    /// record speaks of it.
+    pub fn glance(&self, digest: &Digest) -> Result<Option<Flaw>> {
+        let Some(record) = self.sound_record(digest)? else {
+            return Ok(None);
+        };
+        if self.flaw_at_a_glance(digest, record.size)?.is_none() {
+            return Ok(None);
+        }
+        let _changing = self.inner.changing.lock(digest);
+        match self.sound_record(digest)? {
+            Some(record) => self.flaw_at_a_glance(digest, record.size),
+            None => Ok(None),
+        }
+    }
+
+    /// What is wrong with a blob, every byte of it; `None` also when no record speaks of it. Tells `read`
+    /// how many bytes it has read since the last time, and ends without a flaw when that says `false`.
+    pub fn examine(
+        &self,
+        digest: &Digest,
+        read: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<Flaw>> {
+        if let Some(flaw) = self.glance(digest)? {
+            return Ok(Some(flaw));
+        }
+        let Some(file) = self.try_open(digest)? else {
+            return Ok(None);
+        };
+        if self.flaw_of_bytes(digest, &file, read)?.is_none() {
+            return Ok(None);
+        }
+        // Somebody may have replaced or removed it meanwhile.
+        let _changing = self.inner.changing.lock(digest);
+        let Some(record) = self.sound_record(digest)? else {
+            return Ok(None);
+        };
+        if let Some(flaw) = self.flaw_at_a_glance(digest, record.size)? {
+            return Ok(Some(flaw));
+        }
+        let Some(file) = self.try_open(digest)? else {
+            return Ok(Some(Flaw::Missing));
+        };
+        let flaw = self.flaw_of_bytes(digest, &file, &mut |_| true)?;
+        if flaw.is_some() {
+            self.inner.doubts.add(digest);
+        }
+        Ok(flaw)
+    }
+
+    fn try_open(&self, digest: &Digest) -> Result<Option<File>> {
+        let (dir, name) = self.place(digest);
+        match dir.open_file(name, OFlags::RDONLY, 0) {
+            Ok(file) => Ok(Some(file)),
+            Err(err) if is_missing(&err) => Ok(None),
+            Err(err) => Err(sys(format!("open blob {digest}"))(err)),
+        }
+    }
+
+    fn flaw_at_a_glance(&self, digest: &Digest, recorded: u64) -> Result<Option<Flaw>> {
+        let (dir, name) = self.place(digest);
+        let stat = dir.try_stat(name);
+        let Some(stat) = stat.map_err(sys(format!("look at blob {digest}")))? else {
+            return Ok(Some(Flaw::Missing));
+        };
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Ok(Some(Flaw::NotAFile));
+        }
+        let actual = u64::try_from(stat.st_size).unwrap_or(0);
+        Ok((actual != recorded).then_some(Flaw::Length { actual, recorded }))
+    }
+
+    fn flaw_of_bytes(
+        &self,
+        digest: &Digest,
+        file: &File,
+        read: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<Flaw>> {
+        raw::read_in_order(file);
+        let mut hasher = Hasher::new(digest.algorithm());
+        let length = file.metadata();
+        let length = length.map_err(io_failed(format!("look at blob {digest}"), "fstat"))?;
+        let length = usize::try_from(length.len()).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; length.clamp(1, BUFFER_BYTES)];
+        let mut offset = 0;
+        loop {
+            match file.read_at(&mut buffer, offset) {
+                Ok(0) => break,
+                Ok(got) => {
+                    hasher.update(&buffer[..got]);
+                    offset += got as u64;
+                    if !read(got as u64) {
+                        return Ok(None);
+                    }
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Ok(Some(Flaw::Unreadable(err.to_string()))),
+            }
+        }
+        let actual = hasher.finish();
+        Ok((actual != *digest).then_some(Flaw::Bytes(actual)))
+    }
+
+    /// Names among the blobs' files that no record speaks of, as `sha256/NAME`. While the store is in use
+    /// some are on their way in or out: see [`Content::is_stray`].
+    pub fn strays(&self) -> Result<Vec<String>> {
+        let mut strays = Vec::new();
+        for (blobs, algorithm) in self.inner.blobs.iter().zip(Algorithm::ALL) {
+            for entry in blobs.dir.entries().map_err(sys("list blobs"))? {
+                let name = format!("{}/{}", algorithm.name(), entry.name.to_string_lossy());
+                if self.is_stray(&name)? {
+                    strays.push(name);
+                }
+            }
+        }
+        Ok(strays)
+    }
+
+    /// Whether a file among the blobs has no record, and nobody is at work on a blob of that name.
+    pub fn is_stray(&self, name: &str) -> Result<bool> {
+        let Ok(digest) = Digest::parse(&name.replacen('/', ":", 1)) else {
+            // No name of ours; it may be gone.
+            return self.is_there(name);
+        };
+        // Its record may be what is damaged.
+        let recorded = |content: &Content| {
+            let view = content
+                .inner
+                .meta
+                .read(|view| view.get(&schema::BLOBS, &digest));
+            match view {
+                Err(cairn_meta::Error::Corrupt { .. }) => Ok(true),
+                view => Ok::<_, Error>(view?.is_some()),
+            }
+        };
+        if recorded(self)? {
+            return Ok(false);
+        }
+        let Some(_changing) = self.inner.changing.try_lock(&digest) else {
+            return Ok(false);
+        };
+        Ok(!recorded(self)? && !self.is_left(&digest) && self.is_there(name)?)
+    }
+
+    /// Removes a file for which [`Content::is_stray`] holds; whether it did.
+    pub fn remove_stray(&self, name: &str) -> Result<bool> {
+        let digest = Digest::parse(&name.replacen('/', ":", 1)).ok();
+        let changing = digest
+            .as_ref()
+            .map(|digest| self.inner.changing.try_lock(digest));
+        if matches!(changing, Some(None)) {
+            return Ok(false);
+        }
+        if let Some(digest) = &digest
+            && self.size_of_any(digest)?.is_some()
+        {
+            return Ok(false);
+        }
+        let Some((dir, file)) = self.stray_place(name) else {
+            return Ok(false);
+        };
+        let removed = dir.remove_tree(OsStr::new(file));
+        removed.map_err(sys(format!("remove file {name} among the blobs")))?;
+        Ok(true)
+    }
+
+    fn is_there(&self, name: &str) -> Result<bool> {
+        let Some((dir, file)) = self.stray_place(name) else {
+            return Ok(false);
+        };
+        let stat = dir.try_stat(OsStr::new(file));
+        Ok(stat.map_err(sys(format!("look at {name}")))?.is_some())
+    }
+
+    fn stray_place<'a>(&self, name: &'a str) -> Option<(&cairn_sys::Dir, &'a str)> {
+        let (algorithm, file) = name.split_once('/')?;
+        let mut all = self.inner.blobs.iter().zip(Algorithm::ALL);
+        let (blobs, _) = all.find(|(_, known)| known.name() == algorithm)?;
+        Some((&blobs.dir, file))
+    }
+
+    /// Whether no byte is here of an upload that is recorded and that nobody writes to: a power cut has taken
+    /// them.
+    pub fn is_hollow(&self, ns: &Namespace, reference: &IngestRef) -> Result<bool> {
+        let key = (ns.clone(), reference.clone());
+        if self.is_written(&key) {
+            return Ok(false);
+        }
+        let record = self
+            .inner
+            .meta
+            .read(|view| view.get(&schema::INGESTS, &key));
+        let Some(record) = record? else {
+            return Ok(false);
+        };
+        let name = record.id.to_string();
+        let stat = self.inner.ingests.try_stat(OsStr::new(&name));
+        let stat = stat.map_err(sys(format!("look at ingest {reference}")))?;
+        Ok(stat.is_none() && !self.is_written(&key))
+    }
+
+    /// Sets the file of a damaged blob aside, so that nobody reads it, and whoever brings the blob again is
+    /// let. Its records stay, with all that they hold.
+    ///
+    /// A damaged small blob whose bytes are still in the records is written anew instead.
+    pub fn give_up(&self, digest: &Digest) -> Result<Mended> {
+        self.check_writable()?;
+        let changing = self.inner.changing.lock(digest);
+        let Some(record) = self.sound_record(digest)? else {
+            return Ok(Mended::Nothing);
+        };
+        if self.flaw_now(digest, &record)?.is_none() {
+            self.inner.doubts.remove(digest);
+            return Ok(Mended::Nothing);
+        }
+        let (dir, name) = self.place(digest);
+        let removed = dir.remove_tree(name);
+        removed.map_err(sys(format!("set blob {digest} aside")))?;
+        drop(changing);
+        // Of a small one the records may have the bytes still.
+        self.renew(digest)?;
+        let _changing = self.inner.changing.lock(digest);
+        Ok(match self.flaw_now(digest, &record)? {
+            None => {
+                self.inner.doubts.remove(digest);
+                Mended::Whole
+            }
+            Some(_) => Mended::Aside,
+        })
+    }
+
+    fn flaw_now(&self, digest: &Digest, record: &BlobRecord) -> Result<Option<Flaw>> {
+        if let Some(flaw) = self.flaw_at_a_glance(digest, record.size)? {
+            return Ok(Some(flaw));
+        }
+        match self.try_open(digest)? {
+            Some(file) => self.flaw_of_bytes(digest, &file, &mut |_| true),
+            None => Ok(Some(Flaw::Missing)),
+        }
+    }
+
+    /// Records a blob again whose record is lost, and whose file is whole: somebody sees it still. Whether
+    /// it is now.
+    pub fn record_again(&self, digest: &Digest) -> Result<bool> {
+        self.check_writable()?;
+        let changing: Held<Digest> = self.inner.changing.lock(digest);
+        let Some(file) = self.try_open(digest)? else {
+            return Ok(false);
+        };
+        if self.flaw_of_bytes(digest, &file, &mut |_| true)?.is_some() {
+            return Ok(false);
+        }
+        let size = file.metadata();
+        let size = size.map_err(io_failed(format!("look at blob {digest}"), "fstat"))?;
+        let (digest, size) = (digest.clone(), size.len());
+        self.inner.meta.write(move |tx| {
+            match tx.get(&schema::BLOBS, &digest) {
+                Ok(None) | Err(cairn_meta::Error::Corrupt { .. }) => {}
+                Ok(Some(_)) => return Ok(()),
+                Err(err) => return Err(err.into()),
+            }
+            let created_at = cairn_meta::Timestamp::now();
+            let record = BlobRecord { size, created_at };
+            Ok::<_, Error>(tx.put(&schema::BLOBS, &digest, &record)?)
+        })?;
+        drop(changing);
+        Ok(true)
+    }
+}
+
+/// What became of a damaged blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// It was not damaged, or is no more.
+    Nothing,
+    /// It is whole again.
+    Whole,
+    /// Its damaged file is gone, and whoever has its bytes can bring them.
+    Aside,
+}

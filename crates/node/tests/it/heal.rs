@@ -1,0 +1,186 @@
+//! Damage that an import meets is mended by it.
+
+use std::{
+    fs,
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use cairn_meta::{Tx, schema};
+use cairn_node::Source;
+use cairn_types::{Digest, ImageName, SnapshotKey};
+use serde_json::Value;
+
+use crate::common::*;
+
+fn file(store: &Store, digest: &str) -> PathBuf {
+    let blobs = store.node.root().join("content/blobs");
+    blobs.join(digest.replace(':', "/"))
+}
+
+fn flip(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("mode");
+    let first = fs::read(path).expect("read")[0];
+    let file = fs::OpenOptions::new().write(true).open(path).expect("open");
+    file.write_all_at(&[first ^ 1], 0).expect("write");
+}
+
+/// The digests of manifest, configuration and layers.
+fn parts(layout: &Layout) -> Vec<String> {
+    let manifest = layout.entries[0]["digest"]
+        .as_str()
+        .expect("digest")
+        .to_owned();
+    let bytes = fs::read(layout.blob_path(&manifest)).expect("manifest");
+    let document: Value = serde_json::from_slice(&bytes).expect("JSON");
+    let digest = |part: &Value| part["digest"].as_str().expect("digest").to_owned();
+    let mut parts = vec![manifest, digest(&document["config"])];
+    parts.extend(
+        document["layers"]
+            .as_array()
+            .expect("layers")
+            .iter()
+            .map(digest),
+    );
+    parts
+}
+
+fn keys(store: &Store) -> Vec<SnapshotKey> {
+    let all = store.node.snapshots().list(&store.ns).expect("snapshots");
+    all.into_iter().map(|info| info.key).collect()
+}
+
+#[track_caller]
+fn assert_whole(store: &Store, layout: &Layout) {
+    for digest in parts(layout) {
+        let digest = Digest::parse(&digest).expect("digest");
+        let flaw = store.node.content().examine(&digest, &mut |_| true);
+        assert_eq!(flaw.expect("examined"), None, "{digest}");
+    }
+    let name = ImageName::parse("docker.io/shop/web:1").expect("name");
+    let target = store.mount(&name);
+    assert_eq!(
+        fs::read(target.join("etc/motd")).expect("file"),
+        b"welcome\n"
+    );
+    assert!(!target.join("bin/hello").exists());
+    store.unmount(&target);
+}
+
+/// How each archive comes.
+fn ways(layout: &Layout) -> [Box<dyn Fn() -> Source + '_>; 2] {
+    let path = layout.path().to_owned();
+    [
+        Box::new(move || Source::Path(path.clone())),
+        Box::new(|| stream(layout.archive())),
+    ]
+}
+
+#[test]
+fn a_file_that_is_missing_or_cut_is_brought_again() {
+    let layout = simple();
+    for way in ways(&layout) {
+        let store = Store::new();
+        let import = || store.import_with(way(), |_| ()).expect("import");
+        import();
+        for digest in parts(&layout) {
+            let before = store
+                .node
+                .content()
+                .info(&store.ns, &Digest::parse(&digest).expect("d"));
+            fs::remove_file(file(&store, &digest)).expect("remove");
+            import();
+            assert_whole(&store, &layout);
+            fs::set_permissions(file(&store, &digest), fs::Permissions::from_mode(0o644))
+                .expect("mode");
+            fs::write(file(&store, &digest), b"").expect("cut");
+            import();
+            assert_whole(&store, &layout);
+            let after = store
+                .node
+                .content()
+                .info(&store.ns, &Digest::parse(&digest).expect("d"));
+            assert_eq!(after.expect("info").labels, before.expect("info").labels);
+        }
+    }
+}
+
+/// Nobody has read the bytes since, so that nobody knows.
+#[test]
+fn a_flipped_bit_in_a_layer_that_is_unpacked_again_is_mended_on_the_way() {
+    let layout = simple();
+    let store = Store::new();
+    store.import(layout.path()).expect("import");
+    for digest in &parts(&layout)[2..] {
+        let bottom = keys(&store);
+        for key in bottom {
+            // Those above go with it.
+            let _ = store.node.remove_snapshot(&store.ns, &key, true);
+        }
+        assert_eq!(keys(&store), []);
+        flip(&file(&store, digest));
+        store
+            .import(layout.path())
+            .expect("import over a damaged blob");
+        assert_whole(&store, &layout);
+    }
+}
+
+#[test]
+fn flipped_bits_in_documents_are_mended() {
+    let layout = simple();
+    let store = Store::new();
+    store.import(layout.path()).expect("import");
+    for digest in &parts(&layout)[..2] {
+        flip(&file(&store, digest));
+        store
+            .import(layout.path())
+            .expect("import over a damaged document");
+        assert_whole(&store, &layout);
+    }
+}
+
+#[test]
+fn the_directory_of_a_snapshot_that_is_missing_is_made_again() {
+    let layout = simple();
+    let store = Store::new();
+    store.import(layout.path()).expect("import");
+    let directories = || {
+        let entries = fs::read_dir(store.node.root().join("snapshots")).expect("directory");
+        let paths = entries.map(|entry| entry.expect("entry").path());
+        let mut paths: Vec<PathBuf> = paths.filter(|path| !path.ends_with("trash")).collect();
+        paths.sort();
+        paths
+    };
+    let all = directories();
+    assert_eq!(all.len(), 2);
+    for directory in &all {
+        for lost in [directory.clone(), directory.join("fs")] {
+            fs::remove_dir_all(&lost).expect("remove");
+            store.import(layout.path()).expect("import");
+            assert_whole(&store, &layout);
+            store.node.snapshots().wait_removed();
+            assert_eq!(directories(), all);
+        }
+    }
+}
+
+/// Also one that others stand on.
+#[test]
+fn the_lost_record_of_a_snapshot_is_made_again() {
+    let layout = simple();
+    let store = Store::new();
+    store.import(layout.path()).expect("import");
+    for info in store.node.snapshots().list(&store.ns).expect("snapshots") {
+        let id = (store.ns.clone(), info.key.clone());
+        let lost = store
+            .node
+            .meta()
+            .write(move |tx: &mut Tx<'_>| tx.delete(&schema::SNAPSHOTS, &id));
+        lost.expect("delete");
+        store.import(layout.path()).expect("import");
+        let again = store.node.snapshots().stat(&store.ns, &info.key);
+        assert_eq!(again.expect("snapshot").parent, info.parent);
+        assert_whole(&store, &layout);
+    }
+}

@@ -1,0 +1,148 @@
+//! Whether directories are what the records say, and putting a tree in the place of a damaged one.
+
+use std::{collections::HashSet, ffi::OsStr};
+
+use cairn_meta::{View, schema};
+use cairn_sys::{Dir, FileType, Stat};
+use cairn_types::{Classified, ErrorKind, Namespace, SnapshotKey, SnapshotKind};
+
+use crate::{
+    Error, Result, Snapshots, Staged,
+    disk::{FS, TRASH, WORK, lock},
+    error::sys,
+};
+
+impl Snapshots {
+    /// Whether the tree with this number is there, whatever is in it.
+    pub fn has_tree(&self, id: u64) -> Result<bool> {
+        Ok(self.lacks(id, SnapshotKind::Committed)?.is_none())
+    }
+
+    /// Which of the directories of a snapshot with this number is missing, as `ID`, `ID/fs` or `ID/work`.
+    pub fn lacks(&self, id: u64, kind: SnapshotKind) -> Result<Option<String>> {
+        let name = id.to_string();
+        let failed = || sys(format!("look for directory of snapshot {id}"));
+        let is_dir = |stat: Option<Stat>| {
+            stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
+        };
+        let root = &self.inner.root;
+        if !is_dir(root.try_stat(OsStr::new(&name)).map_err(failed())?) {
+            return Ok(Some(name));
+        }
+        let dir = match root.open_dir(OsStr::new(&name)) {
+            Ok(dir) => dir,
+            // Removed since.
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Some(name)),
+            Err(err) => return Err(failed()(err)),
+        };
+        let needed: &[&str] = match kind {
+            SnapshotKind::Active => &[FS, WORK],
+            SnapshotKind::View | SnapshotKind::Committed => &[FS],
+        };
+        for part in needed {
+            let stat = dir.try_stat(OsStr::new(part)).map_err(failed())?;
+            if !is_dir(stat) {
+                return Ok(Some(format!("{name}/{part}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The tree of a committed snapshot, for whoever compares it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Damaged`] when it is not there.
+    pub fn committed_tree(&self, ns: &Namespace, key: &SnapshotKey) -> Result<Dir> {
+        let record = self.record(ns, key)?;
+        match record.kind {
+            SnapshotKind::Committed => self.tree(key, record.id),
+            _ => Err(Error::NotFound { key: key.clone() }),
+        }
+    }
+
+    /// Names in the directory of snapshots that no record speaks of and that nobody here is about to
+    /// record. Some may be on their way out: what is so is gone at a later look.
+    pub fn strays(&self) -> Result<Vec<String>> {
+        let entries = self.inner.root.entries().map_err(sys("list snapshots"))?;
+        let names = entries
+            .into_iter()
+            .map(|entry| entry.name.to_string_lossy().into_owned());
+        let mut strays: Vec<(String, Option<u64>)> = names
+            .filter(|name| name != TRASH)
+            .map(|name| {
+                let id = name.parse().ok();
+                (name, id)
+            })
+            .collect();
+        strays.retain(|(_, id)| id.is_none_or(|id| !self.is_own(id)));
+        if strays.is_empty() || self.is_removing() {
+            return Ok(Vec::new());
+        }
+        // Read after the directory: who made one of these has recorded it before, or never does.
+        let read = self
+            .inner
+            .meta
+            .read(|view| Ok::<_, Error>(view.scan_sound(&schema::SNAPSHOTS, &())?));
+        let (records, damaged) = read?;
+        if !damaged.is_empty() {
+            // Any may be the one that a damaged record speaks of.
+            return Ok(Vec::new());
+        }
+        let recorded: HashSet<u64> = records.into_iter().map(|(_, record)| record.id).collect();
+        strays.retain(|(_, id)| id.is_none_or(|id| !recorded.contains(&id)));
+        Ok(strays.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Whether a number was given out since the opening: its directory may be in the making. What was there
+    /// before without a record the opening has removed, as far as it could.
+    fn is_own(&self, id: u64) -> bool {
+        lock(&self.inner.first_id).is_some_and(|first| id >= first)
+    }
+
+    /// Removes a directory that [`Snapshots::strays`] named.
+    pub fn remove_stray(&self, name: &str) -> Result<()> {
+        let removed = self.inner.root.remove_tree(OsStr::new(name));
+        removed.map_err(sys(format!("remove directory {name} among the snapshots")))
+    }
+
+    /// Puts a complete tree in the place of that of a committed snapshot, whose number was `id` when it was
+    /// looked at. Whoever shares that tree has the new one. The old one is removed, unless somebody is found
+    /// to be `using` one of the two numbers' by now, who had it mounted while it was put away: then it stays
+    /// until the next opening.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the snapshot is another one by now; the old tree is as it was then.
+    pub fn replace(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        id: u64,
+        staged: Staged,
+        using: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let attempted = format!("put a tree in the place of that of snapshot {key}");
+        // A record may say of it that it is on the disk.
+        self.sync(&attempted, &[])?;
+        let _replacing = lock(&self.inner.replacing);
+        if self.record(ns, key)?.id != id {
+            return Err(Error::NotFound { key: key.clone() });
+        }
+        let root = &self.inner.root;
+        let aside = staged.id();
+        let (new, old) = (aside.to_string(), id.to_string());
+        let (new, old) = (OsStr::new(&new), OsStr::new(&old));
+        let moved = match root.try_stat(old).map_err(sys(attempted.clone()))? {
+            Some(_) => root.exchange(new, root, old),
+            None => root.rename_noreplace(new, root, old),
+        };
+        moved.map_err(sys(attempted.clone()))?;
+        root.fsync().map_err(sys(attempted))?;
+        // What is there by its number now is what was damaged, or nothing.
+        match using(id) || using(aside) {
+            true => staged.keep(),
+            false => drop(staged),
+        }
+        Ok(())
+    }
+}
