@@ -33,5 +33,5 @@ pub use records::{
 };
 pub use schema::Table;
 pub use store::{EngineKind, Store};
-pub use txn::{Reader, Sound, Tx, View};
+pub use txn::{Place, Reader, Sound, Tx, View};
 pub use watch::{Change, Watch};

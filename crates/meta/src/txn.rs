@@ -117,6 +117,39 @@ impl Reader<'_> {
     }
 }
 
+/// Where a way through a table in parts has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(Vec<u8>);
+
+impl Reader<'_> {
+    /// As [`Reader::part`], but a record that does not prove itself costs only itself, as in
+    /// [`View::scan_sound`]. Also says where to go on; `None` when there is no more.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    #[allow(clippy::type_complexity, reason = "a part, and where it ends")]
+    pub fn sound_part<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<(Sound<K, V>, Option<Place>), Error> {
+        let prefix = encode(table, &())?;
+        let after = after.map_or(&prefix, |place| &place.0);
+        let pairs = self.snapshot.scan_after(&prefix, after, limit)?;
+        let end = pairs.last().filter(|_| pairs.len() >= limit);
+        let end = end.map(|(key, _)| Place(key.clone()));
+        let mut sound = (Vec::new(), Vec::new());
+        for (key, bytes) in &pairs {
+            match open(key, bytes) {
+                Ok(pair) => sound.0.push(pair),
+                Err(err) => sound.1.push(err),
+            }
+        }
+        Ok((sound, end))
+    }
+}
+
 /// A transaction: sees what was committed, what went before it in the same group, and its own
 /// changes. Dropped without effect when its closure fails.
 pub struct Tx<'a> {

@@ -289,3 +289,30 @@ fn looks_nest_and_a_change_inside_is_refused() {
         common::put(&store, 4, 1);
     }
 }
+
+#[test]
+fn a_table_is_read_in_parts_without_holding_on_to_a_state() {
+    for kind in ENGINES {
+        let there = tempfile::tempdir().expect("directory");
+        let store = open(there.path(), kind);
+        for n in 0..10 {
+            common::put(&store, n, i64::from(n));
+        }
+        for limit in [1, 3, 10, 11] {
+            let (mut after, mut seen) = (None, Vec::new());
+            loop {
+                let part = store.read(|r| r.sound_part(&schema::LEASES, after.as_ref(), limit));
+                let ((sound, damaged), end) = part.expect("part");
+                assert!(sound.len() <= limit && damaged.is_empty());
+                seen.extend(sound.into_iter().map(|(key, _)| key));
+                match end {
+                    Some(end) => after = Some(end),
+                    None => break,
+                }
+            }
+            let mut expected: Vec<_> = (0..10).map(key).collect();
+            expected.sort();
+            assert_eq!(seen, expected, "{limit}");
+        }
+    }
+}
