@@ -9,13 +9,15 @@ mod delete;
 mod marks;
 mod node;
 mod skipped;
+pub(crate) mod sums;
 mod tree;
 
-use std::io::BufRead;
+use std::{io::BufRead, sync::Arc};
 
 use cairn_sys::Dir;
 use cairn_types::{Algorithm, Usage};
 
+pub use self::sums::Sums;
 use self::{
     attributes::Times,
     delete::Marks,
@@ -46,6 +48,8 @@ pub struct Options {
     /// reads ahead, and all but two inflate gzip. That is one thread more, since those that hash and read
     /// ahead mostly wait.
     pub threads: usize,
+    /// Files get their lengths, and no bytes: what those hash to goes there instead.
+    pub sums: Option<Arc<Sums>>,
 }
 
 /// What becomes of a layer's whiteouts and opaque marks.
@@ -67,6 +71,7 @@ impl Default for Options {
             max_bytes: 64 << 30,
             diff_algorithm: Algorithm::Sha256,
             threads: 2,
+            sums: None,
         }
     }
 }
@@ -119,6 +124,7 @@ pub fn apply<R: BufRead>(mut tar: R, upper: &Dir, options: &Options) -> Result<A
         skipped: Skipped::default(),
         entries: 0,
         root_known,
+        sums: options.sums.clone(),
     };
     // No byte at all is an empty layer; a reader's own error comes up again below.
     let empty = matches!(tar.fill_buf(), Ok(bytes) if bytes.is_empty());
@@ -139,6 +145,7 @@ struct Applier {
     skipped: Skipped,
     entries: u64,
     root_known: bool,
+    sums: Option<Arc<Sums>>,
 }
 
 impl Applier {

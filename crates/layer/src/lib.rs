@@ -7,6 +7,7 @@
 //! - [`adopt()`] gives directories that a layer had to invent the attributes of the layers below;
 //! - [`inflate`] undoes gzip and zstd, [`deflate`] packs what came plain;
 //! - [`unpack()`] runs it all as one pipeline over a compressed layer;
+//! - [`compare()`] holds a tree against its layer;
 //! - [`diff`] goes the other way: what one stack of layers shows and another does not, as a layer.
 //!
 //! What a layer may write, link, chmod or delete ends at the directory it is applied to: every path
@@ -14,6 +15,7 @@
 
 mod adopt;
 mod apply;
+mod compare;
 pub mod deflate;
 pub mod diff;
 mod error;
@@ -23,6 +25,7 @@ pub mod tar;
 mod unpack;
 
 pub use adopt::adopt;
-pub use apply::{Applied, Options, Whiteouts, apply};
+pub use apply::{Applied, Options, Sums, Whiteouts, apply};
+pub use compare::{Aspect, Difference, compare};
 pub use error::{Error, Refusal};
 pub use unpack::{Timing, Unpacked, unpack};

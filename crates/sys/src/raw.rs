@@ -134,6 +134,12 @@ pub fn length(file: &File) -> Result<u64> {
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
+/// The number of a file on its file system.
+pub fn inode(file: &File) -> Result<u64> {
+    let stat = fault::call("fstat", || shown(file), || rustix::fs::fstat(file))?;
+    Ok(stat.st_ino)
+}
+
 /// Reads at most `limit` bytes from the file's position to its end; more are `EFBIG`.
 pub fn read_to_end(file: &File, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();

@@ -43,9 +43,10 @@ impl Applier {
             other => other,
         }
         .map_err(&failed)?;
-        match &entry.sparse {
-            None => copy(reader, &file, &entry.path)?,
-            Some(segments) => copy_sparse(reader, &file, entry, segments)?,
+        match (&self.sums, &entry.sparse) {
+            (Some(sums), _) => sums.take(reader, &file, entry)?,
+            (None, None) => copy(reader, &file, &entry.path)?,
+            (None, Some(segments)) => copy_sparse(reader, &file, entry, segments)?,
         }
         attributes::set_on_file(&file, entry, &times, &mut self.skipped).map_err(&failed)
     }

@@ -9,6 +9,7 @@ mod tarball;
 
 mod adopt;
 mod attributes;
+mod compare;
 mod diff;
 mod diff_random;
 mod large;
