@@ -9,6 +9,7 @@ mod holders;
 mod mapped;
 mod options;
 mod table;
+mod users;
 
 use std::{
     fs,
@@ -33,6 +34,7 @@ pub use mapped::perform_mapped;
 use options::Overlay;
 pub use options::escape;
 pub use table::{MountInfo, is_mount_point, mounts_below};
+pub use users::{Users, users};
 
 /// `OVL_MAX_STACK` in the kernel: most lower directories, with or without an upper.
 pub const OVERLAY_LOWER_COUNT_MAX: usize = 500;

@@ -127,7 +127,7 @@ impl Sought {
 }
 
 /// The device of a directory's file system, and its path in that.
-fn inside(path: &Path, here: &[MountInfo]) -> Option<(String, PathBuf)> {
+pub(super) fn inside(path: &Path, here: &[MountInfo]) -> Option<(String, PathBuf)> {
     let path = path.canonicalize().ok()?;
     let device = fs::metadata(&path).ok()?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));

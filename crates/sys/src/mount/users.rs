@@ -1,0 +1,212 @@
+//! Which mounts show a directory: as a layer of an overlay, or bound.
+//!
+//! A tree may be taken away, or put in the place of another, only when nobody looks at it. Only `/proc`
+//! knows: each process's `mountinfo`, once per namespace.
+
+use std::{
+    collections::HashSet,
+    fs,
+    io::ErrorKind,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    holders::inside,
+    table::{self, MountInfo},
+};
+
+/// Mounts that show a directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users {
+    /// Where they are, each with a process that has it in its namespace.
+    pub found: Vec<(PathBuf, i32)>,
+    /// There may be more: overlays of which the kernel does not tell the directories, as those from 6.7 to
+    /// 6.12 do not, or namespaces that this process may not look into.
+    pub silent: bool,
+}
+
+/// Who shows `dir`, or something in it, in any mount namespace of a process that can be seen from here. In
+/// overlays that were mounted by names that are relative to where only their mounter knows, its two last
+/// names are enough to be taken for it.
+pub fn users(dir: &Path) -> Users {
+    let mut users = Users::default();
+    let here = table::mounts_below(Path::new("/")).unwrap_or_default();
+    let sought = Sought {
+        bound: inside(dir, &here),
+        dir,
+    };
+    let mut seen = HashSet::new();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    // What this process sees comes first, and is named by it.
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    for pid in std::iter::once(own).chain(ids) {
+        let link = |what: &str| fs::read_link(format!("/proc/{pid}/{what}"));
+        // Of one namespace, processes with other roots see other parts.
+        let (namespace, root) = match (link("ns/mnt"), link("root")) {
+            (Ok(namespace), Ok(root)) => (namespace, root),
+            (Err(err), _) | (_, Err(err)) => {
+                users.silent |= err.kind() == ErrorKind::PermissionDenied;
+                // One that has ended meanwhile shows nothing.
+                continue;
+            }
+        };
+        if !seen.insert((namespace, root)) {
+            continue;
+        }
+        let table = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        for info in table::parse(&table) {
+            match sought.shown_by(&info) {
+                Some(true) => users.found.push((info.mount_point, pid)),
+                Some(false) => {}
+                None => users.silent = true,
+            }
+        }
+    }
+    users
+}
+
+/// A directory, and what it is on its file system.
+struct Sought<'d> {
+    dir: &'d Path,
+    /// Device, and path in that.
+    bound: Option<(String, PathBuf)>,
+}
+
+impl Sought<'_> {
+    /// Whether a mount shows it; `None` when the mount does not say.
+    fn shown_by(&self, info: &MountInfo) -> Option<bool> {
+        if info.fs_type != "overlay" {
+            let within = |(device, root): &(String, PathBuf)| {
+                *device == info.device && info.root.starts_with(root)
+            };
+            return Some(self.bound.as_ref().is_some_and(within));
+        }
+        let options = info.options.as_bytes();
+        if !info.options.contains("lowerdir") {
+            return None;
+        }
+        Some(self.is_among(options).unwrap_or(true))
+    }
+
+    /// Whether it is named by the options of an overlay. Commas and colons stand between paths, or are a part
+    /// of one.
+    fn is_among(&self, options: &[u8]) -> Option<bool> {
+        let whole = self.dir.as_os_str().as_bytes();
+        let (name, above) = (self.dir.file_name()?, self.dir.parent()?.file_name()?);
+        let short = [above.as_bytes(), name.as_bytes()].join(&b'/');
+        let is_between = |byte: &u8| matches!(byte, b'=' | b':' | b',');
+        let is_it = |at: usize| {
+            let end = at + short.len();
+            let ends = matches!(options.get(end), None | Some(b':' | b',' | b'/'));
+            let begins = at == 0 || options[at - 1] == b'/' || is_between(&options[at - 1]);
+            let first = options[..at]
+                .iter()
+                .rposition(is_between)
+                .map_or(0, |at| at + 1);
+            let is_absolute = options.get(first) == Some(&b'/');
+            begins && ends && (!is_absolute || options[..end].ends_with(whole))
+        };
+        let windows = options.windows(short.len()).enumerate();
+        Some(
+            windows
+                .filter(|(_, window)| *window == short)
+                .any(|(at, _)| is_it(at)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(fs_type: &str, root: &str, options: &str) -> MountInfo {
+        MountInfo {
+            device: "0:1".to_owned(),
+            root: PathBuf::from(root),
+            mount_point: PathBuf::from("/mnt"),
+            fs_type: fs_type.to_owned(),
+            source: String::new(),
+            options: options.to_owned(),
+            upper: None,
+        }
+    }
+
+    #[test]
+    fn what_shows_a_directory() {
+        let sought = Sought {
+            dir: Path::new("/var/lib/cairn/snapshots/12/fs"),
+            bound: Some(("0:1".to_owned(), PathBuf::from("/cairn/snapshots/12/fs"))),
+        };
+        let own = "/var/lib/cairn/snapshots";
+        for (fs_type, root, options, expected) in [
+            (
+                "overlay",
+                "/",
+                format!("ro,lowerdir={own}/13/fs:{own}/12/fs"),
+                Some(true),
+            ),
+            (
+                "overlay",
+                "/",
+                format!("rw,lowerdir+={own}/12/fs,lowerdir+=/s/1/fs"),
+                Some(true),
+            ),
+            // By whom, and from where, nobody knows.
+            (
+                "overlay",
+                "/",
+                "rw,lowerdir=12/fs:1/fs,upperdir=/u".to_owned(),
+                Some(true),
+            ),
+            (
+                "overlay",
+                "/",
+                "rw,lowerdir=/other/12/fs,upperdir=/u".to_owned(),
+                Some(false),
+            ),
+            (
+                "overlay",
+                "/",
+                format!("rw,lowerdir={own}/112/fs:{own}/2/fs"),
+                Some(false),
+            ),
+            (
+                "overlay",
+                "/",
+                format!("rw,lowerdir={own}/12/fsx:{own}/12f/s"),
+                Some(false),
+            ),
+            ("overlay", "/", "rw,index=off".to_owned(), None),
+            (
+                "ext4",
+                "/cairn/snapshots/12/fs",
+                "rw".to_owned(),
+                Some(true),
+            ),
+            (
+                "ext4",
+                "/cairn/snapshots/12/fs/etc",
+                "rw".to_owned(),
+                Some(true),
+            ),
+            (
+                "ext4",
+                "/other/snapshots/12/fs",
+                "rw".to_owned(),
+                Some(false),
+            ),
+            (
+                "ext4",
+                "/cairn/snapshots/13/fs",
+                "rw".to_owned(),
+                Some(false),
+            ),
+            ("ext4", "/", "rw".to_owned(), Some(false)),
+        ] {
+            let seen = sought.shown_by(&info(fs_type, root, &options));
+            assert_eq!(seen, expected, "{fs_type} {root} {options}");
+        }
+    }
+}
