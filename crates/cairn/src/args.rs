@@ -36,7 +36,7 @@ pub use images::{
     Remove, Snapshotter, Sort, SortBy, Tag, Unmount, Usage,
 };
 pub use labels::{LabelArgs, LabelChange, LabelImage};
-pub use program::{DfArgs, EventsArgs, ManArgs, PluginsArgs};
+pub use program::{DfArgs, EventsArgs, FsckArgs, ManArgs, PluginsArgs};
 pub use records::{
     LeaseAdd, LeaseCreate, LeasesArgs, LeasesLs, LeasesRm, LeasesVerb, NamespacesArgs,
     NamespacesVerb, ResourceKind,
@@ -341,6 +341,17 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Check the store: is everything as its records say?
+    ///
+    /// Looks at every record, at every blob's file and every unpacked layer's directory, in all
+    /// namespaces, while they are in use. With --deep it also reads every byte: blobs are held against
+    /// their digests. What it finds has a weight. `damage` is here and not what it should be; `loss` is
+    /// needed and not here; `litter` takes room and does no harm; a `note` (with -v) is for whoever looks
+    /// closely. With --repair it mends what can be mended from what is here. A damaged blob loses its
+    /// file and keeps its record, so that pulling or importing its image again brings it back, and all
+    /// that it holds stays held. Exit code 1 when damage or loss is left.
+    #[command(alias = "check", before_help = examples::FSCK)]
+    Fsck(FsckArgs),
     /// Tell what happens, until stopped
     ///
     /// One line for each change, of every namespace, from now on: its time, its namespace, its topic

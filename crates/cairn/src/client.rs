@@ -19,6 +19,7 @@ mod bundle;
 mod calls;
 mod door;
 mod events;
+mod fsck;
 mod images;
 mod inspect;
 mod labels;

@@ -17,6 +17,7 @@ mod absent;
 pub mod bundle;
 pub mod complete;
 pub mod content;
+pub mod fsck;
 pub mod images;
 pub mod labels;
 pub mod layers;
@@ -254,6 +255,7 @@ fn dispatch(context: &Context, command: Command) -> Result {
         Command::System {
             verb: SystemVerb::Prune,
         } => store::gc(context, false),
+        Command::Fsck(args) => fsck::fsck(context, args),
         Command::Info => store::info(context),
         Command::Version => store::version(context),
         Command::Completion { shell } => complete::script(context, shell),

@@ -8,12 +8,14 @@ use cairn_types::{Labels, SnapshotKind};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+mod fsck;
 mod progress;
 #[cfg(test)]
 mod schema;
 mod transfer;
 mod version;
 
+pub use fsck::{Checked, Finding, Fsck};
 pub use progress::Progress;
 pub use transfer::{Host, HostFrom, Transfer, TransferredLayer};
 pub use version::{Program, Versions};

@@ -82,6 +82,9 @@ pub fn headline(verb: &str, name: &str, platform: &str, blobs: usize, bytes: u64
     let plural = if blobs == 1 { "" } else { "s" };
     let gap = if platform.is_empty() { "" } else { "  " };
     let (name, bytes) = (printable(name), size::bytes(bytes));
+    if verb == "fsck" {
+        return format!("{verb} {name}  {bytes}");
+    }
     format!("{verb} {name}{gap}{platform}  {blobs} {noun}{plural}  {bytes}")
 }
 

@@ -17,10 +17,12 @@ use crate::{
 };
 
 mod document;
+mod fsck;
 mod mounts;
 mod records;
 mod transfer;
 
+pub use fsck::findings;
 pub use mounts::mounts;
 pub use records::{events, ingests, label_lines, leases, namespaces, plugin, plugins, resources};
 pub use transfer::{hosts, pulled, pushed};
@@ -439,8 +441,8 @@ pub fn tree(tree: &Tree, short: bool) -> String {
 
 /// The digests in a text.
 fn short_words(text: &str) -> String {
-    let word = |word: &str| match word.strip_suffix(',') {
-        Some(word) => format!("{},", short_digest(word)),
+    let word = |word: &str| match word.strip_suffix([',', ';']) {
+        Some(bare) => format!("{}{}", short_digest(bare), &word[bare.len()..]),
         None => short_digest(word),
     };
     let words: Vec<String> = text.split(' ').map(word).collect();

@@ -228,6 +228,36 @@ fn a_file_inside_an_image_is_read_and_nothing_is_left() {
     walk(&scene, "cairn snapshots rm bundle:$PWD/demo", &[], gone);
 }
 
+/// Task 18, without a registry: what the answer would pull comes from an archive.
+#[test]
+fn a_flipped_bit_and_a_lost_file_are_mended() {
+    let scene = Scene::new();
+    scene.put("large.tar", &large().oci("docker.io/library/large:1"));
+    scene.ok("cairn load -q -i large.tar");
+    scene.ok("rm ../root/snapshots/*/fs/etc/more");
+    scene.ok(
+        "cd ../root/content/blobs/sha256; layer=$(ls -S | head -1); chmod u+w $layer; \
+         printf x | dd of=$layer bs=1 seek=20 conv=notrunc status=none",
+    );
+    let fill = [
+        ("--deep", "--deep --progress none"),
+        ("pull", "import"),
+        ("docker.io/library/large:1", "large.tar"),
+    ];
+    let typed = walk(&scene, "cairn fsck", &fill, |scene, _| {
+        scene.run("cairn fsck --deep -q").code == 0
+    });
+    assert_eq!(
+        typed,
+        [
+            "cairn fsck",
+            "cairn fsck --deep --progress none",
+            "cairn fsck --deep --progress none --repair",
+            "cairn images import large.tar",
+        ]
+    );
+}
+
 /// Row 26 of the errors.
 #[test]
 fn a_namespace_is_emptied_and_removed() {

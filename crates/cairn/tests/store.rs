@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::{Scene, attested};
+use support::{Scene, attested, large};
 
 #[track_caller]
 fn both(transcript: &str) {
@@ -103,6 +103,14 @@ fn attestations() {
     for scene in [Scene::with_archives(), Scene::with_archives().served()] {
         scene.put("attested.tar", &attested(name));
         scene.play(include_str!("transcripts/attestations.txt"));
+    }
+}
+
+#[test]
+fn checks() {
+    for scene in [Scene::new(), Scene::new().served()] {
+        scene.put("large.tar", &large().oci("docker.io/library/large:1"));
+        scene.play(include_str!("transcripts/fsck.txt"));
     }
 }
 

@@ -119,6 +119,7 @@ fn own_effect(service: &str, name: &str) -> Effect {
         ("Images", "Import" | "Pull" | "Tag" | "Remove" | "ReleaseMount")
         | ("Store", "RemoveBlob" | "RemoveSnapshot")
         | ("Bundles", "Drop") => Effect::Removal,
+        ("Store", "Check") => Effect::Asked,
         ("Images", "PrepareMount") | ("Bundles", "Begin" | "Complete" | "Withdraw") => {
             Effect::Change
         }

@@ -94,13 +94,18 @@ impl Content {
 
     /// The same of a blob that any namespace may have.
     pub fn is_sound(&self, digest: &Digest) -> Result<bool> {
-        if self.inner.doubts.has(digest) {
+        if self.is_doubted(digest) {
             return Ok(false);
         }
         let Some(record) = self.sound_record(digest)? else {
             return Ok(false);
         };
         Ok(self.flaw_at_a_glance(digest, record.size)?.is_none())
+    }
+
+    /// Whether somebody has found the bytes of a blob to be wrong since the opening.
+    pub fn is_doubted(&self, digest: &Digest) -> bool {
+        self.inner.doubts.has(digest)
     }
 
     /// Whether the namespace has a link to the blob that proves itself.

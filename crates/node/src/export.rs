@@ -444,7 +444,7 @@ fn copy_verified(
         let reason = format!("blob {} is damaged", blob.digest);
         Failure::new(ErrorKind::DataLoss, ATTEMPTED, reason)
             .cause(cause)
-            .next("cairn fsck --repair")
+            .next("cairn fsck --deep --repair")
     };
     let mut hasher = Hasher::new(blob.digest.algorithm());
     let mut buffer = vec![0; 1 << 18];

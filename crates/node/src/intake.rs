@@ -9,7 +9,7 @@ use cairn_types::{Digest, Labels, Platform};
 
 pub use self::choose::Extent;
 pub(crate) use self::{
-    choose::{Chosen, Wanted, Which, choose_one},
+    choose::{Chosen, Wanted, Which, choose_one, is_foreign},
     write::{Options, total_size, write},
 };
 use crate::{Failure, Pins, unpack::Work};

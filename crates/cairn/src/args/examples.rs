@@ -75,6 +75,8 @@ examples! {
          "why busybox --json | jq -r '.[].held_by[].frees'";
     GC: "gc --dry-run                     what would go",
         "gc                               remove it";
+    FSCK: "fsck                             is anything damaged or missing?",
+          "fsck --deep --repair             read every byte, mend what can be mended";
     INFO: "info                             where the store is and what it holds",
           "info --json | jq .usage";
     VERSION: "version                          of this program and of the server",

@@ -1,4 +1,4 @@
-//! `cairn df`, `cairn events`, `cairn plugins` and `cairn man`.
+//! `cairn df`, `cairn fsck`, `cairn events`, `cairn plugins` and `cairn man`.
 
 use std::path::PathBuf;
 
@@ -12,6 +12,20 @@ pub struct DfArgs {
     /// Also by image, with what no other image has
     #[arg(long)]
     pub wide: bool,
+}
+
+/// `fsck`
+#[derive(Clone, Copy, Debug, Args)]
+pub struct FsckArgs {
+    /// Also read every byte
+    #[arg(long)]
+    pub deep: bool,
+    /// Mend what can be mended
+    #[arg(long)]
+    pub repair: bool,
+    /// Records and sizes only, as without --deep
+    #[arg(long, hide = true, conflicts_with = "deep")]
+    pub fast: bool,
 }
 
 /// `events`

@@ -28,6 +28,8 @@ pub enum Phase {
     Push,
     /// It was taken over from another repository of the registry.
     Mounted,
+    /// It is read, and held against what it should be.
+    Check,
 }
 
 /// One step.

@@ -53,7 +53,7 @@ const SECTIONS: &[(&str, &str)] = &[
         "EXIT STATUS",
         "0: done.\n\
          1: failed, for one of several arguments or for all; each failure is reported, and ends in \
-         what to do next.\n\
+         what to do next. From images check and fsck: something is not whole.\n\
          2: wrong usage; nothing was attempted.",
     ),
     (

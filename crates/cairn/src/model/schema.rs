@@ -52,6 +52,7 @@ fn the_schema_files_are_those_of_the_documents() {
         ("bundle", schema::<Bundle>()),
         ("error", schema::<Failure>()),
         ("event", schema::<Event>()),
+        ("fsck", schema::<Fsck>()),
         ("gc", schema::<Gc>()),
         ("host", schema::<Host>()),
         ("image", schema::<Image>()),

@@ -145,6 +145,7 @@ impl State {
             "unpack" => "unpacked",
             "pull" => "fetched",
             "push" => "sent",
+            "fsck" => "checked",
             _ => "stored",
         };
         plain(verb, &self.name, word, done, total)
@@ -279,5 +280,6 @@ pub(super) fn word(phase: Phase) -> &'static str {
         Phase::HereAlready => "here already",
         Phase::Push => "push",
         Phase::Mounted => "mounted",
+        Phase::Check => "check",
     }
 }

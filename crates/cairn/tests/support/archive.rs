@@ -98,6 +98,19 @@ pub fn top_layer() -> Vec<u8> {
     tar(&[("etc/more", b"more\n")])
 }
 
+/// An image of two layers, whose lower one is too large to be kept in its record for a while.
+pub fn large() -> Image {
+    let lower = tar(&[
+        ("bin/", b""),
+        ("bin/sh", &[b'#'; 20_000]),
+        ("etc/", b""),
+        ("etc/hello", b"hello\n"),
+    ]);
+    let plain = [lower, top_layer()];
+    let layers = plain.iter().map(|layer| (OCI_LAYER, layer.clone()));
+    Image::new(layers.collect(), &plain)
+}
+
 /// An image before it is in an archive.
 pub struct Image {
     pub config: Vec<u8>,

@@ -3,6 +3,7 @@
 //! Their errors carry all that is known of a failure; see [`crate::details`].
 
 mod bundles;
+mod check;
 mod credentials;
 mod export;
 mod images;

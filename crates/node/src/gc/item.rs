@@ -20,7 +20,7 @@ pub(crate) type Place = (Namespace, Item);
 
 impl Item {
     /// A lease's resource by its type and id; what we do not have is held by nobody here.
-    pub(super) fn of_resource(kind: &str, id: &str) -> Option<Item> {
+    pub(crate) fn of_resource(kind: &str, id: &str) -> Option<Item> {
         match kind {
             "content" => Digest::parse(id).ok().map(Item::Blob),
             "ingests" => IngestRef::parse(id).ok().map(Item::Ingest),

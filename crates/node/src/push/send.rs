@@ -344,7 +344,7 @@ impl Sender<'_> {
     fn damaged(&self, digest: &Digest, cause: String) -> Failure {
         let reason = format!("blob {digest} is damaged");
         let failure = Failure::new(ErrorKind::DataLoss, ATTEMPTED, reason).cause(cause);
-        self.about(failure).next("cairn fsck --repair")
+        self.about(failure).next("cairn fsck --deep --repair")
     }
 
     fn about(&self, failure: Failure) -> Failure {

@@ -11,6 +11,8 @@ mod compress;
 mod concurrent;
 mod cores;
 mod diff;
+mod fsck;
+mod fsck_trees;
 mod gc_beside;
 mod gc_stress;
 mod heal;

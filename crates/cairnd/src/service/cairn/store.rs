@@ -1,17 +1,17 @@
 //! `Store`: the store as a whole, and its objects as a person names them.
 
-use cairn_node::{Failure, Node, SnapshotInfo};
+use cairn_node::{Failure, FsckRequest, Node, SnapshotInfo};
 use cairn_proto::cairn::v1::{
-    CollectRequest, CollectResponse, GetSnapshotRequest, GetSnapshotResponse, InfoRequest,
-    InfoResponse, ListNamespacesRequest, ListNamespacesResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, RemoveBlobRequest, RemoveBlobResponse, RemoveSnapshotRequest,
-    RemoveSnapshotResponse, ResolveRequest, ResolveResponse, Snapshot, UsageRequest, UsageResponse,
-    WhyRequest, WhyResponse, store_server::Store,
+    CheckRequest, CheckResponse, CollectRequest, CollectResponse, GetSnapshotRequest,
+    GetSnapshotResponse, InfoRequest, InfoResponse, ListNamespacesRequest, ListNamespacesResponse,
+    ListSnapshotsRequest, ListSnapshotsResponse, RemoveBlobRequest, RemoveBlobResponse,
+    RemoveSnapshotRequest, RemoveSnapshotResponse, ResolveRequest, ResolveResponse, Snapshot,
+    UsageRequest, UsageResponse, WhyRequest, WhyResponse, store_server::Store,
 };
 use cairn_types::{Digest, Namespace, SnapshotKey, SnapshotKind};
 use tonic::{Request, Response, Status};
 
-use super::{Answers, collect, namespace, parsed, wire};
+use super::{Answers, check, collect, namespace, parsed, wire};
 use crate::{calls::about, convert, details, server::API, service::Service, status::blocking};
 
 /// Snapshots in one message of a listing.
@@ -34,6 +34,7 @@ fn measured(node: &Node, ns: &Namespace, info: SnapshotInfo) -> Snapshot {
 #[tonic::async_trait]
 impl Store for Service {
     type ListSnapshotsStream = Answers<ListSnapshotsResponse>;
+    type CheckStream = Answers<CheckResponse>;
 
     async fn usage(
         &self,
@@ -73,6 +74,15 @@ impl Store for Service {
         Ok(Response::new(WhyResponse {
             objects: kept.await?.into_iter().map(wire::kept).collect(),
         }))
+    }
+
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<Self::CheckStream>, Status> {
+        let CheckRequest { deep, repair } = request.into_inner();
+        let request = FsckRequest { deep, repair };
+        Ok(Response::new(check::answers(self.node.clone(), request)))
     }
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
