@@ -19,7 +19,11 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, Result, fault, raw};
+use crate::{
+    Error, Result,
+    fault::{self, Flaw},
+    raw,
+};
 
 pub(crate) const DIRECTORY: OFlags = OFlags::DIRECTORY
     .union(OFlags::CLOEXEC)
@@ -269,11 +273,17 @@ impl Dir {
 
     /// Puts the names in this directory on the disk.
     pub fn fsync(&self) -> Result<()> {
+        if fault::has(Flaw::NoDirSync) {
+            return Ok(());
+        }
         fault::call("fsync", || self.label(), || rustix::fs::fsync(self))
     }
 
     /// Puts the whole file system on the disk; foreign dirty pages are waited for as well.
     pub fn syncfs(&self) -> Result<()> {
+        if fault::has(Flaw::NoTreeSync) {
+            return Ok(());
+        }
         fault::call("syncfs", || self.label(), || rustix::fs::syncfs(self))
     }
 

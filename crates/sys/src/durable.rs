@@ -9,7 +9,11 @@ use std::{
 use cairn_types::{Classified, ErrorKind};
 use rustix::fs::OFlags;
 
-use crate::{Dir, Error, Result, fault, raw};
+use crate::{
+    Dir, Error, Result,
+    fault::{self, Flaw},
+    raw,
+};
 
 /// Most files that are worth syncing one by one. Each costs a flush of the device; of more than these
 /// [`Dir::syncfs`] makes shorter work, even though it waits for what others wrote.
@@ -20,6 +24,16 @@ pub const SYNCED_EACH_MAX: usize = 64;
 /// An error is final: the kernel marks the pages clean after a failed sync, so trying again would
 /// succeed without having written anything.
 pub fn sync_file(file: &File) -> Result<()> {
+    if fault::has(Flaw::RecordFirst)
+        && let Ok(file) = file.try_clone()
+    {
+        fault::later(move || fsync(&file));
+        return Ok(());
+    }
+    fsync(file)
+}
+
+fn fsync(file: &File) -> Result<()> {
     fault::call("fsync", || raw::shown(file), || rustix::fs::fsync(file))
 }
 
@@ -31,7 +45,8 @@ pub fn sync_data(file: &File) -> Result<()> {
         "fdatasync",
         || raw::shown(file),
         || rustix::fs::fdatasync(file),
-    )
+    )?;
+    fault::overdue()
 }
 
 /// Gives a written file its final name, and returns when the bytes and the name are on the disk.

@@ -9,14 +9,28 @@
 //! What was done, where and at which number is written to stderr, so that a run in which nothing
 //! fired is known to be the last.
 //!
+//! `CAIRN_FAULT=skip-dir-sync` and the other words of [`Flaw`] make the whole program one that is wrong on
+//! purpose: whoever looks for lost data has to find what it loses.
+//!
 //! Without the feature nothing of this is in the program.
 
 use crate::Result;
 
 #[cfg(feature = "fault")]
-pub use active::{call, count, write};
+pub use active::{call, count, has, later, overdue, write};
 #[cfg(not(feature = "fault"))]
-pub use inert::{call, count, write};
+pub use inert::{call, count, has, later, overdue, write};
+
+/// What a program does wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// `skip-dir-sync`: names are not synced.
+    NoDirSync,
+    /// `skip-tree-sync`: trees of which there is no other copy are not synced.
+    NoTreeSync,
+    /// `record-first`: files are synced after the record that speaks of them.
+    RecordFirst,
+}
 
 /// Passed before a call that is made elsewhere: by the standard library, or by a database engine.
 pub fn gate(op: &'static str, object: impl Fn() -> String) -> Result<()> {
@@ -27,7 +41,23 @@ pub fn gate(op: &'static str, object: impl Fn() -> String) -> Result<()> {
 mod inert {
     use rustix::io::{self, Errno};
 
+    use super::Flaw;
     use crate::{Error, Result};
+
+    /// Whether this program is wrong in this way.
+    #[inline]
+    pub const fn has(_: Flaw) -> bool {
+        false
+    }
+
+    /// Puts a sync off until [`overdue`].
+    pub fn later(_: impl FnOnce() -> Result<()> + Send + 'static) {}
+
+    /// Makes the syncs that were put off.
+    #[inline]
+    pub const fn overdue() -> Result<()> {
+        Ok(())
+    }
 
     /// Makes the system call `op` on `object`, again when a signal interrupts it. The closure `object`
     /// only runs when the call must be named.
@@ -67,7 +97,7 @@ mod active {
     use std::{
         io::Write,
         sync::{
-            OnceLock,
+            Mutex, OnceLock, PoisonError,
             atomic::{AtomicU64, Ordering},
         },
     };
@@ -75,6 +105,7 @@ mod active {
     use nix::sys::signal::{Signal, raise};
     use rustix::io::{self, Errno};
 
+    use super::Flaw;
     use crate::{Error, Result};
 
     const VARIABLE: &str = "CAIRN_FAULT";
@@ -123,16 +154,60 @@ mod active {
         }
     }
 
-    fn plan() -> Option<&'static Plan> {
-        static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
-        let parsed = PLAN.get_or_init(|| {
+    #[derive(Clone, Copy)]
+    enum Fault {
+        At(Plan),
+        Always(Flaw),
+    }
+
+    impl Flaw {
+        fn parse(text: &str) -> Option<Flaw> {
+            match text {
+                "skip-dir-sync" => Some(Flaw::NoDirSync),
+                "skip-tree-sync" => Some(Flaw::NoTreeSync),
+                "record-first" => Some(Flaw::RecordFirst),
+                _ => None,
+            }
+        }
+    }
+
+    fn fault() -> Option<Fault> {
+        static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
+        *FAULT.get_or_init(|| {
             let text = std::env::var(VARIABLE).ok()?;
-            let plan = Plan::parse(&text);
+            let flaw = Flaw::parse(&text).map(Fault::Always);
+            let fault = flaw.or_else(|| Plan::parse(&text).map(Fault::At));
             // A misspelt fault that never fires would pass for a program without faults.
-            assert!(plan.is_some(), "{VARIABLE}={text} is no KIND@N");
-            plan
-        });
-        parsed.as_ref()
+            assert!(fault.is_some(), "{VARIABLE}={text} is no KIND@N");
+            fault
+        })
+    }
+
+    fn plan() -> Option<Plan> {
+        match fault()? {
+            Fault::At(plan) => Some(plan),
+            Fault::Always(_) => None,
+        }
+    }
+
+    /// Whether this program is wrong in this way.
+    pub fn has(flaw: Flaw) -> bool {
+        matches!(fault(), Some(Fault::Always(own)) if own == flaw)
+    }
+
+    type Sync = Box<dyn FnOnce() -> Result<()> + Send>;
+    static LATE: Mutex<Vec<Sync>> = Mutex::new(Vec::new());
+
+    /// Puts a sync off until [`overdue`].
+    pub fn later(sync: impl FnOnce() -> Result<()> + Send + 'static) {
+        let mut late = LATE.lock().unwrap_or_else(PoisonError::into_inner);
+        late.push(Box::new(sync));
+    }
+
+    /// Makes the syncs that were put off.
+    pub fn overdue() -> Result<()> {
+        let late = std::mem::take(&mut *LATE.lock().unwrap_or_else(PoisonError::into_inner));
+        late.into_iter().try_for_each(|sync| sync())
     }
 
     /// How many calls were counted.
@@ -212,6 +287,14 @@ mod active {
     #[cfg(test)]
     mod tests {
         use super::*;
+
+        #[test]
+        fn flaws_have_words() {
+            assert_eq!(Flaw::parse("skip-dir-sync"), Some(Flaw::NoDirSync));
+            assert_eq!(Flaw::parse("skip-tree-sync"), Some(Flaw::NoTreeSync));
+            assert_eq!(Flaw::parse("record-first"), Some(Flaw::RecordFirst));
+            assert_eq!(Flaw::parse("kill@3"), None);
+        }
 
         #[test]
         fn plans_are_read_whole_or_not_at_all() {

@@ -13,7 +13,8 @@ use rustix::{
 };
 
 use crate::{
-    Dir, Error, Result, durable, fault,
+    Dir, Error, Result, durable,
+    fault::{self, Flaw},
     walk::{Level, Walk, open_same_mount},
 };
 
@@ -122,6 +123,9 @@ impl Dir {
     /// cheaper than [`Dir::syncfs`], which waits for whatever anybody has written. Does not cross
     /// mounts.
     pub fn sync_tree(&self) -> Result<()> {
+        if fault::has(Flaw::NoTreeSync) {
+            return Ok(());
+        }
         let name = OsString::from(".");
         let dir = open_same_mount(self, &name, false)?;
         let pending = sync_files(&dir)?;
