@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::cairn::Cairn;
 
-/// The program built with fault points, beside the ordinary one.
+/// The program built with fault points, beside the ordinary one; with it the daemon, `cairnd-fault`.
 pub fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(build)
@@ -38,7 +38,13 @@ fn build() -> PathBuf {
         .args(["build", "--quiet", "--locked"])
         // All packages decide about the features of the libraries, as when the tests are built: so
         // those are built once.
-        .args(["--workspace", "--bin", "cairn-fault"])
+        .args([
+            "--workspace",
+            "--bin",
+            "cairn-fault",
+            "--bin",
+            "cairnd-fault",
+        ])
         .args(["--features", "cairn-integration/fault"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()

@@ -20,6 +20,7 @@ pub mod image;
 pub mod line;
 pub mod machine;
 pub mod peers;
+pub mod power;
 pub mod raw;
 pub mod registry;
 pub mod registry_images;

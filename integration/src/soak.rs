@@ -5,7 +5,7 @@
 //! its own doing, and is removed by name. Everything else has to be gone in the end, and no answer may
 //! be another than the client's piece of work says.
 
-mod api;
+pub(crate) mod api;
 mod client;
 mod daemon;
 mod ends;

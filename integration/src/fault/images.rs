@@ -69,6 +69,21 @@ impl Images {
         bytes
     }
 
+    /// What names the stack of an image's layers (image-spec, config.md#layer-chainid).
+    pub fn chain(&self, word: &str) -> String {
+        let [base, middle, top, other, last] = layers().map(|layer| digest(&layer));
+        let ids = match word {
+            "a:1" => vec![base, middle, top],
+            "b:two" => vec![base, middle, other],
+            "c:3" => vec![base, last],
+            _ => panic!("no image {word}"),
+        };
+        let chain = ids
+            .into_iter()
+            .reduce(|below, id| digest(format!("{below} {id}").as_bytes()));
+        chain.expect("layers")
+    }
+
     /// The directory with `a.tar`, `b` and `c.tgz`.
     pub fn path(&self) -> PathBuf {
         self.dir.path().to_owned()

@@ -19,11 +19,11 @@ use tonic::{
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// What is wrong with an answer.
-pub(super) type Verdict<T = ()> = Result<T, String>;
+pub(crate) type Verdict<T = ()> = Result<T, String>;
 
 /// The headers of every call.
 #[derive(Clone)]
-pub(super) struct Headers {
+pub(crate) struct Headers {
     ns: String,
     lease: Option<String>,
 }
@@ -47,14 +47,14 @@ type Intercepted = InterceptedService<Channel, Headers>;
 
 /// Typed clients over one connection.
 #[derive(Clone)]
-pub(super) struct Api {
+pub(crate) struct Api {
     channel: Channel,
     headers: Headers,
 }
 
 impl Api {
     /// Connects.
-    pub(super) async fn connect(socket: &str, ns: &str) -> Verdict<Api> {
+    pub(crate) async fn connect(socket: &str, ns: &str) -> Verdict<Api> {
         let endpoint = Endpoint::from_shared(format!("unix://{socket}"));
         let endpoint = endpoint.map_err(|err| format!("{socket}: {err}"))?;
         let channel = endpoint.connect().await;
@@ -68,7 +68,7 @@ impl Api {
     }
 
     /// The same in another namespace, without a lease.
-    pub(super) fn within(&self, ns: &str) -> Api {
+    pub(crate) fn within(&self, ns: &str) -> Api {
         Api {
             channel: self.channel.clone(),
             headers: Headers {
@@ -79,14 +79,14 @@ impl Api {
     }
 
     /// The same under a lease.
-    pub(super) fn under(&self, lease: &str) -> Api {
+    pub(crate) fn under(&self, lease: &str) -> Api {
         let mut api = self.clone();
         api.headers.lease = Some(lease.to_owned());
         api
     }
 
     /// The namespace.
-    pub(super) fn ns(&self) -> &str {
+    pub(crate) fn ns(&self) -> &str {
         &self.headers.ns
     }
 }
@@ -94,7 +94,7 @@ impl Api {
 macro_rules! clients {
     ($($name:ident: $client:ident),* $(,)?) => {
         impl Api {
-            $(pub(super) fn $name(&self) -> $client<Intercepted> {
+            $(pub(crate) fn $name(&self) -> $client<Intercepted> {
                 $client::with_interceptor(self.channel.clone(), self.headers.clone())
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
             })*
@@ -108,7 +108,7 @@ clients! {
 }
 
 /// It has to succeed.
-pub(super) fn good<T>(what: &str, answer: Result<Response<T>, Status>) -> Verdict<T> {
+pub(crate) fn good<T>(what: &str, answer: Result<Response<T>, Status>) -> Verdict<T> {
     match answer {
         Ok(answer) => Ok(answer.into_inner()),
         Err(status) => Err(told(what, &status)),
@@ -116,7 +116,7 @@ pub(super) fn good<T>(what: &str, answer: Result<Response<T>, Status>) -> Verdic
 }
 
 /// It has to be refused with this code.
-pub(super) fn refused<T>(what: &str, answer: Result<T, Status>, code: Code) -> Verdict {
+pub(crate) fn refused<T>(what: &str, answer: Result<T, Status>, code: Code) -> Verdict {
     match answer {
         Err(status) if status.code() == code => Ok(()),
         Err(status) => Err(format!("{}, not {code:?}", told(what, &status))),
@@ -125,7 +125,7 @@ pub(super) fn refused<T>(what: &str, answer: Result<T, Status>, code: Code) -> V
 }
 
 /// It has to succeed or to be refused with one of these, since others do the same at that time.
-pub(super) fn either<T>(
+pub(crate) fn either<T>(
     what: &str,
     answer: Result<Response<T>, Status>,
     codes: &[Code],
@@ -138,12 +138,12 @@ pub(super) fn either<T>(
 }
 
 /// A status for people.
-pub(super) fn told(what: &str, status: &Status) -> String {
+pub(crate) fn told(what: &str, status: &Status) -> String {
     format!("{what}: {:?}: {}", status.code(), status.message())
 }
 
 /// It has to be so.
-pub(super) fn check(so: bool, what: impl FnOnce() -> String) -> Verdict {
+pub(crate) fn check(so: bool, what: impl FnOnce() -> String) -> Verdict {
     match so {
         true => Ok(()),
         false => Err(what()),
@@ -151,7 +151,7 @@ pub(super) fn check(so: bool, what: impl FnOnce() -> String) -> Verdict {
 }
 
 /// Labels.
-pub(super) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     let owned = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
     pairs.iter().map(owned).collect()
 }

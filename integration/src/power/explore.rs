@@ -1,0 +1,313 @@
+//! All states of all recordings, by as many workers as there are processors.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    FAILURES_MAX, Options, Recording, Reference, Report, Saved, Verdict,
+    cuts::{self, Cut, Reel, Standing},
+    judge::{Expected, Judge},
+    life::Typed,
+    record::{Life, Setting},
+    report::Row,
+};
+use crate::fault::{Dice, Images};
+
+/// States that a worker takes at once: to come to the first of them a recording is gone through.
+const UNIT: usize = 50;
+/// How often a state that fails is looked at in all.
+const LOOKS: usize = 3;
+/// States of each recording whose opening is cut off in turn.
+const OPENINGS: usize = 3;
+/// Among so many each of them is chosen.
+const OPENINGS_AMONG: usize = 80;
+/// One state in so many is of an opening.
+const OPENINGS_SHARE: usize = 10;
+
+/// What all workers have in common.
+pub(super) struct Explorer<'e> {
+    pub(super) options: &'e Options,
+    pub(super) images: &'e Images,
+    pub(super) reference: &'e Reference,
+    /// Of images, by the digests of their manifests.
+    pub(super) trees: &'e BTreeMap<String, Vec<String>>,
+    /// In memory.
+    pub(super) dir: PathBuf,
+}
+
+/// The states of one recording.
+struct Work<'w> {
+    recording: &'w Recording,
+    /// How far the life has come at its beginning.
+    standing: Standing,
+    cuts: Vec<Cut>,
+}
+
+/// An opening, and how far the life had come.
+pub(super) struct Opening {
+    recording: Recording,
+    standing: Standing,
+}
+
+/// What came of them.
+#[derive(Default)]
+struct Tally {
+    states: AtomicUsize,
+    micros: AtomicUsize,
+    failures: Mutex<Vec<String>>,
+}
+
+/// When enough is known to be wrong.
+struct Limit {
+    failed: AtomicUsize,
+    most: usize,
+}
+
+impl Explorer<'_> {
+    /// Each program that is wrong on purpose has to be caught.
+    pub(super) fn guards(&self, flawed: &[Recording], report: &mut Report) {
+        for recording in flawed {
+            let flaw = recording.flaw.unwrap_or_default();
+            let works = [Work {
+                recording,
+                standing: Standing::default(),
+                cuts: cuts::certain(&recording.log),
+            }];
+            let tallies = self.explore(&works, 1);
+            let states = tallies[0].states.load(Ordering::Relaxed);
+            let failures = taken(&tallies[0].failures);
+            report.guard(flaw, states, failures.first().map(String::as_str));
+        }
+    }
+
+    /// Nothing may be wrong with the others.
+    pub(super) fn all(&self, recordings: &[Recording], dice: &mut Dice, report: &mut Report) {
+        let openings = self.options.states / OPENINGS_SHARE;
+        let each = (self.options.states - openings).div_ceil(recordings.len());
+        let work = |recording: &'_ Recording| cuts::choose(&recording.log, each, dice);
+        let cuts: Vec<_> = recordings.iter().map(work).collect();
+        let works = recordings.iter().zip(cuts).map(|(recording, cuts)| Work {
+            recording,
+            standing: Standing::default(),
+            cuts,
+        });
+        self.account(&works.collect::<Vec<_>>(), "", report);
+    }
+
+    /// Openings of some states, each as the disk was told of it.
+    pub(super) fn openings(
+        &self,
+        setting: &Setting<'_>,
+        recordings: &[Recording],
+        dice: &mut Dice,
+    ) -> Verdict<Vec<Opening>> {
+        let mut openings = Vec::new();
+        for recording in recordings {
+            let mut reel = self.reel(recording, &Standing::default());
+            let mut cuts = cuts::choose(&recording.log, OPENINGS * OPENINGS_AMONG, dice);
+            let mut left = OPENINGS;
+            // In their order, each as likely as any other.
+            while left > 0 && !cuts.is_empty() {
+                let cut = cuts.remove(0);
+                if dice.roll(cuts.len() + 1) >= left {
+                    continue;
+                }
+                left -= 1;
+                reel.wind(cut.at);
+                let life = Life {
+                    kind: recording.kind,
+                    engine: recording.engine,
+                    programs: setting.programs,
+                };
+                let name = format!("opening {}", openings.len());
+                openings.push(Opening {
+                    recording: setting.reopen(&name, &life, reel.image(cut.pick))?,
+                    standing: reel.standing().clone(),
+                });
+            }
+        }
+        Ok(openings)
+    }
+
+    /// Nothing may be wrong when the power goes again while a store is opened.
+    pub(super) fn again(&self, openings: &[Opening], dice: &mut Dice, report: &mut Report) {
+        let each = (self.options.states / OPENINGS_SHARE).div_ceil(openings.len().max(1));
+        let works: Vec<_> = openings
+            .iter()
+            .map(|opening| Work {
+                recording: &opening.recording,
+                standing: opening.standing.clone(),
+                cuts: cuts::choose(&opening.recording.log, each, dice),
+            })
+            .collect();
+        self.account(&works, ", opened", report);
+    }
+
+    fn account(&self, works: &[Work<'_>], what: &'static str, report: &mut Report) {
+        let tallies = self.explore(works, FAILURES_MAX);
+        for (work, tally) in works.iter().zip(tallies) {
+            let (writes, flushes) = work.recording.counts();
+            let failures = taken(&tally.failures);
+            report.add(Row {
+                name: format!("{}{what}", work.recording.kind.name()),
+                engine: work.recording.engine,
+                writes,
+                flushes,
+                states: tally.states.load(Ordering::Relaxed),
+                busy: Duration::from_micros(tally.micros.load(Ordering::Relaxed) as u64),
+                failures: failures.len(),
+            });
+            report.failures.extend(failures);
+        }
+    }
+
+    fn reel<'r>(&'r self, recording: &'r Recording, standing: &Standing) -> Reel<'r> {
+        let changes = &self.reference.changes;
+        Reel::new(&recording.log, changes, &recording.begin, standing)
+    }
+
+    /// Looks at all states, until so many have failed.
+    fn explore(&self, works: &[Work<'_>], failures_max: usize) -> Vec<Tally> {
+        let tallies: Vec<Tally> = works.iter().map(|_| Tally::default()).collect();
+        // Recordings in turn, so that workers are at different file systems.
+        let longest = works.iter().map(|work| work.cuts.len()).max().unwrap_or(0);
+        let units: Vec<(usize, usize)> = (0..longest)
+            .step_by(UNIT)
+            .flat_map(|from| (0..works.len()).map(move |work| (work, from)))
+            .filter(|(work, from)| *from < works[*work].cuts.len())
+            .collect();
+        let next = AtomicUsize::new(0);
+        let limit = Limit {
+            failed: AtomicUsize::new(0),
+            most: failures_max,
+        };
+        let workers = thread::available_parallelism().map_or(2, |n| n.get());
+        thread::scope(|scope| {
+            for worker in 0..workers {
+                let (tallies, units, next, limit) = (&tallies, &units, &next, &limit);
+                scope.spawn(move || {
+                    let dir = self.dir.join(format!("worker-{worker}"));
+                    let judge = Judge::new(&self.options.programs, self.images, dir);
+                    while let Some((work, from)) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        self.unit(&judge, &works[*work], *from, &tallies[*work], limit);
+                    }
+                });
+            }
+        });
+        tallies
+    }
+
+    fn unit(&self, judge: &Judge<'_>, work: &Work<'_>, from: usize, tally: &Tally, limit: &Limit) {
+        let mut reel = self.reel(work.recording, &work.standing);
+        let cuts = work.cuts.iter().enumerate().skip(from).take(UNIT);
+        for (number, cut) in cuts {
+            if limit.failed.load(Ordering::Relaxed) >= limit.most {
+                return;
+            }
+            let began = Instant::now();
+            reel.wind(cut.at);
+            if let Err(reason) = self.state(judge, work.recording, &reel, number, *cut) {
+                lock(&tally.failures).push(reason);
+                limit.failed.fetch_add(1, Ordering::Relaxed);
+            }
+            let micros = usize::try_from(began.elapsed().as_micros()).unwrap_or(0);
+            tally.micros.fetch_add(micros, Ordering::Relaxed);
+            tally.states.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn state(
+        &self,
+        judge: &Judge<'_>,
+        recording: &Recording,
+        reel: &Reel<'_>,
+        number: usize,
+        cut: Cut,
+    ) -> Verdict {
+        let image = reel.image(cut.pick);
+        let standing = reel.standing();
+        let mut then = standing.then(&self.reference.changes);
+        let garbage = standing.begun.and_then(|last| self.reference.garbage(last));
+        if let Some(garbage) = garbage {
+            then.certain.retain(|fact| !garbage.contains(fact));
+        }
+        let expected = Expected {
+            known: standing.known.clone(),
+            trees: self.reference.trees.clone(),
+            own: self.reference.own.clone(),
+            images: self.trees.clone(),
+            again: self.under_way(standing).cloned().collect(),
+            then,
+        };
+        let Recording {
+            kind, engine, flaw, ..
+        } = recording;
+        let mut state = Saved {
+            kind: *kind,
+            engine: (*engine).to_owned(),
+            number,
+            expected,
+            image,
+            story: String::new(),
+        };
+        let Err(reason) = state.judge(judge) else {
+            return Ok(());
+        };
+        state.story = format!(
+            "{} {engine}, seed {}, state {number}: behind record {}, of the unflushed writes {}; {} commands \
+             answered, under way {:?}\n{reason}",
+            kind.name(),
+            self.options.seed,
+            cut.at,
+            cut.pick,
+            standing.answered,
+            self.under_way(standing)
+                .map(Typed::title)
+                .collect::<Vec<_>>(),
+        );
+        let dir = match flaw {
+            Some(_) => &self.dir.join("kept"),
+            None => &self.options.keep,
+        };
+        let kept = state.keep(dir);
+        let read = kept.and_then(|path| Ok((Saved::read(&path)?, path)));
+        let (state, path) = read.map_err(|err| format!("{}: {err}", state.story))?;
+        let failed = 1 + (1..LOOKS).filter(|_| state.judge(judge).is_err()).count();
+        match (flaw, failed == LOOKS) {
+            (Some(_), true) => Err(reason),
+            // What happens once was not brought about by the flaw.
+            (Some(_), false) => Ok(()),
+            (None, again) => Err(format!(
+                "{}\n{}next: ./integration/crash power --replay {}",
+                state.story,
+                match again {
+                    true => String::new(),
+                    false => format!("ONLY {failed} OF {LOOKS} TIMES: the lane itself is wrong\n"),
+                },
+                path.display(),
+            )),
+        }
+    }
+
+    /// Commands that were begun and not answered.
+    fn under_way<'a>(&'a self, standing: &'a Standing) -> impl Iterator<Item = &'a Typed> {
+        let numbers = standing.under_way.iter();
+        numbers.map(move |number| &self.reference.commands[*number])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn taken(failures: &Mutex<Vec<String>>) -> Vec<String> {
+    std::mem::take(&mut *lock(failures))
+}
