@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, Write},
     path::PathBuf,
     sync::{
         Mutex, PoisonError,
@@ -23,6 +24,8 @@ use crate::fault::{Dice, Images};
 
 /// States that a worker takes at once: to come to the first of them a recording is gone through.
 const UNIT: usize = 50;
+/// After so many states it is told how many there were.
+const TOLD_EVERY: usize = 500;
 /// How often a state that fails is looked at in all.
 const LOOKS: usize = 3;
 /// States of each recording whose opening is cut off in turn.
@@ -65,10 +68,25 @@ struct Tally {
     failures: Mutex<Vec<String>>,
 }
 
-/// When enough is known to be wrong.
+/// How far all workers are, and when enough is known to be wrong.
 struct Limit {
+    looked: AtomicUsize,
+    of: usize,
     failed: AtomicUsize,
     most: usize,
+}
+
+impl Limit {
+    /// Tells now and then: all states can take an hour.
+    fn looked(&self) {
+        let looked = 1 + self.looked.fetch_add(1, Ordering::Relaxed);
+        if looked.is_multiple_of(TOLD_EVERY) {
+            let failed = self.failed.load(Ordering::Relaxed);
+            let line = format!("{looked} of {} states, {failed} failed\n", self.of);
+            // Whoever closed it does not want to know.
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+    }
 }
 
 impl Explorer<'_> {
@@ -186,6 +204,8 @@ impl Explorer<'_> {
             .collect();
         let next = AtomicUsize::new(0);
         let limit = Limit {
+            looked: AtomicUsize::new(0),
+            of: works.iter().map(|work| work.cuts.len()).sum(),
             failed: AtomicUsize::new(0),
             most: failures_max,
         };
@@ -221,6 +241,7 @@ impl Explorer<'_> {
             let micros = usize::try_from(began.elapsed().as_micros()).unwrap_or(0);
             tally.micros.fetch_add(micros, Ordering::Relaxed);
             tally.states.fetch_add(1, Ordering::Relaxed);
+            limit.looked();
         }
     }
 
