@@ -6,10 +6,12 @@
 use std::{
     collections::HashSet,
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
+
+use rustix::io::Errno;
 
 use super::{
     holders::inside,
@@ -22,7 +24,7 @@ pub struct Users {
     /// Where they are, each with a process that has it in its namespace.
     pub found: Vec<(PathBuf, i32)>,
     /// There may be more: overlays of which the kernel does not tell the directories, as those from 6.7 to
-    /// 6.12 do not, or namespaces that this process may not look into.
+    /// 6.12 do not, or namespaces that this process could not look into.
     pub silent: bool,
 }
 
@@ -31,13 +33,19 @@ pub struct Users {
 /// names are enough to be taken for it.
 pub fn users(dir: &Path) -> Users {
     let mut users = Users::default();
-    let here = table::mounts_below(Path::new("/")).unwrap_or_default();
+    let here = table::mounts_below(Path::new("/"));
+    let processes = fs::read_dir("/proc");
+    // Who cannot look has not seen that there is none.
+    users.silent |= here.is_err() || processes.is_err() || !sees_all();
+    let here = here.unwrap_or_default();
     let sought = Sought {
         bound: inside(dir, &here),
         dir,
     };
+    // Nothing is bound to what is not there.
+    users.silent |= sought.bound.is_none() && dir.exists();
     let mut seen = HashSet::new();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = processes.into_iter().flatten().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     // What this process sees comes first, and is named by it.
     let own = i32::try_from(std::process::id()).unwrap_or(0);
@@ -47,15 +55,22 @@ pub fn users(dir: &Path) -> Users {
         let (namespace, root) = match (link("ns/mnt"), link("root")) {
             (Ok(namespace), Ok(root)) => (namespace, root),
             (Err(err), _) | (_, Err(err)) => {
-                users.silent |= err.kind() == ErrorKind::PermissionDenied;
-                // One that has ended meanwhile shows nothing.
+                users.silent |= !has_ended(&err);
                 continue;
             }
         };
-        if !seen.insert((namespace, root)) {
+        if seen.contains(&(namespace.clone(), root.clone())) {
             continue;
         }
-        let table = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        let table = match fs::read(format!("/proc/{pid}/mountinfo")) {
+            Ok(table) => table,
+            Err(err) => {
+                users.silent |= !has_ended(&err);
+                continue;
+            }
+        };
+        // Only now: of one that ended before its table was read another may tell.
+        seen.insert((namespace, root));
         for info in table::parse(&table) {
             match sought.shown_by(&info) {
                 Some(true) => users.found.push((info.mount_point, pid)),
@@ -65,6 +80,24 @@ pub fn users(dir: &Path) -> Users {
         }
     }
     users
+}
+
+/// Whether `/proc` shows all processes of the machine. In a namespace of processes, and with `hidepid=`
+/// (systemd's `ProtectProc=`), those that cannot be looked into are not there at all (proc(5)); the first of
+/// the machine is one of them.
+fn sees_all() -> bool {
+    // The first namespace of processes has this number in every kernel (`PROC_PID_INIT_INO`).
+    let own = fs::read_link("/proc/self/ns/pid");
+    let first = own.is_ok_and(|ns| ns == Path::new("pid:[4026531836]"));
+    first && fs::read_link("/proc/1/ns/mnt").is_ok() && fs::read_link("/proc/1/root").is_ok()
+}
+
+/// Whether an error is that of a process which ended meanwhile: it shows nothing. (Without a namespace its
+/// `mountinfo` is `EINVAL`: Linux `fs/proc_namespace.c`.)
+fn has_ended(err: &io::Error) -> bool {
+    let kind = err.kind();
+    let gone = err.raw_os_error() == Some(Errno::SRCH.raw_os_error());
+    gone || matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidInput)
 }
 
 /// A directory, and what it is on its file system.
