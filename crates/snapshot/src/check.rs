@@ -106,9 +106,9 @@ impl Snapshots {
     }
 
     /// Puts a complete tree in the place of that of a committed snapshot, whose number was `id` when it was
-    /// looked at. Whoever shares that tree has the new one. The old one is removed, unless somebody is found
-    /// to be `using` one of the two numbers' by now, who had it mounted while it was put away: then it stays
-    /// until the next opening.
+    /// looked at. Whoever shares that tree has the new one. The old one stays until the next opening: an
+    /// unpacking or a difference may be at it, and would take what vanishes there for what never was, and
+    /// somebody may have mounted it while it was put away.
     ///
     /// # Errors
     /// [`Error::NotFound`] when the snapshot is another one by now; the old tree is as it was then.
@@ -118,8 +118,38 @@ impl Snapshots {
         key: &SnapshotKey,
         id: u64,
         staged: Staged,
-        using: &dyn Fn(u64) -> bool,
     ) -> Result<()> {
+        if let Some(old) = self.put_in_place(ns, key, id, staged, &|| Ok(true))? {
+            old.keep();
+        }
+        Ok(())
+    }
+
+    /// Puts a complete tree where that of a committed snapshot is missing; whether it was still missing. One
+    /// that somebody has put there meanwhile may be mounted by now.
+    pub(crate) fn restore(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        id: u64,
+        staged: Staged,
+    ) -> Result<bool> {
+        let missing = || Ok(!self.has_tree(id)?);
+        // Nobody is at what is left of one that is missing, and it goes.
+        let left = self.put_in_place(ns, key, id, staged, &missing)?;
+        Ok(left.is_some())
+    }
+
+    /// Both, one at a time: whether it is `wanted` is asked when nobody else replaces anything. What was there
+    /// before, if it was.
+    fn put_in_place(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+        id: u64,
+        staged: Staged,
+        wanted: &dyn Fn() -> Result<bool>,
+    ) -> Result<Option<Staged>> {
         self.check_writable()?;
         let attempted = format!("put a tree in the place of that of snapshot {key}");
         // A record may say of it that it is on the disk.
@@ -128,21 +158,22 @@ impl Snapshots {
         if self.record(ns, key)?.id != id {
             return Err(Error::NotFound { key: key.clone() });
         }
+        if !wanted()? {
+            return Ok(None);
+        }
         let root = &self.inner.root;
-        let aside = staged.id();
-        let (new, old) = (aside.to_string(), id.to_string());
+        let (new, old) = (staged.id().to_string(), id.to_string());
         let (new, old) = (OsStr::new(&new), OsStr::new(&old));
         let moved = match root.try_stat(old).map_err(sys(attempted.clone()))? {
             Some(_) => root.exchange(new, root, old),
             None => root.rename_noreplace(new, root, old),
         };
         moved.map_err(sys(attempted.clone()))?;
-        root.fsync().map_err(sys(attempted))?;
         // What is there by its number now is what was damaged, or nothing.
-        match using(id) || using(aside) {
-            true => staged.keep(),
-            false => drop(staged),
+        if let Err(err) = root.fsync() {
+            staged.keep();
+            return Err(sys(attempted)(err));
         }
-        Ok(())
+        Ok(Some(staged))
     }
 }

@@ -179,9 +179,8 @@ impl Snapshots {
         }
         drop(pending);
         for (staged, key, id) in lost {
-            if !self.has_tree(id)? {
+            if !self.has_tree(id)? && self.restore(ns, &key, id, staged)? {
                 tracing::warn!("the tree of snapshot {key} was missing and is put in its place");
-                self.replace(ns, &key, id, staged, &|_| false)?;
             }
         }
         Ok(())

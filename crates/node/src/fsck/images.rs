@@ -25,6 +25,8 @@ pub(super) struct Needed {
     images: Vec<(Namespace, ImageName, Descriptor)>,
     blobs: HashMap<Digest, Vec<usize>>,
     layers: HashMap<SnapshotKey, Vec<usize>>,
+    /// What the layers are packed in.
+    packed: HashMap<SnapshotKey, Digest>,
     /// How packed layers are said to be packed.
     types: HashMap<Digest, LayerType>,
     /// Documents that could not be read.
@@ -78,6 +80,11 @@ impl Needed {
             .map(|image| &self.images[*image]);
         let (ns, _, target) = images.find(|(of, ..)| of == ns)?;
         Some((ns.clone(), target.clone()))
+    }
+
+    /// What a layer is packed in, if an image has it.
+    pub(super) fn packed(&self, key: &SnapshotKey) -> Option<&Digest> {
+        self.packed.get(key)
     }
 
     /// How a layer is packed; of one that no image has its first bytes tell.
@@ -140,7 +147,9 @@ impl Check<'_> {
                     needed.types.insert(layer.digest.clone(), known);
                 }
             }
-            for key in layers(body) {
+            let packed = body.manifest.layers.iter().map(|layer| &layer.digest);
+            for (key, blob) in layers(body).into_iter().zip(packed) {
+                needed.packed.insert(key.clone(), blob.clone());
                 needed.layers.entry(key).or_default().push(image);
             }
         }

@@ -53,8 +53,7 @@ impl Check<'_> {
         let staged = snapshots.stage().map_err(|err| err.to_string())?;
         self.unpack_again(layer, &staged, &below)?;
         self.unused(id)?;
-        let using = |id| self.unused(id).is_err();
-        let replaced = snapshots.replace(one.ns, one.key, id, staged, &using);
+        let replaced = snapshots.replace(one.ns, one.key, id, staged);
         replaced.map_err(|err| err.to_string())
     }
 
@@ -181,22 +180,35 @@ impl Check<'_> {
         })
     }
 
-    /// A layer of an image can be unpacked again, and its record made anew. Others may be somebody's
-    /// changes, and their records are left.
+    /// The uppermost layer of an image can be unpacked again, and its record made anew. Others may be somebody's
+    /// changes; and where something stands on it, it alone says on what that stands, so that without it all
+    /// below would be garbage, mounted or not. Those records are left.
     fn mend_snapshot(&self, id: (Namespace, SnapshotKey)) -> Mending {
-        let Some((ns, target)) = self.needed.target(&id) else {
+        let (Some((ns, target)), Some(blob)) = (self.needed.target(&id), self.needed.packed(&id.1))
+        else {
             return Err("nothing here knows what it said".to_owned());
         };
+        // The tree that it spoke of may be the only copy.
+        let packed = self.node.content().is_whole(&ns, blob);
+        if !packed.map_err(|err| err.to_string())? {
+            return Err("its layer is not here to be unpacked again".to_owned());
+        }
         let key = id.1.clone();
         self.change(move |tx| {
+            if stands_on(tx, &id.0, &id.1)? {
+                return Ok("");
+            }
             remove_damaged(tx, &schema::SNAPSHOTS, &id)?;
             Ok("removed")
+        })
+        .and_then(|done| match done {
+            "" => Err("others stand on it, and it alone says on what that is".to_owned()),
+            _ => Ok(()),
         })?;
         if let Err(failure) = self.node.unpack(&ns, &target, None, &Silent) {
             tracing::debug!("{failure}");
         }
-        // Where others stand on it only who brings the image makes it again; and it may be for another
-        // platform.
+        // It may be for another platform.
         match self.node.has_snapshot(&ns, &key) {
             Ok(true) => Ok("unpacked again"),
             _ => Err("it is removed: pull or import its image again".to_owned()),
@@ -216,6 +228,16 @@ impl Check<'_> {
 
 /// What was done, or why nothing was.
 type Mending = Result<&'static str, String>;
+
+/// Whether anything is said to stand on a snapshot, by its own record or in a list.
+pub(super) fn stands_on(tx: &mut Tx<'_>, ns: &Namespace, key: &SnapshotKey) -> Result<bool, Error> {
+    let (listed, damaged) = tx.scan_sound(&schema::CHILDREN, &(ns.clone(), key.clone()))?;
+    if !listed.is_empty() || !damaged.is_empty() {
+        return Ok(true);
+    }
+    let (all, _) = tx.scan_sound(&schema::SNAPSHOTS, ns)?;
+    Ok(all.iter().any(|(_, one)| one.parent.as_ref() == Some(key)))
+}
 
 /// Removes a record if it is still one that does not prove itself.
 fn remove_damaged<K: Key, V: Record>(

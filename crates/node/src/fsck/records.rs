@@ -8,7 +8,7 @@ use cairn_meta::{
 };
 use cairn_types::{Digest, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey, SnapshotKind};
 
-use super::{Blobs, Check, Finding, Severity};
+use super::{Blobs, Check, Finding, Severity, mend::stands_on};
 use crate::{Failure, gc::Item};
 
 /// Records in one look. With one of the engines nothing is committed during a look.
@@ -439,14 +439,20 @@ impl Check<'_> {
         let id = (ns.clone(), parent.clone(), child.clone());
         let written = self.node.meta().write(move |tx: &mut Tx<'_>| {
             let own = tx.get(&schema::SNAPSHOTS, &(id.0.clone(), id.2.clone()))?;
-            match own.and_then(|own| own.parent).as_ref() == Some(&id.1) {
-                true => tx.put(&schema::CHILDREN, &id, &()),
-                false => tx.delete(&schema::CHILDREN, &id),
+            // Where its record is lost and others stand on it, they stand on the parent as well.
+            if own.is_none() && stands_on(tx, &id.0, &id.2)? {
+                return Ok(false);
             }
+            match own.and_then(|own| own.parent).as_ref() == Some(&id.1) {
+                true => tx.put(&schema::CHILDREN, &id, &())?,
+                false => tx.delete(&schema::CHILDREN, &id)?,
+            }
+            Ok::<_, Error>(true)
         });
         match (written, listed) {
-            (Ok(()), true) => finding.mended("listed"),
-            (Ok(()), false) => finding.mended("taken from the list"),
+            (Ok(true), true) => finding.mended("listed"),
+            (Ok(true), false) => finding.mended("taken from the list"),
+            (Ok(false), _) => finding.left("its record is lost, and others stand on it"),
             (Err(err), _) => finding.left(err.to_string()),
         }
     }

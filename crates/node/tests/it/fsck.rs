@@ -418,6 +418,33 @@ fn damaged(store: Store, begin: &str) -> Store {
     Store { dir, node, ns }
 }
 
+/// It alone says what it stands on, and a container may have that mounted.
+#[test]
+fn the_record_of_a_layer_under_others_is_left() {
+    let layout = simple();
+    let mut store = Store::new();
+    store.import(layout.path()).expect("import");
+    settled(&store);
+    let all = store.node.snapshots().list(&store.ns).expect("snapshots");
+    let top = all.iter().find(|one| one.parent.is_some()).expect("top");
+    let bottom = top.parent.clone().expect("parent");
+    let begin = format!("{{\"table\":\"snapshot\",\"key\":[\"default\",\"{bottom}\"],");
+    store = damaged(store, &begin);
+    let (findings, _) = check(&store, false, true);
+    let left = findings
+        .iter()
+        .find(|one| one.kind == "record-damaged")
+        .expect("found");
+    assert!(!left.repaired, "{findings:?}");
+    assert!(left.action.contains("others stand on it"), "{left:?}");
+    // Nor is anything collected while it may be the one that holds it.
+    let _ = store.node.gc(false);
+    let trees = store.node.root().join("snapshots");
+    for one in &all {
+        assert!(trees.join(one.id.to_string()).exists(), "{}", one.key);
+    }
+}
+
 #[test]
 fn damaged_records_are_named_and_written_again_where_something_knows_them() {
     let layout = simple();
