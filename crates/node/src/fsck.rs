@@ -234,6 +234,12 @@ impl Finding {
         self
     }
 
+    /// What to do before all else.
+    fn first(mut self, step: impl Into<String>) -> Finding {
+        self.next.insert(0, step.into());
+        self
+    }
+
     /// It is no more.
     fn mended(mut self, action: impl Into<String>) -> Finding {
         self.repaired = true;
