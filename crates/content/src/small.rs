@@ -70,7 +70,7 @@ impl Content {
             self.youth().spoiled = false;
         }
         let synced = match known.len() > durable::SYNCED_EACH_MAX {
-            true => self.sync_all().map(|()| known),
+            true => self.sync_all(known),
             false => self.sync_each(known),
         };
         let synced = synced.inspect_err(|_| self.youth().spoiled = true)?;
@@ -97,11 +97,6 @@ impl Content {
         Ok(())
     }
 
-    fn sync_all(&self) -> Result<()> {
-        let synced = self.inner.ingests.syncfs();
-        synced.map_err(|err| self.failed("sync small blobs".to_owned(), err))
-    }
-
     /// Those whose files are on the disk, and those that are gone.
     fn sync_each(&self, known: HashMap<Digest, Young>) -> Result<HashMap<Digest, Young>> {
         let mut synced = HashMap::new();
@@ -120,20 +115,61 @@ impl Content {
         Ok(synced)
     }
 
+    /// The same by one sync of the whole file system, which does not say what there is to be synced.
+    fn sync_all(&self, mut known: HashMap<Digest, Young>) -> Result<HashMap<Digest, Young>> {
+        let synced = self.inner.ingests.syncfs();
+        synced.map_err(|err| self.failed("sync small blobs".to_owned(), err))?;
+        let is_lost = |digest: &Digest| {
+            let is_there = || {
+                let (dir, name) = self.place(digest);
+                !matches!(dir.try_stat(name), Ok(None))
+            };
+            if is_there() {
+                return false;
+            }
+            let _changing = self.inner.changing.lock(digest);
+            !is_there() && !self.is_forgotten(digest)
+        };
+        let before = known.len();
+        known.retain(|digest, _| !is_lost(digest));
+        if known.len() < before {
+            tracing::error!("files of small blobs are missing, and are written again");
+            self.youth().spoiled = true;
+        }
+        Ok(known)
+    }
+
     /// Whether a file is on the disk, or gone. Its sync tells of pages that could not be written, but
     /// not when the kernel has forgotten the file since; then what is read comes from the disk.
     fn sync_one(&self, digest: &Digest) -> Result<bool> {
         let (dir, name) = self.place(digest);
         let failed = |err| self.failed(format!("sync blob {digest}"), err);
-        let file = match dir.open_file(name, OFlags::RDONLY, 0) {
-            Ok(file) => file,
-            // Deleted meanwhile, and its bytes are forgotten with it.
-            Err(err) if is_missing(&err) => return Ok(true),
-            Err(err) => return Err(failed(err)),
+        let open = || dir.open_file(name, OFlags::RDONLY, 0);
+        let file = match open() {
+            Err(err) if is_missing(&err) => {
+                // Whoever deletes or publishes it comes to his end.
+                let _changing = self.inner.changing.lock(digest);
+                match open() {
+                    Err(err) if is_missing(&err) => return Ok(self.is_forgotten(digest)),
+                    other => other,
+                }
+            }
+            other => other,
         };
+        let file = file.map_err(failed)?;
         durable::sync_file(&file).map_err(failed)?;
         let bytes = raw::read_at(&file, SMALL_BYTES_MAX + 1, 0);
         Ok(bytes.is_ok_and(|bytes| Digest::of(digest.algorithm(), &bytes) == *digest))
+    }
+
+    /// Whether a blob without file was deleted, and its bytes are forgotten with it. Those of one that
+    /// has lost its file are the only ones left, unless they are damaged as well.
+    fn is_forgotten(&self, digest: &Digest) -> bool {
+        let kept = self
+            .inner
+            .meta
+            .read(|view| view.get(&schema::BLOB_BYTES, digest));
+        matches!(kept, Ok(None) | Err(cairn_meta::Error::Corrupt { .. }))
     }
 
     /// Writes the files of small blobs that were not known to be on the disk when the store was last

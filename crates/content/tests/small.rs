@@ -162,6 +162,25 @@ fn what_was_written_wrongly_stays_in_the_records() {
     assert!(store.kept().is_empty());
 }
 
+/// Also among many, which are not looked at one by one.
+#[test]
+fn what_has_lost_its_file_stays_in_the_records() {
+    for others in [0, 200_u32] {
+        let store = Fixture::new();
+        let digest = store.put("a", b"lost");
+        for n in 0..others {
+            store.put("a", &n.to_le_bytes());
+        }
+        fs::remove_file(store.file(&digest)).expect("remove");
+        store.content.flush().expect("flush");
+        assert_eq!(store.kept(), std::slice::from_ref(&digest));
+        store.content.flush().expect("flush");
+        assert!(store.kept().is_empty());
+        assert_eq!(store.read(&digest), b"lost");
+        assert_eq!(store.content.pending_since(), None);
+    }
+}
+
 /// A blob that is deleted and published again while others are synced must not lose the bytes that its
 /// new record has: its new file was not among those synced.
 #[test]
