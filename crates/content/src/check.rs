@@ -14,11 +14,11 @@ use std::{
 };
 
 use cairn_meta::{BlobRecord, View, schema};
-use cairn_sys::{FileType, OFlags, raw};
-use cairn_types::{Algorithm, Digest, Hasher, IngestRef, Namespace};
+use cairn_sys::{FileType, OFlags, durable, raw};
+use cairn_types::{Algorithm, Classified, Digest, ErrorKind, Hasher, IngestRef, Namespace};
 
 use crate::{
-    Content, Error, Result,
+    Blobs, Content, Error, Result,
     error::{io as io_failed, sys},
     is_missing,
     locks::Held,
@@ -158,11 +158,20 @@ impl Content {
         if let Some(flaw) = self.glance(digest)? {
             return Ok(Some(flaw));
         }
-        let Some(file) = self.try_open(digest)? else {
-            return Ok(None);
-        };
-        if self.flaw_of_bytes(digest, &file, read)?.is_none() {
-            return Ok(None);
+        // One that comes up from here on is of somebody who has seen more.
+        let doubted = self.is_doubted(digest);
+        if let Ok(file) = self.try_open(digest)? {
+            let mut ended = false;
+            let mut told = |got| {
+                ended = !read(got);
+                !ended
+            };
+            if self.flaw_of_bytes(digest, &file, &mut told)?.is_none() {
+                if doubted && !ended {
+                    self.inner.doubts.remove(digest);
+                }
+                return Ok(None);
+            }
         }
         // Somebody may have replaced or removed it meanwhile.
         let _changing = self.inner.changing.lock(digest);
@@ -172,36 +181,44 @@ impl Content {
         if let Some(flaw) = self.flaw_at_a_glance(digest, record.size)? {
             return Ok(Some(flaw));
         }
-        let Some(file) = self.try_open(digest)? else {
-            return Ok(Some(Flaw::Missing));
-        };
-        let flaw = self.flaw_of_bytes(digest, &file, &mut |_| true)?;
-        if flaw.is_some() {
-            self.inner.doubts.add(digest);
+        let flaw = self.flaw_of_file(digest)?;
+        match flaw {
+            Some(_) => self.inner.doubts.add(digest),
+            None => self.inner.doubts.remove(digest),
         }
         Ok(flaw)
     }
 
-    fn try_open(&self, digest: &Digest) -> Result<Option<File>> {
+    /// Opens the file of a blob, or says why there is nothing to be read.
+    pub(crate) fn try_open(&self, digest: &Digest) -> Result<std::result::Result<File, Flaw>> {
         let (dir, name) = self.place(digest);
         match dir.open_file(name, OFlags::RDONLY, 0) {
-            Ok(file) => Ok(Some(file)),
-            Err(err) if is_missing(&err) => Ok(None),
-            Err(err) => Err(sys(format!("open blob {digest}"))(err)),
+            Ok(file) => Ok(Ok(file)),
+            Err(err) if is_missing(&err) => Ok(Err(Flaw::Missing)),
+            Err(err) => unreadable(format!("open blob {digest}"), err).map(Err),
         }
     }
 
-    fn flaw_at_a_glance(&self, digest: &Digest, recorded: u64) -> Result<Option<Flaw>> {
+    pub(crate) fn flaw_at_a_glance(&self, digest: &Digest, recorded: u64) -> Result<Option<Flaw>> {
         let (dir, name) = self.place(digest);
-        let stat = dir.try_stat(name);
-        let Some(stat) = stat.map_err(sys(format!("look at blob {digest}")))? else {
-            return Ok(Some(Flaw::Missing));
+        let stat = match dir.try_stat(name) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => return Ok(Some(Flaw::Missing)),
+            Err(err) => return unreadable(format!("look at blob {digest}"), err).map(Some),
         };
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Ok(Some(Flaw::NotAFile));
         }
         let actual = u64::try_from(stat.st_size).unwrap_or(0);
         Ok((actual != recorded).then_some(Flaw::Length { actual, recorded }))
+    }
+
+    /// What is wrong with the bytes of a file, whatever their number should be.
+    fn flaw_of_file(&self, digest: &Digest) -> Result<Option<Flaw>> {
+        match self.try_open(digest)? {
+            Ok(file) => self.flaw_of_bytes(digest, &file, &mut |_| true),
+            Err(flaw) => Ok(Some(flaw)),
+        }
     }
 
     fn flaw_of_bytes(
@@ -212,9 +229,10 @@ impl Content {
     ) -> Result<Option<Flaw>> {
         raw::read_in_order(file);
         let mut hasher = Hasher::new(digest.algorithm());
-        let length = file.metadata();
-        let length = length.map_err(io_failed(format!("look at blob {digest}"), "fstat"))?;
-        let length = usize::try_from(length.len()).unwrap_or(usize::MAX);
+        let length = match file.metadata() {
+            Ok(known) => usize::try_from(known.len()).unwrap_or(usize::MAX),
+            Err(err) => return Ok(Some(Flaw::Unreadable(err.to_string()))),
+        };
         let mut buffer = vec![0; length.clamp(1, BUFFER_BYTES)];
         let mut offset = 0;
         loop {
@@ -302,8 +320,10 @@ impl Content {
         let Some((dir, file)) = self.stray_place(name) else {
             return Ok(false);
         };
-        let stat = dir.try_stat(OsStr::new(file));
-        Ok(stat.map_err(sys(format!("look at {name}")))?.is_some())
+        match dir.try_stat(OsStr::new(file)) {
+            Ok(stat) => Ok(stat.is_some()),
+            Err(err) => unreadable(format!("look at {name}"), err).map(|_| true),
+        }
     }
 
     fn stray_place<'a>(&self, name: &'a str) -> Option<(&cairn_sys::Dir, &'a str)> {
@@ -333,44 +353,91 @@ impl Content {
         Ok(stat.is_none() && !self.is_written(&key))
     }
 
-    /// Sets the file of a damaged blob aside, so that nobody reads it, and whoever brings the blob again is
-    /// let. Its records stay, with all that they hold.
+    /// Removes the file of a blob whose bytes are wrong, so that nobody reads them, and whoever brings the
+    /// blob again is let. Its records stay, with all that they hold.
     ///
-    /// A damaged small blob whose bytes are still in the records is written anew instead.
+    /// A small blob whose bytes are still in the records is written anew instead. A file that cannot be read
+    /// stays until somebody brings its bytes: it may be whole, and readable again. So does one whose bytes are right, and its record is told
+    /// how many they are.
     pub fn give_up(&self, digest: &Digest) -> Result<Mended> {
         self.check_writable()?;
         let changing = self.inner.changing.lock(digest);
         let Some(record) = self.sound_record(digest)? else {
             return Ok(Mended::Nothing);
         };
-        if self.flaw_now(digest, &record)?.is_none() {
+        let seen = self.flaw_at_a_glance(digest, record.size)?;
+        // The record may be what is wrong about the length.
+        let flaw = match seen {
+            None | Some(Flaw::Length { .. }) => self.flaw_of_file(digest)?,
+            Some(_) => seen.clone(),
+        };
+        let Some(flaw) = flaw else {
             self.inner.doubts.remove(digest);
-            return Ok(Mended::Nothing);
+            let Some(Flaw::Length { actual, .. }) = seen else {
+                return Ok(Mended::Nothing);
+            };
+            self.measure(digest, actual, &changing)?;
+            return Ok(Mended::Measured);
+        };
+        if let Some(size) = self.replace(digest, &flaw, &changing)? {
+            self.measure(digest, size, &changing)?;
+            self.inner.doubts.remove(digest);
+            return Ok(Mended::Whole);
+        }
+        if let Flaw::Unreadable(_) = flaw {
+            self.inner.doubts.add(digest);
+            return Ok(Mended::Unread);
         }
         let (dir, name) = self.place(digest);
         let removed = dir.remove_tree(name);
-        removed.map_err(sys(format!("set blob {digest} aside")))?;
-        drop(changing);
-        // Of a small one the records may have the bytes still.
-        self.renew(digest)?;
-        let _changing = self.inner.changing.lock(digest);
-        Ok(match self.flaw_now(digest, &record)? {
-            None => {
-                self.inner.doubts.remove(digest);
-                Mended::Whole
+        removed.map_err(sys(format!("remove the damaged file of blob {digest}")))?;
+        Ok(Mended::Aside)
+    }
+
+    /// Has the record of a blob say how many bytes its file has, which are the right ones.
+    fn measure(&self, digest: &Digest, size: u64, _changing: &Held<Digest>) -> Result<()> {
+        if self.sound_record(digest)?.is_none_or(|it| it.size == size) {
+            return Ok(());
+        }
+        if !self.sync(digest)? {
+            let reason = "its file cannot be opened any more".to_owned();
+            let digest = digest.clone();
+            return Err(Error::Damaged { digest, reason });
+        }
+        let digest = digest.clone();
+        self.inner.meta.write(move |tx| {
+            if let Some(known) = tx.get(&schema::BLOBS, &digest)? {
+                tx.put(&schema::BLOBS, &digest, &BlobRecord { size, ..known })?;
             }
-            Some(_) => Mended::Aside,
+            Ok::<_, Error>(())
         })
     }
 
-    fn flaw_now(&self, digest: &Digest, record: &BlobRecord) -> Result<Option<Flaw>> {
-        if let Some(flaw) = self.flaw_at_a_glance(digest, record.size)? {
-            return Ok(Some(flaw));
+    /// Puts the file of a recorded blob and its name on the disk, and says whether it is what its record
+    /// says, every byte of it.
+    pub fn settle(&self, digest: &Digest) -> Result<bool> {
+        self.check_writable()?;
+        let _changing = self.inner.changing.lock(digest);
+        let Some(record) = self.sound_record(digest)? else {
+            return Ok(false);
+        };
+        if self.flaw_at_a_glance(digest, record.size)?.is_some() {
+            return Ok(false);
         }
-        match self.try_open(digest)? {
-            Some(file) => self.flaw_of_bytes(digest, &file, &mut |_| true),
-            None => Ok(Some(Flaw::Missing)),
-        }
+        // First, so that what is read is what was synced.
+        Ok(self.sync(digest)? && self.flaw_of_file(digest)?.is_none())
+    }
+
+    /// Whether there is a file that could be opened; then it and its name are on the disk.
+    fn sync(&self, digest: &Digest) -> Result<bool> {
+        let Ok(file) = self.try_open(digest)? else {
+            return Ok(false);
+        };
+        let failed = |err| self.failed(format!("sync blob {digest}"), err);
+        durable::sync_file(&file).map_err(failed)?;
+        let Blobs { dir, syncs } = self.blobs_of(digest);
+        syncs.run(|| dir.fsync()).map_err(failed)?;
+        Ok(true)
     }
 
     /// Records a blob again whose record is lost, and whose file is whole: somebody sees it still. Whether
@@ -378,7 +445,7 @@ impl Content {
     pub fn record_again(&self, digest: &Digest) -> Result<bool> {
         self.check_writable()?;
         let changing: Held<Digest> = self.inner.changing.lock(digest);
-        let Some(file) = self.try_open(digest)? else {
+        let Ok(file) = self.try_open(digest)? else {
             return Ok(false);
         };
         if self.flaw_of_bytes(digest, &file, &mut |_| true)?.is_some() {
@@ -409,6 +476,19 @@ pub enum Mended {
     Nothing,
     /// It is whole again.
     Whole,
+    /// Its bytes are right, and its record said another number of them.
+    Measured,
+    /// Its file cannot be read and stays: that may pass.
+    Unread,
     /// Its damaged file is gone, and whoever has its bytes can bring them.
     Aside,
+}
+
+/// A file that is there and cannot be looked at is damage, of a disk mostly, and no reason to end a check of
+/// all or to keep anybody from bringing its bytes. What this process has too little of is no damage.
+fn unreadable(attempted: String, err: cairn_sys::Error) -> Result<Flaw> {
+    match err.kind() {
+        ErrorKind::ResourceExhausted => Err(sys(attempted)(err)),
+        _ => Ok(Flaw::Unreadable(err.to_string())),
+    }
 }

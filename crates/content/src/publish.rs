@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, fs::File};
 
 use cairn_meta::{BlobRecord, ReadOnly, Timestamp, Tx, View, schema};
-use cairn_sys::{Dir, FileType, OFlags, durable, raw};
+use cairn_sys::{Dir, OFlags, durable, raw};
 use cairn_types::{Classified, Digest, ErrorKind, Hasher, Labels, Namespace};
 
 use crate::{
@@ -174,16 +174,13 @@ impl Content {
 
     /// The file of a blob, if its bytes are right.
     fn verified(&self, digest: &Digest, size: u64) -> Result<Option<File>> {
-        let (blobs, name) = self.place(digest);
-        let attempted = || format!("verify blob {digest}");
-        let stat = blobs.stat(name).map_err(sys(attempted()))?;
-        let regular = FileType::from_raw_mode(stat.st_mode).is_file();
-        if !regular || u64::try_from(stat.st_size) != Ok(size) {
+        if self.flaw_at_a_glance(digest, size)?.is_some() {
             return Ok(None);
         }
-        let file = blobs
-            .open_file(name, OFlags::RDONLY, 0)
-            .map_err(sys(attempted()))?;
+        let Ok(file) = self.try_open(digest)? else {
+            return Ok(None);
+        };
+        let attempted = || format!("verify blob {digest}");
         // Bytes that cannot be read are damage like any other.
         match hash_file(&file, Hasher::new(digest.algorithm())) {
             Ok((hasher, _)) => Ok((hasher.finish() == *digest).then_some(file)),

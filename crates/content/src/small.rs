@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     sync::{MutexGuard, PoisonError},
 };
 
@@ -14,7 +15,9 @@ use cairn_meta::{Timestamp, View, schema};
 use cairn_sys::{OFlags, durable, raw};
 use cairn_types::Digest;
 
-use crate::{Content, Error, Result, error::sys, is_missing, publish::MODE};
+use crate::{
+    Blobs, Content, Error, Result, check::Flaw, error::sys, is_missing, locks::Held, publish::MODE,
+};
 
 /// Most bytes of a blob that stand in its record meanwhile: most manifests and configs have fewer.
 pub(crate) const SMALL_BYTES_MAX: usize = 8 << 10;
@@ -241,6 +244,63 @@ impl Content {
         let Some(bytes) = bytes else { return Ok(()) };
         let written = self.write_again(digest, &bytes);
         written.map_err(sys(format!("write blob {digest} again")))
+    }
+
+    /// Puts the bytes that the records have of a blob in the place of its file, which has this flaw, and on
+    /// the disk; how many, or `None` when they have none. Before that the old file keeps its name: a flush
+    /// would take a blob without file for one that was deleted.
+    pub(crate) fn replace(
+        &self,
+        digest: &Digest,
+        flaw: &Flaw,
+        _changing: &Held<Digest>,
+    ) -> Result<Option<u64>> {
+        let kept = self
+            .inner
+            .meta
+            .read(|view| view.get(&schema::BLOB_BYTES, digest));
+        let bytes = match kept {
+            Err(cairn_meta::Error::Corrupt { .. }) => None,
+            kept => kept?,
+        };
+        let right = |bytes: &Vec<u8>| Digest::of(digest.algorithm(), bytes) == *digest;
+        let Some(bytes) = bytes.filter(right) else {
+            return Ok(None);
+        };
+        let name = self.put_name();
+        let aside = OsStr::new(&name);
+        let replaced = self.replace_by(digest, flaw, aside, &bytes);
+        // Also what it has changed places with.
+        let _ = self.inner.ingests.remove_tree(aside);
+        if let Err(err) = replaced {
+            // The next flush writes it before it believes any file.
+            self.youth().spoiled = true;
+            return Err(self.failed(format!("write blob {digest} again"), err));
+        }
+        Ok(Some(bytes.len() as u64))
+    }
+
+    fn replace_by(
+        &self,
+        digest: &Digest,
+        flaw: &Flaw,
+        aside: &OsStr,
+        bytes: &[u8],
+    ) -> cairn_sys::Result<()> {
+        let ingests = &self.inner.ingests;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let file = ingests.open_file(aside, flags, 0o600)?;
+        raw::write_all(&file, bytes)?;
+        raw::fchmod(&file, MODE)?;
+        durable::sync_file(&file)?;
+        let Blobs { dir, syncs } = self.blobs_of(digest);
+        let name = OsStr::new(digest.hex());
+        match flaw {
+            // No file takes the name of a directory.
+            Flaw::NotAFile => ingests.exchange(aside, dir, name)?,
+            _ => ingests.rename(aside, dir, name)?,
+        }
+        syncs.run(|| dir.fsync())
     }
 
     /// In place: whatever is there is the same or wrong.

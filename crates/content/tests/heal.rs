@@ -11,7 +11,7 @@ use std::{
 };
 
 use cairn_content::{Flaw, Mended};
-use cairn_meta::{Tx, View, schema};
+use cairn_meta::{BlobRecord, Timestamp, Tx, View, schema};
 use cairn_types::{Digest, Labels};
 
 use common::{Fixture, ns, reference};
@@ -238,4 +238,112 @@ fn the_file_of_a_blob_whose_record_is_lost_is_not_swept() {
     assert_eq!(fixture.content.sweep().expect("sweep"), Default::default());
     assert!(fixture.content.record_again(&digest).expect("recorded"));
     assert_eq!(fixture.read(&digest), bytes);
+}
+
+/// By what somebody has seen, and not by what nobody sees any more.
+#[test]
+fn a_blob_that_is_whole_again_is_doubted_no_longer() {
+    let fixture = Fixture::new();
+    let bytes = large();
+    let digest = store(&fixture, &bytes, "web").expect("store");
+    flip(&fixture.file(&digest));
+    assert!(examine(&fixture, &digest).is_some());
+    flip(&fixture.file(&digest));
+    let is_sound = || fixture.content.is_sound(&digest).expect("look");
+    assert!(!is_sound());
+    // Who has not read all of it does not know.
+    let part = fixture.content.examine(&digest, &mut |_| false);
+    assert_eq!(part.expect("examined"), None);
+    assert!(!is_sound());
+    assert_eq!(examine(&fixture, &digest), None);
+    assert!(is_sound());
+}
+
+#[test]
+fn a_record_of_another_length_costs_no_file_whose_bytes_are_right() {
+    let fixture = Fixture::new();
+    let bytes = large();
+    let digest = store(&fixture, &bytes, "web").expect("store");
+    let key = digest.clone();
+    let created_at = Timestamp(7);
+    let wrong = fixture.meta.write(move |tx: &mut Tx<'_>| {
+        let size = 3;
+        tx.put(&schema::BLOBS, &key, &BlobRecord { size, created_at })
+    });
+    wrong.expect("damage");
+    let flaw = examine(&fixture, &digest);
+    assert!(matches!(flaw, Some(Flaw::Length { recorded: 3, .. })));
+    let mended = fixture.content.give_up(&digest).expect("mended");
+    assert_eq!(mended, Mended::Measured);
+    assert_eq!(fixture.read(&digest), bytes);
+    assert_eq!(examine(&fixture, &digest), None);
+    let known = fixture.meta.read(|view| view.get(&schema::BLOBS, &digest));
+    let size = bytes.len() as u64;
+    assert_eq!(known.expect("look"), Some(BlobRecord { size, created_at }));
+    // Where both are wrong the bytes go, and the record stays.
+    fs::set_permissions(fixture.file(&digest), fs::Permissions::from_mode(0o644)).expect("mode");
+    fs::write(fixture.file(&digest), b"cut").expect("cut");
+    let mended = fixture.content.give_up(&digest).expect("aside");
+    assert_eq!(mended, Mended::Aside);
+}
+
+/// Its bytes are nowhere but in the records.
+#[test]
+fn a_small_blob_without_file_keeps_its_bytes() {
+    let fixture = Fixture::new();
+    let digest = fixture.put("default", b"{}");
+    let file = fixture.file(&digest);
+    let kept = || {
+        let kept = fixture
+            .meta
+            .read(|view| view.get(&schema::BLOB_BYTES, &digest));
+        kept.expect("look")
+    };
+    fs::remove_file(&file).expect("remove");
+    fixture.content.flush().expect("flush");
+    assert_eq!(kept(), Some(b"{}".to_vec()));
+    let damages: [fn(&Path); 3] = [
+        |_| (),
+        |file| fs::write(file, b"longer").expect("write"),
+        |file| {
+            fs::remove_file(file).expect("remove");
+            fs::create_dir(file).expect("directory");
+            fs::write(file.join("full"), b"x").expect("write");
+        },
+    ];
+    for damage in damages {
+        damage(&file);
+        let mended = fixture.content.give_up(&digest).expect("mended");
+        assert_eq!(mended, Mended::Whole);
+        assert_eq!(fixture.read(&digest), b"{}");
+        let mode = fs::metadata(&file).expect("stat").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o444);
+        assert_eq!(fixture.ingest_entries(), 0);
+        assert_eq!(kept(), Some(b"{}".to_vec()));
+    }
+    fixture.content.flush().expect("flush");
+    assert_eq!(kept(), None);
+    assert_eq!(fixture.read(&digest), b"{}");
+}
+
+#[test]
+fn a_blob_is_settled_when_file_and_record_are_whole() {
+    let fixture = Fixture::new();
+    let digest = fixture.put("default", b"{}");
+    let settled = || fixture.content.settle(&digest).expect("look");
+    assert!(settled());
+    flip(&fixture.file(&digest));
+    assert!(!settled());
+    flip(&fixture.file(&digest));
+    assert!(settled());
+    let lost = digest.clone();
+    let deleted = fixture
+        .meta
+        .write(move |tx: &mut Tx<'_>| tx.delete(&schema::BLOBS, &lost));
+    deleted.expect("delete");
+    assert!(!settled());
+    assert!(fixture.content.record_again(&digest).expect("recorded"));
+    assert!(settled());
+    fs::remove_file(fixture.file(&digest)).expect("remove");
+    assert!(!settled());
 }

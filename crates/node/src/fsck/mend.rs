@@ -16,11 +16,17 @@ use crate::Silent;
 type Id = (Namespace, SnapshotKey);
 
 impl Check<'_> {
-    /// A damaged blob loses its file, so that nobody reads it, and everything else stays.
+    /// A blob whose bytes are wrong loses its file, so that nobody reads it, and everything else stays.
     pub(super) fn mend_blob(&mut self, mut finding: Finding, digest: &Digest) -> Finding {
         match self.node.content().give_up(digest) {
             Ok(Mended::Whole) => finding.mended("written again from its record"),
             Ok(Mended::Nothing) => finding.mended("it is whole by now"),
+            Ok(Mended::Measured) => {
+                finding.mended("its bytes are right, and its record says by now how many they are")
+            }
+            Ok(Mended::Unread) => {
+                finding.left("its file stays where it is: it may be whole, and readable again")
+            }
             Ok(Mended::Aside) if finding.severity == Severity::Loss => {
                 finding.left("nothing here has its bytes")
             }
@@ -160,9 +166,9 @@ impl Check<'_> {
 
     /// The bytes of a small blob are in its file as well, or else there is damage to the blob.
     fn mend_bytes(&self, digest: Digest) -> Mending {
-        let whole = self.node.content().examine(&digest, &mut |_| true);
-        if !matches!(whole, Ok(None)) {
-            return Err("its file is not whole either".to_owned());
+        let settled = self.node.content().settle(&digest);
+        if !settled.map_err(|err| err.to_string())? {
+            return Err("its file or what is recorded of it is not whole either".to_owned());
         }
         self.change(move |tx| {
             remove_damaged(tx, &schema::BLOB_BYTES, &digest)?;

@@ -6,12 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cairn_content::{Flaw, Mended};
 use cairn_meta::{Tx, schema};
-use cairn_node::Source;
-use cairn_types::{Digest, ImageName, SnapshotKey};
+use cairn_node::{Severity, Source};
+use cairn_types::{Digest, ImageName, Labels, SnapshotKey};
 use serde_json::Value;
 
-use crate::common::*;
+use crate::{common::*, fsck::check};
 
 fn file(store: &Store, digest: &str) -> PathBuf {
     let blobs = store.node.root().join("content/blobs");
@@ -183,4 +184,54 @@ fn the_lost_record_of_a_snapshot_is_made_again() {
         assert_eq!(again.expect("snapshot").parent, info.parent);
         assert_whole(&store, &layout);
     }
+}
+
+/// Something in the place of a file that cannot be opened, until dropped.
+struct Shut<'a>(&'a Path);
+
+impl<'a> Shut<'a> {
+    /// With a file that the kernel lets nobody read, whoever asks: as long as the file, which is empty.
+    fn over(file: &'a Path) -> Shut<'a> {
+        let shut = Path::new("/proc/sys/vm/compact_memory");
+        assert!(fs::read(shut).is_err());
+        cairn_sys::mount::bind(shut, file, false).expect("bind");
+        Shut(file)
+    }
+}
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        cairn_sys::mount::unmount_own(self.0).expect("unmount");
+    }
+}
+
+/// A disk may be ill for a moment: what cannot be read is told of, and may be whole for all that is known.
+#[test]
+fn a_file_that_cannot_be_read_is_told_of_and_stays() {
+    let store = Store::new();
+    let content = store.node.content();
+    let digest = content.put(&store.ns, b"", None, Labels::new());
+    let digest = digest.expect("put");
+    // The records have its bytes no longer.
+    content.flush().expect("flush");
+    let file = file(&store, &digest.to_string());
+    let shut = Shut::over(&file);
+    let flaw = content.examine(&digest, &mut |_| true).expect("examined");
+    assert!(matches!(flaw, Some(Flaw::Unreadable(_))), "{flaw:?}");
+    assert!(!content.is_sound(&digest).expect("look"));
+    assert_eq!(content.give_up(&digest).expect("left"), Mended::Unread);
+    let (findings, _) = check(&store, true, true);
+    let named = findings.iter().find(|one| one.kind == "blob-unreadable");
+    let finding = named.unwrap_or_else(|| panic!("{findings:?}"));
+    assert_eq!(
+        (finding.severity, finding.repaired),
+        (Severity::Damage, false)
+    );
+    assert!(finding.action.contains("stays where it is"));
+    // Whoever brings it is let.
+    assert!(!content.is_whole(&store.ns, &digest).expect("look"));
+    drop(shut);
+    assert_eq!(fs::read(&file).expect("file"), b"");
+    assert_eq!(content.give_up(&digest).expect("whole"), Mended::Nothing);
+    assert!(content.is_sound(&digest).expect("look"));
 }
