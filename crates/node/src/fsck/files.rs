@@ -74,9 +74,7 @@ impl Check<'_> {
         let finding = match self.request.repair {
             true => self.mend_blob(finding, digest),
             // As long as it lies there, only who has read it knows that its bytes are to be brought again.
-            false if matches!(flaw, Flaw::Bytes(_) | Flaw::Unreadable(_)) => {
-                finding.first("cairn fsck --deep --repair")
-            }
+            false if matches!(flaw, Flaw::Bytes(_)) => finding.first("cairn fsck --deep --repair"),
             false => finding,
         };
         self.found(finding);
