@@ -64,12 +64,12 @@ fn assert_clean(store: &Store) {
     assert_eq!(wrong(store, true, false), []);
 }
 
-fn blob_file(store: &Store, digest: &str) -> PathBuf {
+pub(crate) fn blob_file(store: &Store, digest: &str) -> PathBuf {
     let blobs = store.node.root().join("content/blobs");
     blobs.join(digest.replace(':', "/"))
 }
 
-fn flip(path: &Path) {
+pub(crate) fn flip(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("mode");
     let first = fs::read(path).expect("read")[0];
     let file = fs::OpenOptions::new().write(true).open(path).expect("open");
@@ -77,7 +77,7 @@ fn flip(path: &Path) {
 }
 
 /// The digests of manifest, configuration and layers.
-fn parts(layout: &Layout) -> Vec<String> {
+pub(crate) fn parts(layout: &Layout) -> Vec<String> {
     let manifest = layout.entries[0]["digest"]
         .as_str()
         .expect("digest")

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -10,41 +10,11 @@ use cairn_content::{Flaw, Mended};
 use cairn_meta::{Tx, schema};
 use cairn_node::{Severity, Source};
 use cairn_types::{Digest, ImageName, Labels, SnapshotKey};
-use serde_json::Value;
 
-use crate::{common::*, fsck::check};
-
-fn file(store: &Store, digest: &str) -> PathBuf {
-    let blobs = store.node.root().join("content/blobs");
-    blobs.join(digest.replace(':', "/"))
-}
-
-fn flip(path: &Path) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("mode");
-    let first = fs::read(path).expect("read")[0];
-    let file = fs::OpenOptions::new().write(true).open(path).expect("open");
-    file.write_all_at(&[first ^ 1], 0).expect("write");
-}
-
-/// The digests of manifest, configuration and layers.
-fn parts(layout: &Layout) -> Vec<String> {
-    let manifest = layout.entries[0]["digest"]
-        .as_str()
-        .expect("digest")
-        .to_owned();
-    let bytes = fs::read(layout.blob_path(&manifest)).expect("manifest");
-    let document: Value = serde_json::from_slice(&bytes).expect("JSON");
-    let digest = |part: &Value| part["digest"].as_str().expect("digest").to_owned();
-    let mut parts = vec![manifest, digest(&document["config"])];
-    parts.extend(
-        document["layers"]
-            .as_array()
-            .expect("layers")
-            .iter()
-            .map(digest),
-    );
-    parts
-}
+use crate::{
+    common::*,
+    fsck::{blob_file, check, flip, parts},
+};
 
 fn keys(store: &Store) -> Vec<SnapshotKey> {
     let all = store.node.snapshots().list(&store.ns).expect("snapshots");
@@ -89,12 +59,15 @@ fn a_file_that_is_missing_or_cut_is_brought_again() {
                 .node
                 .content()
                 .info(&store.ns, &Digest::parse(&digest).expect("d"));
-            fs::remove_file(file(&store, &digest)).expect("remove");
+            fs::remove_file(blob_file(&store, &digest)).expect("remove");
             import();
             assert_whole(&store, &layout);
-            fs::set_permissions(file(&store, &digest), fs::Permissions::from_mode(0o644))
-                .expect("mode");
-            fs::write(file(&store, &digest), b"").expect("cut");
+            fs::set_permissions(
+                blob_file(&store, &digest),
+                fs::Permissions::from_mode(0o644),
+            )
+            .expect("mode");
+            fs::write(blob_file(&store, &digest), b"").expect("cut");
             import();
             assert_whole(&store, &layout);
             let after = store
@@ -119,7 +92,7 @@ fn a_flipped_bit_in_a_layer_that_is_unpacked_again_is_mended_on_the_way() {
             let _ = store.node.remove_snapshot(&store.ns, &key, true);
         }
         assert_eq!(keys(&store), []);
-        flip(&file(&store, digest));
+        flip(&blob_file(&store, digest));
         store
             .import(layout.path())
             .expect("import over a damaged blob");
@@ -133,7 +106,7 @@ fn flipped_bits_in_documents_are_mended() {
     let store = Store::new();
     store.import(layout.path()).expect("import");
     for digest in &parts(&layout)[..2] {
-        flip(&file(&store, digest));
+        flip(&blob_file(&store, digest));
         store
             .import(layout.path())
             .expect("import over a damaged document");
@@ -214,7 +187,7 @@ fn a_file_that_cannot_be_read_is_told_of_and_stays() {
     let digest = digest.expect("put");
     // The records have its bytes no longer.
     content.flush().expect("flush");
-    let file = file(&store, &digest.to_string());
+    let file = blob_file(&store, &digest.to_string());
     let shut = Shut::over(&file);
     let flaw = content.examine(&digest, &mut |_| true).expect("examined");
     assert!(matches!(flaw, Some(Flaw::Unreadable(_))), "{flaw:?}");
