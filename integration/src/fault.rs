@@ -17,6 +17,7 @@ use std::{
     sync::OnceLock,
 };
 
+pub(crate) use self::oracle::names;
 pub use self::{
     bench::{Bench, Reference},
     disk::Disk,

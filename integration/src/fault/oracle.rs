@@ -32,7 +32,8 @@ fn wrong(condition: bool, text: impl FnOnce() -> String) -> Verdict {
     if condition { Err(text()) } else { Ok(()) }
 }
 
-fn names(dir: &Path) -> Verdict<Vec<String>> {
+/// What a directory has.
+pub(crate) fn names(dir: &Path) -> Verdict<Vec<String>> {
     let entries = fs::read_dir(dir).map_err(|err| format!("list {}: {err}", dir.display()))?;
     let names = entries.map(|entry| {
         let entry = entry.map_err(|err| err.to_string())?;

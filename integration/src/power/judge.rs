@@ -25,7 +25,7 @@ use super::{
     life::{self, Typed, committed, runtime},
 };
 use crate::{
-    fault::Images,
+    fault::{Images, names},
     image::{MTIME, digest},
     soak::api::{check, good},
     tree::Tree,
@@ -334,15 +334,6 @@ fn files(root: &Path, found: &Facts) -> Verdict {
     check(recorded == trees.len(), || {
         format!("{recorded} snapshots have the directories {trees:?}")
     })
-}
-
-fn names(dir: &Path) -> Verdict<Vec<String>> {
-    let entries = fs::read_dir(dir).map_err(|err| format!("list {}: {err}", dir.display()))?;
-    let names = entries.map(|entry| {
-        let entry = entry.map_err(|err| err.to_string())?;
-        Ok(entry.file_name().to_string_lossy().into_owned())
-    });
-    names.collect()
 }
 
 /// The tree of a committed snapshot with all below it, as a client sees it.
