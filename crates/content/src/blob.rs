@@ -97,17 +97,26 @@ impl Read for Blob {
 
 /// The hash of a file's bytes from its beginning, and how many they are.
 pub(crate) fn hash_file(file: &File, mut hasher: Hasher) -> io::Result<(Hasher, u64)> {
+    let mut bytes = 0;
+    read_file(file, |piece| {
+        hasher.update(piece);
+        bytes += piece.len() as u64;
+        true
+    })?;
+    Ok((hasher, bytes))
+}
+
+/// Gives `take` a file's bytes from its beginning on, until that says `false`.
+pub(crate) fn read_file(file: &File, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     // Most uploads are opened empty, and to clear so much would take longer than the opening.
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     let mut buffer = vec![0; length.clamp(1, 1 << 18)];
     let mut offset = 0;
     loop {
         match file.read_at(&mut buffer, offset) {
-            Ok(0) => return Ok((hasher, offset)),
-            Ok(got) => {
-                hasher.update(&buffer[..got]);
-                offset += got as u64;
-            }
+            Ok(0) => return Ok(()),
+            Ok(got) if !take(&buffer[..got]) => return Ok(()),
+            Ok(got) => offset += got as u64,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
             Err(err) => return Err(err),
         }

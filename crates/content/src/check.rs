@@ -8,8 +8,6 @@ use std::{
     ffi::OsStr,
     fmt,
     fs::File,
-    io,
-    os::unix::fs::FileExt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,13 +17,11 @@ use cairn_types::{Algorithm, Classified, Digest, ErrorKind, Hasher, IngestRef, N
 
 use crate::{
     Blobs, Content, Error, Result,
+    blob::read_file,
     error::{io as io_failed, sys},
     is_missing,
     locks::Held,
 };
-
-/// Bytes that are read and hashed at once.
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// What is wrong with the file of a recorded blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,25 +225,17 @@ impl Content {
     ) -> Result<Option<Flaw>> {
         raw::read_in_order(file);
         let mut hasher = Hasher::new(digest.algorithm());
-        let length = match file.metadata() {
-            Ok(known) => usize::try_from(known.len()).unwrap_or(usize::MAX),
-            Err(err) => return Ok(Some(Flaw::Unreadable(err.to_string()))),
-        };
-        let mut buffer = vec![0; length.clamp(1, BUFFER_BYTES)];
-        let mut offset = 0;
-        loop {
-            match file.read_at(&mut buffer, offset) {
-                Ok(0) => break,
-                Ok(got) => {
-                    hasher.update(&buffer[..got]);
-                    offset += got as u64;
-                    if !read(got as u64) {
-                        return Ok(None);
-                    }
-                }
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Ok(Some(Flaw::Unreadable(err.to_string()))),
-            }
+        let mut ended = false;
+        let done = read_file(file, |piece| {
+            hasher.update(piece);
+            ended = !read(piece.len() as u64);
+            !ended
+        });
+        if let Err(err) = done {
+            return Ok(Some(Flaw::Unreadable(err.to_string())));
+        }
+        if ended {
+            return Ok(None);
         }
         let actual = hasher.finish();
         Ok((actual != *digest).then_some(Flaw::Bytes(actual)))
