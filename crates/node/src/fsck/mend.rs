@@ -200,17 +200,16 @@ impl Check<'_> {
             return Err("its layer is not here to be unpacked again".to_owned());
         }
         let key = id.1.clone();
-        self.change(move |tx| {
-            if stands_on(tx, &id.0, &id.1)? {
-                return Ok("");
+        let removed = self.node.meta().write(move |tx| {
+            let stood_on = stands_on(tx, &id.0, &id.1)?;
+            if !stood_on {
+                remove_damaged(tx, &schema::SNAPSHOTS, &id)?;
             }
-            remove_damaged(tx, &schema::SNAPSHOTS, &id)?;
-            Ok("removed")
-        })
-        .and_then(|done| match done {
-            "" => Err("others stand on it, and it alone says on what that is".to_owned()),
-            _ => Ok(()),
-        })?;
+            Ok::<_, Error>(!stood_on)
+        });
+        if !removed.map_err(|err| err.to_string())? {
+            return Err("others stand on it, and it alone says on what that is".to_owned());
+        }
         if let Err(failure) = self.node.unpack(&ns, &target, None, &Silent) {
             tracing::debug!("{failure}");
         }
