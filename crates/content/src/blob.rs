@@ -107,18 +107,6 @@ pub(crate) fn hash_file(file: &File, mut hasher: Hasher) -> io::Result<(Hasher, 
 }
 
 /// Gives `take` a file's bytes from its beginning on, until that says `false`.
-pub(crate) fn read_file(file: &File, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
-    // Most uploads are opened empty, and to clear so much would take longer than the opening.
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    let mut buffer = vec![0; length.clamp(1, 1 << 18)];
-    let mut offset = 0;
-    loop {
-        match file.read_at(&mut buffer, offset) {
-            Ok(0) => return Ok(()),
-            Ok(got) if !take(&buffer[..got]) => return Ok(()),
-            Ok(got) => offset += got as u64,
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(err),
-        }
-    }
+pub(crate) fn read_file(file: &File, take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
+    raw::read_through(file, 0..u64::MAX, take).map_err(|err| io::Error::from(err.errno()))
 }

@@ -4,6 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::IoSliceMut,
+    ops::Range,
     os::{
         fd::{AsFd, AsRawFd},
         unix::ffi::OsStringExt,
@@ -16,6 +17,9 @@ use rustix::{
 };
 
 use crate::{Error, Result, fault};
+
+/// Read at once of a file that is read through.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A descriptor as `strace -y` shows it, `7</var/lib/cairn/…>`: whoever reads the error looks for the
 /// file. Costs a system call, which only a failure pays for.
@@ -173,6 +177,36 @@ pub fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Result<Option
         }
     };
     fault::call("preadv2", || shown(file), read)
+}
+
+/// Reads once at `offset`: as many bytes as come, none at the end.
+pub fn read_once(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let pread = || rustix::io::pread(file, &mut *buffer, offset);
+    fault::call("pread", || shown(file), pread)
+}
+
+/// Gives `take` a file's bytes from the begin of `range` on, in pieces, up to its end or the file's, or until
+/// that says `false`.
+pub fn read_through(
+    file: &File,
+    range: Range<u64>,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> Result<()> {
+    // Most files are small, and to clear so much would take longer than the reading.
+    let bytes = length(file)?.min(range.end).saturating_sub(range.start);
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; bytes.clamp(1, PIECE_BYTES)];
+    let mut offset = range.start;
+    while offset < range.end {
+        let left = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
+        let most = left.min(buffer.len());
+        let got = read_once(file, &mut buffer[..most], offset)?;
+        if got == 0 || !take(&buffer[..got]) {
+            break;
+        }
+        offset += got as u64;
+    }
+    Ok(())
 }
 
 /// Tells that a file will be read from its beginning to its end, so that the kernel reads further ahead. What it
