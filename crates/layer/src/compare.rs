@@ -9,7 +9,8 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::{OsStr, OsString},
     fmt,
-    os::unix::{ffi::OsStrExt, fs::FileExt},
+    fs::File,
+    os::unix::ffi::OsStrExt,
 };
 
 use cairn_sys::{Dir, OFlags, Result, Stat, raw};
@@ -19,13 +20,10 @@ use crate::{
     apply::{
         Sums,
         attributes::{file_type, is_opaque, is_whiteout, storable},
-        sums,
+        sums::Sum,
     },
     path::{join, shown},
 };
-
-/// Read and hashed at once.
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// In which way a place of a tree is not what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,7 +62,8 @@ pub struct Difference {
 }
 
 /// Compares `tree` with its `model`, whose files' bytes are in `sums`. Tells `read` of bytes of the tree
-/// that were read; when that says `false` the comparison ends, and what was found is no longer all there is.
+/// that were read, and of none at each name; when that says `false` the comparison ends, and what was found is
+/// no longer all there is.
 ///
 /// # Errors
 /// When one of the trees cannot be read, which may be damage to the file system, or somebody removes it.
@@ -117,6 +116,12 @@ struct Pair<'p> {
 }
 
 impl Comparing<'_> {
+    /// Whether somebody waits for it still.
+    fn goes_on(&mut self, read: u64) -> bool {
+        self.ended = self.ended || !(self.read)(read);
+        !self.ended
+    }
+
     fn differs(&mut self, path: &[u8], aspect: Aspect, detail: impl Into<String>) {
         self.found.push(Difference {
             path: path.to_vec(),
@@ -164,7 +169,7 @@ impl Comparing<'_> {
             expected.insert(entry.name);
         }
         for name in &expected {
-            if self.ended {
+            if !self.goes_on(0) {
                 return Ok(());
             }
             let below = join(path, name.as_bytes());
@@ -187,6 +192,9 @@ impl Comparing<'_> {
         for entry in tree.entries()? {
             if expected.contains(&entry.name) {
                 continue;
+            }
+            if !self.goes_on(0) {
+                return Ok(());
             }
             let below = join(path, entry.name.as_bytes());
             // Gone again, in a tree that is being removed.
@@ -330,35 +338,47 @@ impl Comparing<'_> {
             return Ok(());
         };
         let file = tree.open_file(pair.name, OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
-        let mut hasher = sums::hasher();
-        let length = usize::try_from(b.st_size).unwrap_or(usize::MAX);
-        let mut buffer = vec![0; length.clamp(1, BUFFER_BYTES)];
-        let mut offset = 0;
-        loop {
-            match file.read_at(&mut buffer, offset) {
-                Ok(0) => break,
-                Ok(got) => {
-                    hasher.update(&buffer[..got]);
-                    offset += got as u64;
-                    if !(self.read)(got as u64) {
-                        self.ended = true;
-                        return Ok(());
-                    }
-                }
-                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(err) => {
-                    let detail = format!("its bytes cannot be read: {err}");
-                    self.differs(pair.path, Aspect::Content, detail);
-                    return Ok(());
-                }
+        let sum = self.sum(&file, u64::try_from(b.st_size).unwrap_or(0));
+        if self.ended {
+            return Ok(());
+        }
+        match sum.map(Sum::finish) {
+            Ok(is) if is == should => {}
+            Ok(_) => {
+                let detail = "its bytes are not those of its layer";
+                self.differs(pair.path, Aspect::Content, detail);
+            }
+            Err(err) => {
+                let detail = format!("its bytes cannot be read: {}", err.words());
+                self.differs(pair.path, Aspect::Content, detail);
             }
         }
-        let is = hasher.finish();
-        if is != should {
-            let detail = format!("its bytes hash to {is}, and should to {should}");
-            self.differs(pair.path, Aspect::Content, detail);
-        }
         Ok(())
+    }
+
+    /// Reads a file of so many bytes, all but its holes.
+    fn sum(&mut self, file: &File, size: u64) -> Result<Sum> {
+        let mut sum = Sum::default();
+        while sum.length() < size {
+            let Some((start, end)) = raw::next_data(file, sum.length())? else {
+                break;
+            };
+            let (start, end) = (start.min(size), end.min(size));
+            // It may have been cut meanwhile.
+            if start >= end || !self.goes_on(0) {
+                break;
+            }
+            sum.zeros(start.saturating_sub(sum.length()));
+            raw::read_through(file, start..end, |piece| {
+                sum.data(piece);
+                self.goes_on(piece.len() as u64)
+            })?;
+            if sum.length() < end {
+                break;
+            }
+        }
+        sum.zeros(size.saturating_sub(sum.length()));
+        Ok(sum)
     }
 }
 

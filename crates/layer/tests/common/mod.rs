@@ -54,8 +54,21 @@ impl Layer {
     }
 
     /// An extended attribute of the next entry.
-    pub fn xattr(mut self, name: &str, value: &[u8]) -> Layer {
-        let mut record = format!("SCHILY.xattr.{name}=").into_bytes();
+    pub fn xattr(self, name: &str, value: &[u8]) -> Layer {
+        self.record(&format!("SCHILY.xattr.{name}"), value)
+    }
+
+    /// The next entry is a file of so many bytes, of which the archive has those at `places`.
+    pub fn sparse(self, size: u64, places: &[u64]) -> Layer {
+        let map: Vec<String> = places.iter().map(|at| format!("{at},1")).collect();
+        self.record("GNU.sparse.size", size.to_string().as_bytes())
+            .record("GNU.sparse.numblocks", places.len().to_string().as_bytes())
+            .record("GNU.sparse.map", map.join(",").as_bytes())
+    }
+
+    /// A record of the next entry's extended header.
+    fn record(mut self, key: &str, value: &[u8]) -> Layer {
+        let mut record = format!("{key}=").into_bytes();
         record.extend_from_slice(value);
         record.push(b'\n');
         let mut len = record.len() + 2;
