@@ -103,7 +103,7 @@ fn what_is_not_ours_is_left_alone() {
     assert!(request.dir.join("rootfs/bin/sh").exists(), "it was whole");
     store.node.bundle_withdraw(&dir).expect("withdraw");
     // A directory of somebody's has come into its place.
-    mount::unmount(&request.dir.join("rootfs")).expect("unmount");
+    mount::unmount_own(&request.dir.join("rootfs")).expect("unmount");
     let away = store.dir.path().join("away");
     fs::rename(&request.dir, &away).expect("rename");
     fs::create_dir(&request.dir).expect("directory");

@@ -96,9 +96,11 @@ impl Store {
         target
     }
 
+    /// A program that another test starts has the files that are open here until its `exec`, those in
+    /// `target` among them.
     #[track_caller]
     pub fn unmount(&self, target: &Path) {
-        cairn_sys::mount::unmount(target).expect("unmount");
+        cairn_sys::mount::unmount_own(target).expect("unmount");
         let released = self.node.release_mount(&self.ns, &host_dir(target), false);
         released.expect("release");
     }

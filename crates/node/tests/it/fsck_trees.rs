@@ -342,7 +342,7 @@ fn a_tree_in_use_is_not_touched() {
     assert!(finding.action.starts_with(&refused), "{}", finding.action);
     assert!(lower.join("bin/new").exists());
     // As long as it may be mounted again, it may be where nobody sees it.
-    cairn_sys::mount::unmount(&target).expect("unmount");
+    cairn_sys::mount::unmount_own(&target).expect("unmount");
     let released = store
         .node
         .release_mount(&store.ns, &host_dir(&target), true);

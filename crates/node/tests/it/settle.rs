@@ -97,7 +97,7 @@ fn young_layers_are_unpacked_again_after_another_boot() {
     assert_mounts(&store);
     assert_eq!(durable(&store), [false, false]);
     // What was mounted when the power went stands on nothing now, and is made anew.
-    cairn_sys::mount::unmount(&mounted(&store)).expect("unmount");
+    cairn_sys::mount::unmount_own(&mounted(&store)).expect("unmount");
     let store = rebooted(store);
     assert_mounts(&store);
     // Importing again does it as well.
