@@ -164,7 +164,12 @@ pub fn unmount<M: Mounts>(
         refuse_held(&known, &place, mounted)?;
     }
     if mounted {
-        mount::unmount(place.as_path())
+        // What is kept is on the disk after this, as with any file system.
+        let unmount = match remove {
+            true => mount::unmount_behind,
+            false => mount::unmount,
+        };
+        unmount(place.as_path())
             .map_err(|err| Failure::of(UNMOUNT, &err).object("directory", &place))?;
     }
     store.release(ns, &place, remove)

@@ -226,7 +226,7 @@ impl Place {
         // Where anybody may make names, somebody can have put a directory of his own there, or a link
         // to another bundle, whose root is not to be unmounted by that way.
         match parent.open_dir(&self.aside) {
-            Ok(dir) if dir.self_stat()?.st_uid == 0 => unmount_all(&self.rootfs_aside())?,
+            Ok(dir) if dir.self_stat()?.st_uid == 0 => discard_all(&self.rootfs_aside())?,
             Ok(_) => {}
             Err(err) if err.is(Errno::NOTDIR) || err.is(Errno::LOOP) => {}
             Err(err) => return Err(err),
@@ -280,6 +280,14 @@ pub(crate) fn io_kind(err: &io::Error) -> ErrorKind {
 pub(crate) fn unmount_all(target: &Path) -> Result<(), cairn_sys::Error> {
     while mount::is_mount_point(target)? {
         mount::unmount(target)?;
+    }
+    Ok(())
+}
+
+/// As [`unmount_all`], for a root whose layer goes with it.
+pub(crate) fn discard_all(target: &Path) -> Result<(), cairn_sys::Error> {
+    while mount::is_mount_point(target)? {
+        mount::unmount_behind(target)?;
     }
     Ok(())
 }

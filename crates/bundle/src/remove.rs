@@ -7,7 +7,7 @@ use cairn_types::{Classified, ErrorKind, Failure, HostDir, Mount};
 
 use crate::{
     Known, Store, claim, owners,
-    place::{Marker, Place, unmount_all},
+    place::{Marker, Place, discard_all},
 };
 
 const ATTEMPTED: &str = "remove bundle";
@@ -85,7 +85,7 @@ fn take_down(place: &Place, known: &Known) -> Result<(), Failure> {
     }
     let target = place.rootfs();
     refuse_held(place, &known.root(place), &[&target], ATTEMPTED)?;
-    unmount_all(&target).map_err(|err| match err.is(rustix::io::Errno::BUSY) {
+    discard_all(&target).map_err(|err| match err.is(rustix::io::Errno::BUSY) {
         true => in_use(place, "a process works in it"),
         false => failed(&err),
     })
@@ -115,7 +115,7 @@ pub(crate) fn undo(place: &Place, marker: &Marker<'_>, mounts: &[Mount]) -> Resu
     owners::clear(place.dir()).map_err(|err| failed(&err))?;
     place.clear_aside().map_err(|err| failed(&err))?;
     if place.is_ours(marker).map_err(|err| failed(&err))? {
-        unmount_all(&place.rootfs()).map_err(|err| failed(&err))?;
+        discard_all(&place.rootfs()).map_err(|err| failed(&err))?;
         place.withdraw().map_err(|err| failed(&err))?;
     }
     refuse_held(place, mounts, &[], ATTEMPTED)

@@ -257,6 +257,33 @@ fn a_mount_of_a_moment_is_waited_for() {
 }
 
 #[test]
+fn what_is_discarded_is_unmounted_unless_it_is_in_use() {
+    let place = Place::new(&["lower", "upper", "work", "root"]);
+    let root = place.at("root");
+    let (upper, work) = (place.at("upper"), place.at("work"));
+    mount::overlay(
+        &root,
+        &[place.at("lower")],
+        Some((&upper, &work)),
+        false,
+        &[],
+    )
+    .expect("overlay");
+    let file = fs::File::create(root.join("file")).expect("file");
+    let err = mount::unmount_behind(&root).expect_err("in use");
+    assert!(err.is(Errno::BUSY), "{err}");
+    assert!(root.join("file").exists());
+    drop(file);
+    // A program that another test starts may have it still.
+    while let Err(err) = mount::unmount_behind(&root) {
+        assert!(err.is(Errno::BUSY), "{err}");
+    }
+    assert!(!mount::is_mount_point(&root).expect("known"));
+    assert_eq!(names(&root), 0);
+    assert_eq!(names(&upper), 1);
+}
+
+#[test]
 fn mount_points_are_known_by_any_spelling() {
     let place = Place::new(&["a b", "t"]);
     symlink(".", place.at("here")).expect("link");

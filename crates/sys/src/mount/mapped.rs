@@ -8,7 +8,7 @@
 
 use std::{
     fs,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -16,13 +16,14 @@ use cairn_types::{IdMap, IdRanges, Mount};
 use nix::libc;
 use rustix::{
     fs::{CWD, Mode, OFlags},
-    io::{self, Errno},
+    io::Errno,
     mount::OpenTreeFlags,
-    pipe::PipeFlags,
     process::{Pid, WaitOptions},
 };
 
-use super::{attach, options::Overlay, overlay, perform, set_attributes, unmount, unmount_own};
+use super::{
+    attach, held, options::Overlay, overlay, perform, set_attributes, unmount, unmount_own,
+};
 use crate::{Error, Result, fault};
 
 /// As [`perform`], for a container with these users and groups. `scratch` is an empty directory that
@@ -113,9 +114,9 @@ fn attach_mapped(base: &Path, map: &IdMap, scratch: &Path) -> Result<()> {
 /// Only a process can make one. A child does, and lives until its namespace is open here: it waits for
 /// the end of a pipe, which comes when this process ends, too.
 fn namespace(map: &IdMap) -> Result<OwnedFd> {
-    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
-    let (waits, ends) = fault::call("pipe2", String::new, pipe)?;
-    let child = fault::call("clone3", || "a user namespace".to_owned(), || child(&waits))?;
+    let (waits, ends) = fault::call("pipe2", String::new, held::pipe)?;
+    let child = || held::child(libc::CLONE_NEWUSER, waits.as_fd());
+    let child = fault::call("clone3", || "a user namespace".to_owned(), child)?;
     let opened = open_mapped(child, map);
     drop(ends);
     let wait = || rustix::process::waitpid(Some(child), WaitOptions::empty());
@@ -141,45 +142,6 @@ fn lines(ranges: &IdRanges) -> String {
         format!("{} {} {}\n", range.inside, range.outside, range.count)
     };
     ranges.ranges().iter().map(line).collect()
-}
-
-/// Starts a process in a user namespace of its own that waits for the end of the pipe.
-///
-/// It keeps no other descriptor: with copies of each other's ends two that are started at the same time
-/// would wait for one another for ever.
-fn child(waits: &OwnedFd) -> io::Result<Pid> {
-    let waits = waits.as_raw_fd();
-    let flags = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
-    let signal = u64::from(libc::SIGCHLD.unsigned_abs());
-    // The first version of the structure: flags, three places for what is asked by them, the signal,
-    // and the stack, which stays where it is in a copy of this process.
-    let mut arguments: [u64; 8] = [flags, 0, 0, 0, signal, 0, 0, 0];
-    // SAFETY: `arguments` is a whole `clone_args` of the size that is passed, of which the kernel only
-    // reads, and outlives the call. No memory is shared with the child, which goes on below on a copy
-    // of this thread's stack.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            arguments.as_mut_ptr(),
-            size_of_val(&arguments),
-        )
-    };
-    if answer == 0 {
-        // Other threads may have held locks, so that nothing but system calls can be used here.
-        let mut byte = 0_u8;
-        // SAFETY: all descriptors are this process's own copies, `byte` is one byte of its stack, and
-        // `_exit` does not return.
-        unsafe {
-            libc::dup2(waits, 0);
-            libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0);
-            libc::read(0, (&raw mut byte).cast(), 1);
-            libc::_exit(0);
-        }
-    }
-    let number = nix::errno::Errno::result(answer)
-        .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
-    let number = i32::try_from(number).map_err(|_| Errno::OVERFLOW)?;
-    Pid::from_raw(number).ok_or(Errno::CHILD)
 }
 
 #[cfg(test)]
