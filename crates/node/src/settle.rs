@@ -10,8 +10,6 @@ use cairn_meta::Timestamp;
 
 use crate::{Failure, Node};
 
-/// More than this still waiting to be written, by whomever, would make a sync a long wait.
-const DIRTY_BYTES_MAX: u64 = 64 << 20;
 /// A machine that never stops writing must not put the sync off for ever: after so many times the
 /// wanted age it is made all the same.
 const PATIENCE: u32 = 10;
@@ -42,8 +40,7 @@ impl Node {
 
 fn is_due(since: Timestamp, min_age: Duration) -> bool {
     let age = age(since, Timestamp::now());
-    let busy = || cairn_sys::dirty_bytes().is_some_and(|bytes| bytes > DIRTY_BYTES_MAX);
-    age >= min_age && (age >= min_age * PATIENCE || !busy())
+    age >= min_age && (age >= min_age * PATIENCE || !cairn_sys::is_crowded(0))
 }
 
 /// A clock that was set back makes nothing older.

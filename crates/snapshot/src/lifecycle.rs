@@ -181,7 +181,7 @@ impl Snapshots {
             return Err(Error::NotActive { key: key.clone() });
         }
         let usage = self.measure(key, record.id)?;
-        self.sync_tree(key, record.id, usage.inodes)?;
+        self.sync_tree(key, record.id, usage)?;
         let (ns, name, key) = (ns.clone(), name.clone(), key.clone());
         let boot_id = self.inner.boot_id.clone();
         let new_parent = parent.filter(|_| record.parent.is_none()).cloned();

@@ -23,6 +23,6 @@ mod xattr;
 pub use dir::{Dir, Space};
 pub use error::{Error, Result};
 pub use part::Part;
-pub use place::{boot_id, dirty_bytes, is_root};
+pub use place::{boot_id, is_crowded, is_root};
 pub use rustix::fs::{FileType, OFlags, Stat, Timespec};
 pub use tree::DirEntry;

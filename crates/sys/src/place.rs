@@ -17,7 +17,7 @@ pub fn boot_id() -> Result<String> {
 
 /// Bytes of file data on this machine that wait to be written, or are being written, to any disk;
 /// `None` when the kernel does not say.
-pub fn dirty_bytes() -> Option<u64> {
+fn dirty_bytes() -> Option<u64> {
     let table = fs::read_to_string(MEMINFO).ok()?;
     let kibibytes = |name: &str| -> Option<u64> {
         let line = table.lines().find_map(|line| line.strip_prefix(name))?;
@@ -25,6 +25,15 @@ pub fn dirty_bytes() -> Option<u64> {
     };
     let waiting = kibibytes("Dirty:")?.saturating_add(kibibytes("Writeback:")?);
     Some(waiting.saturating_mul(1024))
+}
+
+/// More than this still waiting to be written, by whomever, makes a sync of a file system a long wait.
+const CROWDED_BYTES: u64 = 64 << 20;
+
+/// Whether others have written so much that [`crate::Dir::syncfs`], which waits for all of it, would take
+/// long; `own` bytes do not count. `false` when the kernel does not say.
+pub fn is_crowded(own: u64) -> bool {
+    dirty_bytes().is_some_and(|bytes| bytes > CROWDED_BYTES.saturating_add(own))
 }
 
 /// Whether the effective user is root; mounting needs it.

@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use nix::libc;
 use rustix::{
     fs::{Advice, FallocateFlags, Gid, Mode, SeekFrom, Timespec, Timestamps, Uid, XattrFlags},
     io::{Errno, ReadWriteFlags},
@@ -58,6 +59,20 @@ pub fn futimens(fd: impl AsFd, accessed: Timespec, modified: Timespec) -> Result
         || shown(&fd),
         || rustix::fs::futimens(&fd, &times),
     )
+}
+
+/// Has the kernel begin to write what is yet to be written of a file, and waits for nothing. What goes wrong
+/// with it the next sync tells.
+pub fn begin_write(file: &File) -> Result<()> {
+    let begin = || {
+        // SAFETY: it takes a descriptor, which is open as long as `file` is, and numbers.
+        let answer =
+            unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+        nix::errno::Errno::result(answer)
+            .map(drop)
+            .map_err(|errno| Errno::from_raw_os_error(errno as i32))
+    };
+    fault::call("sync_file_range", || shown(file), begin)
 }
 
 /// Sets the length; what lies between old and new end is a hole.

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
+    fs::File,
     os::unix::ffi::OsStrExt,
 };
 
@@ -15,6 +16,7 @@ use rustix::{
 use crate::{
     Dir, Error, Result, durable,
     fault::{self, Flaw},
+    raw,
     walk::{Level, Walk, open_same_mount},
 };
 
@@ -126,17 +128,46 @@ impl Dir {
         if fault::has(Flaw::NoTreeSync) {
             return Ok(());
         }
+        self.each_dir(&mut |dir| {
+            let directories = each_file(dir, &mut durable::sync_file)?;
+            dir.fsync()?;
+            Ok(directories)
+        })
+    }
+
+    /// As [`Dir::sync_tree`], for many files: the kernel begins to write all of them before the first one
+    /// is waited for. Each by itself would be a transaction of the file system's own.
+    pub fn sync_large_tree(&self) -> Result<()> {
+        if fault::has(Flaw::NoTreeSync) {
+            return Ok(());
+        }
+        self.each_dir(&mut |dir| each_file(dir, &mut raw::begin_write))?;
+        self.sync_tree()
+    }
+
+    /// Allocated bytes and inodes of this directory and all below, each inode once. Does not cross
+    /// mounts. What disappears while it is measured is not counted.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut meter = Meter::default();
+        self.each_dir(&mut |dir| meter.enter(dir))?;
+        Ok(meter.usage)
+    }
+
+    /// Visits this directory and all below it, without crossing mounts; a visit answers the directories in
+    /// the one it was given.
+    fn each_dir(&self, visit: &mut dyn FnMut(&Dir) -> Result<Vec<OsString>>) -> Result<()> {
         let name = OsString::from(".");
         let dir = open_same_mount(self, &name, false)?;
-        let pending = sync_files(&dir)?;
+        let pending = visit(&dir)?;
         let mut walk = Walk::new(Level { dir, name, pending });
         loop {
             if let Some(name) = walk.here.pending.pop() {
                 match walk.open(&name) {
                     Ok(dir) => {
-                        let pending = sync_files(&dir)?;
+                        let pending = visit(&dir)?;
                         walk.descend(Level { dir, name, pending })?;
                     }
+                    // Mounted there, gone, or replaced since it was listed.
                     Err(err) if skipped(err.errno()) => {}
                     Err(err) => return Err(err),
                 }
@@ -145,35 +176,10 @@ impl Dir {
             }
         }
     }
-
-    /// Allocated bytes and inodes of this directory and all below, each inode once. Does not cross
-    /// mounts. What disappears while it is measured is not counted.
-    pub fn usage(&self) -> Result<Usage> {
-        let mut meter = Meter::default();
-        let name = OsString::from(".");
-        let dir = open_same_mount(self, &name, false)?;
-        let pending = meter.enter(&dir)?;
-        let mut walk = Walk::new(Level { dir, name, pending });
-        loop {
-            if let Some(name) = walk.here.pending.pop() {
-                match walk.open(&name) {
-                    Ok(dir) => {
-                        let pending = meter.enter(&dir)?;
-                        walk.descend(Level { dir, name, pending })?;
-                    }
-                    // Mounted there, gone, or replaced since it was listed.
-                    Err(err) if skipped(err.errno()) => {}
-                    Err(err) => return Err(err),
-                }
-            } else if walk.ascend()?.is_none() {
-                return Ok(meter.usage);
-            }
-        }
-    }
 }
 
-/// Puts the files of a directory on the disk, and then the names in it; answers the directories there.
-fn sync_files(dir: &Dir) -> Result<Vec<OsString>> {
+/// Opens the files of a directory; answers the directories there.
+fn each_file(dir: &Dir, visit: &mut dyn FnMut(&File) -> Result<()>) -> Result<Vec<OsString>> {
     let mut directories = Vec::new();
     each_name(dir, |name, kind| {
         let kind = match kind {
@@ -187,7 +193,7 @@ fn sync_files(dir: &Dir) -> Result<Vec<OsString>> {
             FileType::Directory => directories.push(name.to_owned()),
             // Should it be a fifo by now, opening it does not wait.
             FileType::RegularFile => match dir.open_file(name, OFlags::NONBLOCK, 0) {
-                Ok(file) => durable::sync_file(&file)?,
+                Ok(file) => visit(&file)?,
                 Err(err) if skipped(err.errno()) => {}
                 Err(err) => return Err(err),
             },
@@ -196,7 +202,6 @@ fn sync_files(dir: &Dir) -> Result<Vec<OsString>> {
         }
         Ok(())
     })?;
-    dir.fsync()?;
     Ok(directories)
 }
 

@@ -19,7 +19,8 @@ const BLOB: &[u8] = b"0123456789";
 /// More calls than the scenario makes.
 const CALLS_MAX: u64 = 200;
 
-/// A blob is written, published and then recorded; an old tree is removed.
+/// A blob is written, published, synced once more with all that is beside it, and then recorded; an old tree is
+/// removed.
 fn scenario(root: &Path) -> cairn_sys::Result<()> {
     let dir = Dir::open(root)?;
     let blobs = dir.create_dir_all_open("content/blobs", 0o700)?;
@@ -37,6 +38,7 @@ fn scenario(root: &Path) -> cairn_sys::Result<()> {
             &durable::Shared::default(),
         )?;
     }
+    dir.open_dir(name("content"))?.sync_large_tree()?;
     durable::write_file(&dir, name("record"), b"new", 0o600)
 }
 
