@@ -16,6 +16,7 @@
 mod files;
 mod images;
 mod mend;
+mod prove;
 mod records;
 mod trees;
 
@@ -140,14 +141,7 @@ impl Node {
             return Err(broken);
         }
         let began = Instant::now();
-        let mut check = Check {
-            node: self,
-            request,
-            watcher,
-            report: FsckReport::default(),
-            needed: Needed::default(),
-            doubtful: false,
-        };
+        let mut check = Check::new(self, request, watcher);
         let records = Records::read(&mut check)?;
         check.images(&records)?;
         check.damaged(&records);
@@ -161,6 +155,19 @@ impl Node {
         check.strays(&records)?;
         check.report.took = began.elapsed();
         Ok(check.report)
+    }
+}
+
+impl<'a> Check<'a> {
+    fn new(node: &'a Node, request: FsckRequest, watcher: &'a dyn FsckWatcher) -> Check<'a> {
+        Check {
+            node,
+            request,
+            watcher,
+            report: FsckReport::default(),
+            needed: Needed::default(),
+            doubtful: false,
+        }
     }
 }
 

@@ -185,6 +185,7 @@ impl Node {
         if all {
             sweep.leases(&expired)?;
         }
+        sweep.secure(&dead)?;
         sweep.items(&dead, &mut |left| observe(GcStep::Left(left)))?;
         self.content().remove_left();
         sweep.report.took = began.elapsed();

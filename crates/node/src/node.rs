@@ -143,7 +143,7 @@ impl Node {
         let snapshots = sub("snapshots", 0o700)?;
         let snapshots = Snapshots::open(&snapshots, meta.clone(), boot_id, options.snapshots)
             .map_err(|err| open_failure(&err))?;
-        snapshots.recover().map_err(|err| open_failure(&err))?;
+        let recovered = snapshots.recover().map_err(|err| open_failure(&err))?;
         content.sweep().map_err(|err| open_failure(&err))?;
         let node = Node {
             inner: Arc::new(Inner {
@@ -173,6 +173,9 @@ impl Node {
             }),
         };
         node.sweep_uploads()?;
+        if !recovered.unproven.is_empty() {
+            node.prove();
+        }
         Ok(node)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Everything else that is asked of one goes through [`Node::content`] and [`Node::snapshots`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub use cairn_content::BlobInfo;
 use cairn_meta::{Tx, View, schema};
@@ -136,7 +136,9 @@ impl Node {
     /// Removes a blob from a namespace, whoever refers to it.
     pub fn remove_blob(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
         let place = (ns.clone(), Item::Blob(digest.clone()));
+        let going = HashSet::from([place.clone()]);
         let _condemned = self.inner.pins.condemn(&[place]);
+        self.secure(&going)?;
         let removed = self.content().delete(ns, digest);
         removed.map_err(|err| {
             Failure::of("remove blob", &err)

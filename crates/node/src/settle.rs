@@ -4,11 +4,15 @@
 //! Until then they carry the boot they were unpacked under, and a power cut drops them, to be
 //! unpacked again from their blobs. Small blobs stand in the records until then.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use cairn_meta::Timestamp;
+use cairn_meta::{Timestamp, View, schema};
+use cairn_types::Digest;
 
-use crate::{Failure, Node};
+use crate::{
+    Failure, Node,
+    gc::{Item, Place},
+};
 
 /// A machine that never stops writing must not put the sync off for ever: after so many times the
 /// wanted age it is made all the same.
@@ -30,11 +34,49 @@ impl Node {
             return Ok(false);
         }
         // Both: the sync of the one is half of the other's.
-        let flushed = self.snapshots().flush();
-        flushed.map_err(|err| Failure::of("put unpacked layers on the disk", &err))?;
+        self.sync_layers()?;
         let flushed = self.content().flush();
         flushed.map_err(|err| Failure::of("put small blobs on the disk", &err))?;
         Ok(true)
+    }
+
+    /// Before blobs go: layers that are to be unpacked from them after a power cut, should it come before
+    /// they are on the disk, have to be on the disk. Those that go as well do not count.
+    pub(crate) fn secure(&self, going: &HashSet<Place>) -> Result<(), Failure> {
+        let waiting = self.snapshots().waiting();
+        let blobs: HashSet<&Digest> = going
+            .iter()
+            .filter_map(|(_, item)| match item {
+                Item::Blob(digest) => Some(digest),
+                _ => None,
+            })
+            .collect();
+        if waiting.is_empty() || blobs.is_empty() {
+            return Ok(());
+        }
+        let read = self.meta().read(|view| {
+            for (ns, key) in waiting {
+                if going.contains(&(ns.clone(), Item::Snapshot(key.clone()))) {
+                    continue;
+                }
+                let record = view.get(&schema::SNAPSHOTS, &(ns, key))?;
+                let blob = record.and_then(|record| record.blob);
+                if blob.is_some_and(|blob| blobs.contains(&blob)) {
+                    return Ok(true);
+                }
+            }
+            Ok::<_, cairn_meta::Error>(false)
+        });
+        match read.map_err(|err| Failure::of("look for layers that wait for the disk", &err))? {
+            true => self.sync_layers(),
+            false => Ok(()),
+        }
+    }
+
+    /// Puts all unpacked layers on the disk that are not known to be, for whoever waits for that.
+    pub(crate) fn sync_layers(&self) -> Result<(), Failure> {
+        let flushed = self.snapshots().flush();
+        flushed.map_err(|err| Failure::of("put unpacked layers on the disk", &err))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     Error, Result, Snapshots, Staged,
     disk::{FS, TRASH, WORK, lock},
     error::sys,
+    share::mark_durable,
 };
 
 impl Snapshots {
@@ -125,6 +126,12 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Says of a tree that was unproven that it is whole, and on the disk: after [`Snapshots::replace`].
+    pub fn proven(&self, ns: &Namespace, key: &SnapshotKey, id: u64) -> Result<()> {
+        let tree = ((ns.clone(), key.clone()), id);
+        self.inner.meta.write(move |tx| mark_durable(tx, &[tree]))
+    }
+
     /// Puts a complete tree where that of a committed snapshot is missing; whether it was still missing. One
     /// that somebody has put there meanwhile may be mounted by now.
     pub(crate) fn restore(
@@ -153,7 +160,7 @@ impl Snapshots {
         self.check_writable()?;
         let attempted = format!("put a tree in the place of that of snapshot {key}");
         // A record may say of it that it is on the disk.
-        self.sync(&attempted, &[])?;
+        self.sync(&attempted)?;
         let _replacing = lock(&self.inner.replacing);
         if self.record(ns, key)?.id != id {
             return Err(Error::NotFound { key: key.clone() });

@@ -157,7 +157,7 @@ impl Snapshots {
         let is_large = usage.inodes > durable::SYNCED_EACH_MAX as u64;
         // With gigabytes of somebody else's in the way, one file after the other is the shorter wait.
         if is_large && !cairn_sys::is_crowded(usage.bytes) {
-            return self.sync(&attempted, &[]);
+            return self.sync(&attempted);
         }
         let name = id.to_string();
         let tree = self.tree(key, id)?;

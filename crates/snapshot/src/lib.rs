@@ -285,12 +285,43 @@ impl Snapshots {
     }
 
     /// The trees of a committed snapshot and those below it, nearest first.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when one of them may be torn: whatever is made on top of it takes over owners, modes
+    /// and times from there.
     pub fn lowers(&self, ns: &Namespace, key: &SnapshotKey) -> Result<Vec<Dir>> {
         let chain = self.inner.meta.read(|view| chain(view, ns, key))?;
+        self.refuse_unproven(&chain)?;
         chain
             .iter()
             .map(|(key, record)| self.tree(key, record.id))
             .collect()
+    }
+
+    /// Whether a tree may be torn: it was not known to be on the disk when another boot ended, and something
+    /// that cannot be made again stands on it, so that [`Snapshots::recover`] did not drop it.
+    pub fn is_unproven(&self, record: &SnapshotRecord) -> bool {
+        recover::is_unproven(record, &self.inner.boot_id)
+    }
+
+    /// Refuses to have anything stand on a tree that may be torn.
+    fn refuse_unproven(&self, below: &Chain) -> Result<()> {
+        match below.iter().find(|(_, record)| self.is_unproven(record)) {
+            None => Ok(()),
+            Some((key, _)) => Err(Error::Damaged {
+                key: key.clone(),
+                reason:
+                    "a power cut came before its files were known to be on the disk, and it could \
+                         not be unpacked again"
+                        .to_owned(),
+            }),
+        }
+    }
+
+    /// Committed snapshots whose trees are not known to be on the disk yet, and could be unpacked again.
+    pub fn waiting(&self) -> Vec<(Namespace, SnapshotKey)> {
+        let pending = disk::lock(&self.inner.pending);
+        pending.keys().cloned().collect()
     }
 
     fn info(&self, key: SnapshotKey, record: SnapshotRecord) -> SnapshotInfo {

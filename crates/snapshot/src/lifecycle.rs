@@ -53,10 +53,7 @@ impl Snapshots {
             absent(view, ns, key)?;
             parents(view, ns, key, parent)
         })?;
-        // What is written here cannot be made again, and would be lost with what it stands on.
-        if kind == SnapshotKind::Active {
-            self.flush_below(ns, &below)?;
-        }
+        self.refuse_unproven(&below)?;
         let parent = match below.first() {
             Some((parent, record)) => {
                 let owner = self.owner(parent, record.id).map_err(|err| {
@@ -141,6 +138,7 @@ impl Snapshots {
         if record.kind == SnapshotKind::Committed {
             return Err(Error::Committed { key: key.clone() });
         }
+        self.refuse_unproven(&below)?;
         Ok(self.mounts_of(record.kind, record.id, &below))
     }
 
@@ -185,14 +183,6 @@ impl Snapshots {
         let (ns, name, key) = (ns.clone(), name.clone(), key.clone());
         let boot_id = self.inner.boot_id.clone();
         let new_parent = parent.filter(|_| record.parent.is_none()).cloned();
-        if new_parent.is_some() {
-            // What is durable stands on what is. What is wrong with the parent the transaction tells.
-            let below = self
-                .inner
-                .meta
-                .read(|view| parents(view, &ns, &name, new_parent.as_ref()));
-            self.flush_below(&ns, &below.unwrap_or_default())?;
-        }
         self.inner.meta.write(move |tx| {
             absent(tx, &ns, &name)?;
             let old = (ns.clone(), key);

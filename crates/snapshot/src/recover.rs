@@ -18,6 +18,9 @@ use crate::{
 pub struct Recovered {
     /// Snapshots whose files may not have reached the disk, and all above them.
     pub dropped: Vec<(Namespace, SnapshotKey)>,
+    /// Such snapshots on which something stands that cannot be made again: they have to be
+    /// [replaced](Snapshots::replace), and nothing is mounted over them before.
+    pub unproven: Vec<(Namespace, SnapshotKey)>,
     /// Snapshots that were to be mounted and whose directories had not reached the disk; made again.
     pub made_again: Vec<(Namespace, SnapshotKey)>,
     /// Recorded snapshots whose directory is gone: outside damage, left for whoever repairs.
@@ -34,7 +37,7 @@ const NAMES_LAST: &str = "";
 
 impl Snapshots {
     /// Drops committed snapshots that were not known to be on the disk when another boot ended, with
-    /// everything above them, makes directories again that were to be mounted and had not reached it,
+    /// everything above them, unless something is that nobody can make again; makes directories again that were to be mounted and had not reached it,
     /// and removes those that no record names.
     ///
     /// For the time between opening and first use. It may be killed at any point and run again.
@@ -46,7 +49,7 @@ impl Snapshots {
         for err in &damaged {
             tracing::error!("{err}");
         }
-        let doomed = doomed(&all, &self.inner.boot_id);
+        let (doomed, unproven) = fates(&all, &self.inner.boot_id);
         let trees = all
             .iter()
             .map(|(id, record)| (id.clone(), record.id))
@@ -60,6 +63,12 @@ impl Snapshots {
                 tracing::warn!("drop snapshot {} of {}: it may not be whole", id.1, id.0);
                 recovered.dropped.push(id.clone());
                 lost.push((id, record));
+                continue;
+            }
+            if unproven.contains(&id) {
+                // It may have no directory at all. Nothing may say that it is on the disk, as a flush would.
+                alive.insert(record.id.to_string());
+                recovered.unproven.push(id);
                 continue;
             }
             if let Some(boot_id) = self.remake(&id, &record, &trees) {
@@ -162,25 +171,53 @@ fn sweep_in(dir: &Dir, alive: &HashSet<String>) -> Result<u64> {
     Ok(swept)
 }
 
-/// The snapshots to be dropped.
-fn doomed(all: &[(Id, SnapshotRecord)], boot_id: &str) -> HashSet<Id> {
+/// Whether a tree may be torn.
+pub(crate) fn is_unproven(record: &SnapshotRecord, boot_id: &str) -> bool {
+    record.kind == SnapshotKind::Committed && !record.durable && record.boot_id != boot_id
+}
+
+/// The snapshots to be dropped, and the unproven ones that are not: what cannot be made again stands on
+/// those.
+fn fates(all: &[(Id, SnapshotRecord)], boot_id: &str) -> (HashSet<Id>, HashSet<Id>) {
+    let records: HashMap<&Id, &SnapshotRecord> =
+        all.iter().map(|(id, record)| (id, record)).collect();
+    let parent = |id: &Id, record: &SnapshotRecord| {
+        let parent = record.parent.clone()?;
+        Some((id.0.clone(), parent))
+    };
+    let mut kept = HashSet::new();
     let mut children: HashMap<Id, Vec<Id>> = HashMap::new();
-    let mut queue = Vec::new();
     for (id, record) in all {
-        if let Some(parent) = &record.parent {
-            let parent = (id.0.clone(), parent.clone());
-            children.entry(parent).or_default().push(id.clone());
+        let Some(mut below) = parent(id, record) else {
+            continue;
+        };
+        children.entry(below.clone()).or_default().push(id.clone());
+        if record.kind == SnapshotKind::View || is_unproven(record, boot_id) {
+            continue;
         }
-        let unproven = !record.durable && record.boot_id != boot_id;
-        if unproven && record.kind == SnapshotKind::Committed {
-            queue.push(id.clone());
+        // Damage may have made a ring of them.
+        for _ in 0..records.len() {
+            let Some(known) = records.get(&below) else {
+                break;
+            };
+            if is_unproven(known, boot_id) && !kept.insert(below.clone()) {
+                break;
+            }
+            match parent(&below, known) {
+                Some(next) => below = next,
+                None => break,
+            }
         }
     }
+    let unproven = all
+        .iter()
+        .filter(|(id, record)| is_unproven(record, boot_id) && !kept.contains(id));
+    let mut queue: Vec<Id> = unproven.map(|(id, _)| id.clone()).collect();
     let mut doomed = HashSet::new();
     while let Some(id) = queue.pop() {
         if doomed.insert(id.clone()) {
             queue.extend(children.remove(&id).unwrap_or_default());
         }
     }
-    doomed
+    (doomed, kept)
 }

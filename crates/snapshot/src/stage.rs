@@ -7,7 +7,7 @@ use cairn_types::{
 };
 
 use crate::{
-    Chain, Error, Result, Snapshots, Waiting, check_labels,
+    Error, Result, Snapshots, Waiting, check_labels,
     disk::lock,
     lifecycle::{committed, insert},
     share::mark_durable,
@@ -102,7 +102,7 @@ impl Snapshots {
 
     /// The same, and returns when their files are on the disk, with those of all they stand on.
     pub fn commit_stack_synced(&self, ns: &Namespace, layers: Vec<StagedLayer>) -> Result<()> {
-        self.sync("commit snapshots", &[])?;
+        self.sync("commit snapshots")?;
         self.record_stack(ns, layers, true)
     }
 
@@ -199,34 +199,17 @@ impl Snapshots {
         if lock(&self.inner.pending).is_empty() {
             return Ok(());
         }
-        self.sync("flush snapshots", &[])
+        self.sync("flush snapshots")
     }
 
-    /// Puts those of a stack on the disk that are not known to be.
-    pub(crate) fn flush_below(&self, ns: &Namespace, below: &Chain) -> Result<()> {
-        let young = below.iter().filter(|(_, record)| !record.durable);
-        let young = young.map(|(key, record)| ((ns.clone(), key.clone()), record.id));
-        let young: Vec<_> = young.collect();
-        if young.is_empty() {
-            return Ok(());
-        }
-        self.sync("flush snapshots", &young)
-    }
-
-    /// Puts everything on the disk that was written before this call, and says so in the records: of
-    /// those that wait for it, of `young`, which may be recorded and not have begun to wait, and of all
-    /// who share a tree with one of them.
-    pub(crate) fn sync(
-        &self,
-        attempted: &str,
-        young: &[((Namespace, SnapshotKey), u64)],
-    ) -> Result<()> {
+    /// Puts everything on the disk that was written before this call, and says so in the records, of all who
+    /// share a tree.
+    pub(crate) fn sync(&self, attempted: &str) -> Result<()> {
         // Taken before the sync begins: whatever is recorded later may have been written later.
-        let mut trees: Vec<_> = lock(&self.inner.pending)
+        let trees: Vec<_> = lock(&self.inner.pending)
             .iter()
             .map(|(id, waiting)| (id.clone(), waiting.tree))
             .collect();
-        trees.extend_from_slice(young);
         self.inner.sync.run(&self.inner.root, attempted)?;
         if trees.is_empty() {
             return Ok(());

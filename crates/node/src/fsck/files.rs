@@ -85,6 +85,9 @@ impl Check<'_> {
         for one in order {
             self.go_on()?;
             let Some((kind, missing)) = self.lacking(one)? else {
+                if self.node.snapshots().is_unproven(one.record) && self.kind(one)?.is_some() {
+                    self.torn(one);
+                }
                 continue;
             };
             let (ns, key) = (one.ns, one.key);

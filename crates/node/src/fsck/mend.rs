@@ -41,6 +41,16 @@ impl Check<'_> {
     /// Unpacks a committed tree again from its layer and puts it in its place, unless somebody has that
     /// mounted. What it stands on is `below`, nearest first, or what its record says. The error is the reason.
     pub(super) fn rebuild(&self, one: &Ordered<'_>, below: Option<&[Dir]>) -> Result<(), String> {
+        self.replace(one, below, &|| self.unused(one.record.id))
+    }
+
+    /// The same where `may` is asked whether nobody has it mounted, before and after the unpacking.
+    pub(super) fn replace(
+        &self,
+        one: &Ordered<'_>,
+        below: Option<&[Dir]>,
+        may: &dyn Fn() -> Result<(), String>,
+    ) -> Result<(), String> {
         let Some(layer) = provable(one.record) else {
             return Err("it was not unpacked by this store".to_owned());
         };
@@ -48,7 +58,7 @@ impl Check<'_> {
         let pins = self.node.pins();
         pins.snapshot(one.ns, one.key);
         pins.blob(one.ns, layer.0);
-        self.unused(id)?;
+        may()?;
         let snapshots = self.node.snapshots();
         let below = match (below, &one.record.parent) {
             (Some(below), _) => Ok(below.to_vec()),
@@ -58,7 +68,7 @@ impl Check<'_> {
         let below = below.map_err(|err| err.to_string())?;
         let staged = snapshots.stage().map_err(|err| err.to_string())?;
         self.unpack_again(layer, &staged, &below)?;
-        self.unused(id)?;
+        may()?;
         let replaced = snapshots.replace(one.ns, one.key, id, staged);
         replaced.map_err(|err| err.to_string())
     }

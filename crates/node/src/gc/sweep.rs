@@ -90,6 +90,18 @@ impl<'n> Sweep<'n> {
         Ok(())
     }
 
+    /// What can be unpacked again can be so only as long as its layer is here.
+    pub(super) fn secure(&self, dead: &[(Namespace, Id)]) -> Result<(), Failure> {
+        if self.node.snapshots().waiting().is_empty() {
+            return Ok(());
+        }
+        let collection = lock(&self.collection);
+        let going = dead.iter().filter_map(|one| collection.condemned(one));
+        let going = going.collect();
+        drop(collection);
+        self.node.secure(&going)
+    }
+
     /// Removes what is dead, in the order given, if it is dead still. Told `removed` how many are left
     /// after each transaction.
     pub(super) fn items(

@@ -21,3 +21,4 @@ mod settle;
 mod share;
 mod shared;
 mod store;
+mod torn;

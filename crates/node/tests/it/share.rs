@@ -28,7 +28,7 @@ fn with(sharing: Sharing, engine: EngineKind) -> Store {
 }
 
 /// The snapshots of a stack, lowest first.
-fn stack(layers: &[(&str, Vec<u8>, Vec<u8>)]) -> Vec<SnapshotKey> {
+pub(crate) fn stack(layers: &[(&str, Vec<u8>, Vec<u8>)]) -> Vec<SnapshotKey> {
     let diff_ids = layers
         .iter()
         .map(|(_, _, plain)| DiffId::new(Digest::sha256(plain)));

@@ -8,7 +8,7 @@ use std::{
 
 use cairn_meta::{Timestamp, View, schema};
 use cairn_snapshot::Recovered;
-use cairn_types::{ErrorKind, Labels, Mount, SnapshotKind};
+use cairn_types::{ErrorKind, Labels, Mount, Namespace, SnapshotKey, SnapshotKind};
 
 use crate::common::{Fixture, Mounted, key, ns, read, refused};
 
@@ -123,36 +123,81 @@ fn what_was_flushed_or_committed_synced_survives_a_power_cut() {
     assert_eq!(store.kind("synced"), Some(SnapshotKind::Committed));
 }
 
-/// What a container writes cannot be unpacked again, so it must not be dropped with its image.
+/// What a container writes cannot be unpacked again, so it must not be dropped with its image. Nobody waited
+/// for the disk when it was made; what it stands on has to be put in its place first.
 #[test]
-fn a_writable_snapshot_makes_what_it_stands_on_durable() {
+fn what_cannot_be_made_again_keeps_what_it_stands_on() {
     let store = Fixture::new();
-    let stack = vec![store.staged("one", None), store.staged("two", Some("one"))];
+    let stack = vec![
+        store.staged("one", None),
+        store.staged("two", Some("one")),
+        store.staged("other", Some("one")),
+    ];
     store.snapshots.commit_stack(&ns(), stack).expect("commit");
     store.prepare("container", Some("two"));
-    assert!(store.durable("one") && store.durable("two"));
+    store.view("look", Some("two"));
+    store.view("glance", Some("other"));
+    assert!(!store.durable("one") && !store.durable("two"));
+    let names = |ids: &[(Namespace, SnapshotKey)]| -> Vec<String> {
+        ids.iter().map(|(_, key)| key.to_string()).collect()
+    };
     let (store, recovered) = store.reopen("boot-2");
-    assert_eq!(recovered, Recovered::default());
+    assert_eq!(names(&recovered.unproven), ["one", "two"]);
+    assert_eq!(names(&recovered.dropped), ["glance", "other"]);
     assert_eq!(store.kind("container"), Some(SnapshotKind::Active));
+    // A flush knows nothing of what was written before.
+    store.snapshots.flush().expect("flush");
+    assert!(!store.durable("one") && !store.durable("two"));
+    let torn = |name: &str| {
+        refused(
+            store.snapshots.mounts(&ns(), &key(name)),
+            ErrorKind::DataLoss,
+        )
+    };
+    for name in ["container", "look"] {
+        torn(name);
+    }
+    let made = store
+        .snapshots
+        .prepare(&ns(), &key("more"), Some(&key("two")), Labels::new());
+    refused(made, ErrorKind::DataLoss);
+    for name in ["one", "two"] {
+        torn("container");
+        let id = store.snapshots.stat(&ns(), &key(name)).expect("stat").id;
+        let staged = store.snapshots.stage().expect("stage");
+        fs::write(staged.dir().path().join(name), "again").expect("write");
+        store
+            .snapshots
+            .replace(&ns(), &key(name), id, staged)
+            .expect("replace");
+        store
+            .snapshots
+            .proven(&ns(), &key(name), id)
+            .expect("proven");
+        assert!(store.durable(name));
+    }
+    for name in ["container", "look"] {
+        store.snapshots.mounts(&ns(), &key(name)).expect("mounts");
+    }
+    let (store, recovered) = store.reopen("boot-3");
+    assert!(recovered.unproven.is_empty() && recovered.dropped.is_empty());
+    assert_eq!(store.kind("look"), Some(SnapshotKind::View));
 }
 
-/// Between its record and its waiting for a sync a layer is known to nobody else.
+/// As a container does.
 #[test]
-fn a_writable_snapshot_does_not_rely_on_what_waits_to_be_synced() {
+fn what_a_client_committed_keeps_what_it_stands_on() {
     let store = Fixture::new();
-    store.layer("base", None, |_| {});
-    let change = store.meta.write(|tx| {
-        let place = (ns(), key("base"));
-        let mut record = tx.get(&schema::SNAPSHOTS, &place)?.expect("a record");
-        record.durable = false;
-        tx.put(&schema::SNAPSHOTS, &place, &record)
-    });
-    change.expect("a young layer");
-    assert_eq!(store.snapshots.pending_since(), None);
-    store.view("look", Some("base"));
-    assert!(!store.durable("base"));
-    store.prepare("container", Some("base"));
-    assert!(store.durable("base"));
+    let stack = vec![store.staged("one", None)];
+    store.snapshots.commit_stack(&ns(), stack).expect("commit");
+    store.layer("built", Some("one"), |_| {});
+    let (store, recovered) = store.reopen("boot-2");
+    assert_eq!(recovered.unproven, [(ns(), key("one"))]);
+    assert_eq!(recovered.dropped, []);
+    assert_eq!(store.kind("built"), Some(SnapshotKind::Committed));
+    // Until it is put in its place, each opening finds it.
+    let (_, recovered) = store.reopen("boot-2");
+    assert_eq!(recovered.unproven, [(ns(), key("one"))]);
 }
 
 /// The directory that holds a snapshot's tree.

@@ -208,11 +208,7 @@ fn a_sync_is_recorded_for_all_who_share_a_tree() {
     store.share("b", &["one"]);
     let durable = |store: &Fixture, space| store.info(space, "one").expect("info").durable;
     assert!(!durable(&store, "a") && !durable(&store, "b"));
-    // Not even the one for which it is made: the other wants something to write to.
-    let made = store
-        .snapshots
-        .prepare(&ns("b"), &key("work"), Some(&key("one")), Labels::new());
-    made.expect("prepare");
+    store.snapshots.flush().expect("flush");
     assert!(durable(&store, "a") && durable(&store, "b"));
     assert_eq!(store.snapshots.pending_since(), None);
     assert_eq!(store.share("c", &["one"]).here, 1);
@@ -224,9 +220,9 @@ fn a_sync_is_recorded_for_all_who_share_a_tree() {
     }
 }
 
-/// Between its record and its waiting for a sync a layer is known to nobody else.
+/// A tree that was put in its place is whole for all who have it.
 #[test]
-fn a_sync_is_recorded_for_who_only_just_came_to_share() {
+fn a_proof_is_recorded_for_all_who_share_a_tree() {
     let store = Fixture::new();
     store.unpack("a", &["one"]);
     store.share("b", &["one"]);
@@ -242,11 +238,9 @@ fn a_sync_is_recorded_for_who_only_just_came_to_share() {
     });
     change.expect("a young layer");
     assert_eq!(store.snapshots.pending_since(), None);
-    let (work, one) = (key("work"), key("one"));
-    let made = store
-        .snapshots
-        .prepare(&ns("b"), &work, Some(&one), Labels::new());
-    made.expect("prepare");
+    let id = store.info("b", "one").expect("info").id;
+    let proven = store.snapshots.proven(&ns("b"), &key("one"), id);
+    proven.expect("proven");
     for space in ["a", "b"] {
         assert!(store.info(space, "one").expect("info").durable, "{space}");
     }
