@@ -120,6 +120,8 @@ pub struct ImportRequest {
     pub discard: bool,
     /// Stores layers that come plain as gzip, under manifests that say so.
     pub compress: bool,
+    /// Answers when the unpacked layers are on the disk, for which an import otherwise does not wait.
+    pub sync: bool,
     /// For the image records.
     pub labels: Labels,
 }
@@ -141,6 +143,7 @@ impl ImportRequest {
             unpack: true,
             discard: false,
             compress: false,
+            sync: false,
             labels: Labels::new(),
         }
     }
@@ -157,7 +160,7 @@ impl Node {
         // Blobs that are new. What is verified is kept when only space ran out or patience, so that
         // the next try needs less; otherwise a failed import leaves nothing.
         let mut stored = Vec::new();
-        let ns = request.ns.clone();
+        let (ns, sync) = (request.ns.clone(), request.sync);
         let mut done = self.import_into(request, progress, &mut stored, &pins);
         // What is held now is held by records.
         drop(pins);
@@ -177,6 +180,9 @@ impl Node {
         if let Err(failure) = self.discard(&ns, &stored) {
             // The garbage collector finds them.
             tracing::warn!("{failure}");
+        }
+        if sync {
+            done = done.and_then(|done| self.sync_layers().map(|()| done));
         }
         progress.event(Event::Done);
         done.map(|(imported, _)| imported)

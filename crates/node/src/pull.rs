@@ -56,6 +56,8 @@ pub struct PullRequest {
     pub unpack: bool,
     /// Asks nobody when the image is here and complete.
     pub missing_only: bool,
+    /// Answers when the unpacked layers are on the disk, for which a pull otherwise does not wait.
+    pub sync: bool,
     /// For the image records.
     pub labels: Labels,
 }
@@ -73,6 +75,7 @@ impl PullRequest {
             extent: Extent::default(),
             unpack: true,
             missing_only: false,
+            sync: false,
             labels: Labels::new(),
         }
     }
@@ -172,10 +175,13 @@ impl Node {
     /// What the registry's hosts said, or what is wrong with what they sent.
     pub fn pull(&self, request: PullRequest, progress: &dyn Progress) -> Result<Pulled, Failure> {
         let times = Times::of(progress);
-        let pulled = match self.here(&request, &times)? {
+        let mut pulled = match self.here(&request, &times)? {
             Some(pulled) => Ok(pulled),
             None => self.pull_from(&request, &times),
         };
+        if request.sync {
+            pulled = pulled.and_then(|pulled| self.sync_layers().map(|()| pulled));
+        }
         progress.event(Event::Done);
         pulled
     }

@@ -104,8 +104,8 @@ pub struct Import {
     /// ctr's: with --digests, only what the archive has no name for
     #[arg(long, hide = true)]
     pub skip_digest_for_named: bool,
-    /// ctr's; what is unpacked is always made durable
-    #[arg(long, hide = true)]
+    /// Wait until the unpacked layers are on the disk; without it a power cut may have them unpacked again
+    #[arg(long, hide_short_help = true)]
     pub sync_fs: bool,
     /// ctr's
     #[command(flatten)]

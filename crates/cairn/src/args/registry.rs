@@ -156,8 +156,8 @@ pub struct Pull {
     /// ctr's: only what the chosen platforms need, which is always so
     #[arg(long, hide = true)]
     pub skip_metadata: bool,
-    /// ctr's; what is unpacked is always made durable
-    #[arg(long, hide = true)]
+    /// Wait until the unpacked layers are on the disk; without it a power cut may have them unpacked again
+    #[arg(long, hide_short_help = true)]
     pub sync_fs: bool,
     /// Who asks
     #[command(flatten)]

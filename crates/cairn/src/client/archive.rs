@@ -71,6 +71,8 @@ pub struct ImportOptions {
     pub discard_unpacked_layers: bool,
     /// As the flag.
     pub compress_blobs: bool,
+    /// As the flag.
+    pub sync_fs: bool,
     /// For the image records.
     pub labels: Labels,
 }
@@ -287,6 +289,7 @@ fn wire(options: ImportOptions) -> v1::ImportOptions {
         unpack: options.unpack,
         discard_unpacked_layers: options.discard_unpacked_layers,
         compress_blobs: options.compress_blobs,
+        sync_layers: options.sync_fs,
         labels: options.labels,
     }
 }

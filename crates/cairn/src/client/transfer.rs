@@ -44,6 +44,8 @@ pub struct PullOptions {
     pub unpack: bool,
     /// Asks nobody when the image is here and complete.
     pub missing_only: bool,
+    /// As the flag.
+    pub sync_fs: bool,
     /// For the image record.
     pub labels: Labels,
 }
@@ -93,6 +95,7 @@ impl Client {
             unpack: options.unpack,
             labels: options.labels,
             missing_only: options.missing_only,
+            sync_layers: options.sync_fs,
         });
         // It is empty still.
         let _ = send.try_send(PullRequest { part: Some(first) });

@@ -128,6 +128,7 @@ fn fetched(
         all_platforms: false,
         unpack: true,
         missing_only: false,
+        sync_fs: false,
         labels: Labels::new(),
     };
     registry::fetch(context, client, options, &who)?;

@@ -50,11 +50,6 @@ pub fn run(context: &Context, verb: ImagesVerb) -> Result {
 fn import(context: &Context, args: Import) -> Result {
     args.platforms.checked()?;
     local(context, &args.local);
-    if args.sync_fs {
-        context
-            .out
-            .note("--sync-fs has no effect: what is unpacked is always made durable");
-    }
     let path = args.source().cloned().unwrap_or_else(|| PathBuf::from("-"));
     let standard = path == Path::new("-");
     if standard && io::stdin().is_terminal() {
@@ -79,6 +74,7 @@ fn import(context: &Context, args: Import) -> Result {
         unpack: !args.no_unpack,
         discard_unpacked_layers: args.discard_unpacked_layers,
         compress_blobs: args.compress_blobs,
+        sync_fs: args.sync_fs,
         labels: args.label.into_iter().collect(),
     };
     let images = client.import(source, options, &progress)?;

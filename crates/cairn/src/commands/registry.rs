@@ -18,10 +18,6 @@ use crate::{
 pub fn pull(context: &Context, args: Pull) -> Result {
     args.platforms.checked()?;
     local(context, &args.local);
-    if args.sync_fs {
-        let text = "--sync-fs has no effect: what is unpacked is always made durable";
-        context.out.note(text);
-    }
     if args.skip_metadata {
         let text = "--skip-metadata has no effect: of other platforms nothing is fetched anyway";
         context.out.note(text);
@@ -38,6 +34,7 @@ pub fn pull(context: &Context, args: Pull) -> Result {
         all_platforms: args.platforms.all_platforms,
         unpack,
         missing_only: args.pull_policy == PullPolicy::Missing,
+        sync_fs: args.sync_fs,
         labels: args.label.into_iter().collect(),
     };
     let client = Client::open(&context.global)?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use cairn_meta::{SnapshotRecord, Timestamp, View, schema};
+use cairn_node::Source;
 use cairn_types::ImageName;
 
 use crate::common::*;
@@ -81,6 +82,25 @@ fn settled_layers_survive_another_boot() {
     let store = rebooted(store);
     assert_eq!(durable(&store), [true, true]);
     assert_mounts(&store);
+}
+
+#[test]
+fn whoever_waits_has_layers_that_survive_another_boot() {
+    let store = Store::new();
+    let layout = simple();
+    let source = || Source::Path(layout.path().to_owned());
+    let waited = store.import_with(source(), |request| request.sync = true);
+    waited.expect("import");
+    assert_eq!(durable(&store), [true, true]);
+    let store = rebooted(store);
+    assert_eq!(durable(&store), [true, true]);
+    // So does who only finds them here.
+    let store = Store::new();
+    store.import(layout.path()).expect("import");
+    assert_eq!(durable(&store), [false, false]);
+    let waited = store.import_with(source(), |request| request.sync = true);
+    waited.expect("import again");
+    assert_eq!(durable(&store), [true, true]);
 }
 
 #[test]

@@ -128,7 +128,10 @@ fn what_comes_is_what_was_pushed() {
     drop(registry);
     let mut missing = request(&store.ns, name);
     missing.missing_only = true;
+    missing.sync = true;
     let here = store.node.pull(missing, &Silent).expect("it is here");
+    let snapshots = store.node.snapshots().list(&store.ns).expect("snapshots");
+    assert!(snapshots.iter().all(|one| one.durable), "{snapshots:?}");
     assert_eq!(here.images[0].target, pulled.images[0].target);
     assert_eq!(here.layers[0].chain_id, pulled.layers[0].chain_id);
 }

@@ -133,6 +133,7 @@ fn request(ns: &Namespace, options: ImportOptions, source: Source) -> Result<Imp
     request.unpack = options.unpack;
     request.discard = options.discard_unpacked_layers;
     request.compress = options.compress_blobs;
+    request.sync = options.sync_layers;
     request.labels = options.labels;
     Ok(request)
 }

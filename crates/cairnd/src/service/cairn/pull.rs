@@ -71,6 +71,7 @@ fn request(
     request.all_platforms = options.all_platforms;
     request.unpack = options.unpack;
     request.missing_only = options.missing_only;
+    request.sync = options.sync_layers;
     request.labels = options.labels;
     Ok(request)
 }
