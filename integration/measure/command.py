@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from . import boots, imports, memory, micro, pulls, rates, removals, starts
+from . import boots, dirty, imports, memory, micro, pulls, rates, removals, starts
 from .host import described, fail, need, prefer, target
 from .report import Report
 
@@ -17,6 +17,7 @@ VERBS = {
     "rm": (removals.run_rm, "a snapshot of a million files"),
     "gc": (removals.run_gc, "an image with all that nothing else needs"),
     "boot": (boots.run, "a daemon until it is ready, and its memory"),
+    "dirty": (dirty.run, "the same beside gigabytes that are yet to be written"),
     "memory": (memory.run, "memory that imports, a pull and daemons take"),
     "micro": (micro.run, "parts of Cairn, each for itself"),
 }

@@ -1,0 +1,136 @@
+"""Work beside what others have yet to write: gigabytes of dirty pages on the same file system.
+
+`syncfs(2)` waits for all of them, and so does the kernel when a writable overlay is unmounted (it syncs the
+file system of the upper directory); who unpacks, starts or removes through either stands still for as long.
+"""
+
+import itertools
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from . import images
+from .host import Disk, built, fail, need
+from .peers import Cairnd, Containerd
+from .report import middle
+from .rounds import in_turns
+from .starts import Ctr
+from .starts import Cairn as Starts
+from .usage import Run, timed
+
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+BYTES = min(8 << 30, MEMORY // 3)
+# How many times as long as with nothing dirty.
+SLOWER = 1.10
+STARTS = 5
+OPERATIONS = {"unpack": "an image of five layers to unpacked", "stop": "a container from its start to its removal",
+              "commit": "a thousand files to a committed snapshot", "remove": "a snapshot of a thousand files removed"}
+
+
+class Unwritten:
+    """Nothing is written back unasked, as long as it is entered: what is dirty stays so until somebody syncs."""
+
+    # More than there is memory, so that nobody who writes is held up either.
+    WANTED = {"dirty_bytes": 4 * MEMORY, "dirty_background_bytes": 2 * MEMORY, "dirty_writeback_centisecs": 0}
+    SETTINGS = Path("/proc/sys/vm")
+
+    def __enter__(self):
+        before = [*self.WANTED, "dirty_ratio", "dirty_background_ratio"]
+        self.before = {name: (self.SETTINGS / name).read_text().strip() for name in before}
+        self.write(self.WANTED)
+        return self
+
+    def __exit__(self, *_):
+        # Of a ratio and its bytes one is always 0; writing one sets the other to that (kernel, sysctl/vm).
+        self.write({name: value for name, value in self.before.items()
+                    if value != "0" or name.endswith("centisecs")})
+
+    def write(self, values):
+        for name, value in values.items():
+            (self.SETTINGS / name).write_text(str(value))
+
+
+def dirty():
+    """Bytes of all file systems that are yet to be written."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("Dirty:"):
+            return int(line.split()[1]) << 10
+    fail("the kernel does not say what is dirty", "look at /proc/meminfo")
+
+
+def spoil(file):
+    subprocess.run(f"head -c {BYTES} /dev/zero > {file}", shell=True, check=True)
+    if dirty() < BYTES * 9 // 10:
+        fail("the kernel wrote back what was to stay dirty", "free some memory")
+
+
+class Cairn(Starts):
+    def stop(self):
+        bundle = f"{self.dir}-{next(self.numbers)}"
+        name = bundle.strip("/").replace("/", "-")
+        script = ('bundle=$1; id=$2; shift 2; "$@" bundle create localhost/real:real "$bundle" -- /bin/true; '
+                  'runc run -b "$bundle" "$id" < /dev/null; exec "$@" bundle rm "$bundle"')
+        return timed(["sh", "-ec", script, "sh", bundle, name, *self.command, "-q"])
+
+
+class Containers(Ctr):
+    def stop(self):
+        return self.start()[1]
+
+
+def run(options, report):
+    need("containerd", "runc", "e2fsprogs")
+    binaries = built()
+    layout = images.five(options)
+    daemons = {"cairn": lambda place: Cairnd(place, binaries), "containerd": Containerd}
+    clients = {"cairn": lambda place, daemon: Cairn(daemon.client(), place / "bundle"),
+               "containerd": lambda _, daemon: Containers(daemon.client())}
+    ways = {who + ("" if spoilt else ", nothing dirty"): (who, spoilt)
+            for who, spoilt in itertools.product(daemons, (True, False))}
+    results = {what: {name: [] for name in ways} for what in OPERATIONS}
+    left = {name: [] for name in daemons}
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as work, Unwritten():
+        archive = images.Image(layout, Path(work) / "image").archive
+        for _, name in in_turns(options.rounds, list(ways)):
+            who, spoilt = ways[name]
+            with Disk() as disk, daemons[who](disk.path) as daemon:
+                foreign = disk.path / "foreign"
+                if spoilt:
+                    spoil(foreign)
+                took = once(clients[who](disk.path, daemon), daemon, disk.path, archive)
+                if spoilt:
+                    left[who].append(dirty())
+                    # Dropped, not written: the next run is to have the memory.
+                    foreign.unlink()
+            for what, seconds in took.items():
+                results[what][name].append(Run(seconds))
+    for what, about in OPERATIONS.items():
+        report.add(f"dirty, {about}", results[what])
+    for who, seen in left.items():
+        report.say(f"dirty, {who}: {min(seen) / 2**30:.1f} of {BYTES / 2**30:.1f} GiB were still to be written at the end")
+    for what in OPERATIONS:
+        slower = middle(results[what]["cairn"]) / middle(results[what]["cairn, nothing dirty"])
+        report.mark(f"dirty, {OPERATIONS[what]}: times as long", slower, SLOWER, least=False)
+
+
+def once(client, daemon, place, archive):
+    """Seconds of each operation."""
+    quiet = ["-q"] if daemon.name == "cairnd" else []
+    bring = [*daemon.client(), *quiet, "images", "import", "--base-name", "localhost/real", archive]
+    took = {"unpack": timed(bring)}
+    client.bring(archive)
+    took["stop"] = sum(client.stop() for _ in range(STARTS)) / STARTS
+    return took | snapshot(daemon, place)
+
+
+def snapshot(daemon, place):
+    """Of one without a parent, which is bound and no overlay: unmounting it syncs nothing."""
+    ctr = ["ctr", "--address", daemon.socket, "snapshots"]
+    mounts = subprocess.run([*ctr, "prepare", "--target", place / "mnt", "many"], check=True, capture_output=True,
+                            text=True).stdout
+    (place / "mnt").mkdir()
+    subprocess.run(["sh", "-e", "-c", mounts], check=True)
+    subprocess.run("seq 1000000 | split -a 4 -l 1000", shell=True, check=True, cwd=place / "mnt")
+    subprocess.run(["umount", place / "mnt"], check=True)
+    return {"commit": timed([*ctr, "commit", "made", "many"]), "remove": timed([*ctr, "rm", "made"])}
