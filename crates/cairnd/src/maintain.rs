@@ -3,7 +3,8 @@
 //!
 //! Collections are scheduled by containerd's rules (its plugin `gc.scheduler`): a removal or enough
 //! changes make one due, and the time between two is such that no more than a chosen part of all time
-//! goes into them.
+//! goes into them. One rule is our own: what ends by time alone makes one due as well, so that a daemon that
+//! nobody calls does not keep what a dead client's lease held.
 
 use std::{
     sync::{
@@ -13,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cairn_meta::Timestamp;
 use cairn_node::{GcReport, Node};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info};
@@ -23,6 +25,10 @@ use crate::{config::Gc, metrics::Metrics, notify, server::Health};
 const COLLECTION_MIN: Duration = Duration::from_millis(5);
 /// From a collection to the next while the pause threshold is 0.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What expires is asked again after this at the latest: a clock may be set meanwhile, and an upload that is
+/// open ends without a call.
+const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
 
 /// How soon after a failed sync the daemon calls itself unwell.
 const LOOK: Duration = Duration::from_millis(250);
@@ -63,6 +69,12 @@ struct Schedule {
     changes: u64,
     time: Duration,
     collections: u32,
+    /// When the last collection began: it has judged what was over then.
+    judged: Timestamp,
+    /// When to look what ends by time alone; `None` for at once.
+    look: Option<Instant>,
+    /// Something has ended since.
+    ended: bool,
 }
 
 impl Schedule {
@@ -74,18 +86,36 @@ impl Schedule {
             changes: 0,
             time: Duration::ZERO,
             collections: 0,
+            judged: Timestamp::default(),
+            look: None,
+            ended: false,
         }
     }
 
     fn due(&self, gc: &Gc) -> bool {
         let enough = gc.mutation_threshold > 0 && self.changes >= gc.mutation_threshold;
-        !self.collected || self.removals > 0 || enough
+        !self.collected || self.removals > 0 || enough || self.ended
+    }
+
+    /// Whether something may have ended that nobody knows of yet. It costs a look at all leases and images,
+    /// so it is asked when a collection could be made, and when records have changed or a time has come.
+    fn looks(&self, now: Instant) -> bool {
+        self.look.is_none_or(|at| at <= now)
+    }
+
+    /// It is so long until the next end, if there is one.
+    fn looked(&mut self, left: Option<Duration>, now: Instant) {
+        self.ended = left.is_some_and(|left| left.is_zero());
+        self.look = Some(now + left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)));
     }
 
     /// Counts, and brings the next collection forward when that makes it urgent.
     fn add(&mut self, gc: &Gc, (removals, changes): (u64, u64), now: Instant) {
         self.removals += removals;
         self.changes += changes;
+        if changes > 0 {
+            self.look = None;
+        }
         let many = gc.deletion_threshold > 0 && self.removals >= gc.deletion_threshold;
         let first = self.next.is_none() && {
             let removed = gc.deletion_threshold == 0 && self.removals > 0;
@@ -98,8 +128,10 @@ impl Schedule {
         }
     }
 
-    fn collected(&mut self, gc: &Gc, took: Duration, now: Instant) {
+    fn collected(&mut self, gc: &Gc, judged: Timestamp, took: Duration, now: Instant) {
         self.collected = true;
+        self.judged = judged;
+        (self.look, self.ended) = (None, false);
         self.removals = 0;
         self.changes = 0;
         self.time += took.max(COLLECTION_MIN);
@@ -150,19 +182,43 @@ pub async fn collect(node: Node, gc: watch::Receiver<Gc>, activity: Arc<Activity
         if woken {
             continue;
         }
+        if !schedule.due(&gc) && schedule.looks(Instant::now()) {
+            let left = left(&node, schedule.judged).await;
+            schedule.looked(left, Instant::now());
+        }
         if !schedule.due(&gc) || node.read_only().is_some() {
             schedule.next = Some(Instant::now() + schedule.interval(&gc));
             continue;
         }
-        let began = Instant::now();
+        let (began, judged) = (Instant::now(), Timestamp::now());
         let node = node.clone();
         match tokio::task::spawn_blocking(move || node.gc(false)).await {
             Ok(Ok(_)) => {}
             Ok(Err(failure)) => error!(causes = failure.causes.join(": "), "{failure}"),
             Err(err) => error!("garbage collection was given up: {err}"),
         }
-        schedule.collected(&gc, began.elapsed(), Instant::now());
+        schedule.collected(&gc, judged, began.elapsed(), Instant::now());
     }
+}
+
+/// How long until the first end after `judged` that no call will tell of.
+async fn left(node: &Node, judged: Timestamp) -> Option<Duration> {
+    let node = node.clone();
+    let looked = tokio::task::spawn_blocking(move || node.next_end(judged)).await;
+    let end = match looked {
+        Ok(Ok(end)) => end?,
+        // A damaged record, which collections fail on and tell of as well.
+        Ok(Err(failure)) => {
+            debug!(causes = failure.causes.join(": "), "{failure}");
+            return None;
+        }
+        Err(err) => {
+            error!("the look for what expires was given up: {err}");
+            return None;
+        }
+    };
+    let left = end.0.saturating_sub(Timestamp::now().0);
+    Some(Duration::from_nanos(u64::try_from(left).unwrap_or(0)))
 }
 
 /// A collection that found nothing is no news.
@@ -236,7 +292,7 @@ mod tests {
         let mut schedule = Schedule::start(&gc, now);
         assert_eq!(schedule.next, Some(now + Duration::from_millis(100)));
         assert!(schedule.due(&gc));
-        schedule.collected(&gc, Duration::ZERO, now);
+        schedule.collected(&gc, Timestamp(1), Duration::ZERO, now);
         // 5 ms are 2 % of 250 ms.
         assert_eq!(schedule.next, Some(now + Duration::from_millis(245)));
         assert!(!schedule.due(&gc));
@@ -246,7 +302,7 @@ mod tests {
     fn removals_wait_for_the_interval() {
         let (gc, now) = (gc(), Instant::now());
         let mut schedule = Schedule::start(&gc, now);
-        schedule.collected(&gc, Duration::from_millis(100), now);
+        schedule.collected(&gc, Timestamp(1), Duration::from_millis(100), now);
         schedule.add(&gc, (1, 1), now);
         assert_eq!(schedule.next, Some(now + Duration::from_millis(4900)));
         assert!(schedule.due(&gc));
@@ -261,7 +317,7 @@ mod tests {
         };
         let now = Instant::now();
         let mut schedule = Schedule::start(&gc, now);
-        schedule.collected(&gc, Duration::from_secs(1), now);
+        schedule.collected(&gc, Timestamp(1), Duration::from_secs(1), now);
         schedule.add(&gc, (1, 1), now);
         assert!(schedule.next.unwrap() > now + Duration::from_secs(40));
         schedule.add(&gc, (1, 1), now);
@@ -272,11 +328,35 @@ mod tests {
     fn changes_alone_make_one_due() {
         let (gc, now) = (gc(), Instant::now());
         let mut schedule = Schedule::start(&gc, now);
-        schedule.collected(&gc, Duration::ZERO, now);
+        schedule.collected(&gc, Timestamp(1), Duration::ZERO, now);
         schedule.add(&gc, (0, 99), now);
         assert!(!schedule.due(&gc));
         schedule.add(&gc, (0, 1), now);
         assert!(schedule.due(&gc));
+    }
+
+    #[test]
+    fn what_ends_by_itself_makes_one_due() {
+        let gc = gc();
+        let mut now = Instant::now();
+        let mut schedule = Schedule::start(&gc, now);
+        schedule.collected(&gc, Timestamp(1), Duration::ZERO, now);
+        assert!(schedule.looks(now));
+        schedule.looked(Some(Duration::from_secs(60)), now);
+        assert!(!schedule.due(&gc) && !schedule.looks(now));
+        now += Duration::from_secs(60);
+        assert!(!schedule.due(&gc) && schedule.looks(now));
+        schedule.looked(Some(Duration::ZERO), now);
+        assert!(schedule.due(&gc));
+        schedule.collected(&gc, Timestamp(2), Duration::ZERO, now);
+        assert_eq!(schedule.judged, Timestamp(2));
+        assert!(!schedule.due(&gc));
+        // Nothing ends, and it is asked again only when something has changed, or much later.
+        schedule.looked(None, now);
+        assert!(!schedule.due(&gc) && !schedule.looks(now));
+        assert!(schedule.looks(now + LOOK_AGAIN));
+        schedule.add(&gc, (0, 1), now);
+        assert!(schedule.looks(now) && !schedule.due(&gc));
     }
 
     #[test]

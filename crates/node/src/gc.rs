@@ -34,6 +34,7 @@
 //! record, which the next opening sweeps.
 
 mod collection;
+mod ends;
 mod graph;
 mod item;
 mod labels;

@@ -1,6 +1,6 @@
 //! Garbage collection as clients see it: built under a lease, and left to itself when that goes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cairn_proto::containerd::services::{
     content::v1::{ListContentRequest, ListStatusesRequest},
@@ -8,6 +8,11 @@ use cairn_proto::containerd::services::{
     leases::v1::{AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, Resource},
     snapshots::v1::{CommitSnapshotRequest, ListSnapshotsRequest, PrepareSnapshotRequest},
 };
+use cairnd::{
+    config::Layers,
+    maintain::{self, Activity},
+};
+use tokio::sync::watch;
 
 use crate::common::{Client, Server, descriptor, map, sha256, write};
 
@@ -251,6 +256,46 @@ async fn what_expires_goes_and_what_cannot_be_read_stays() {
     let expected = "image-bad image-future lease-bad lease-future of-bad of-future \
                     root-bad root-future root-past target-bad target-future";
     assert_eq!(case.collect().await, expected);
+}
+
+/// The scheduler hears of no call at all, as in a night: what it knows is what it finds.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_goes_though_nobody_calls() {
+    let server = Server::start().await;
+    let mut case = Case::new(&server, "n").await;
+    let digest = case.blob("held", &[]).await;
+    let end = jiff::Timestamp::now() + Duration::from_secs(3);
+    let request = CreateRequest {
+        id: "ends".to_owned(),
+        labels: map(&[(EXPIRE, &*end.to_string())]),
+    };
+    case.client.leases().create(request).await.expect("lease");
+    let resource = Resource {
+        id: digest.clone(),
+        r#type: "content".to_owned(),
+    };
+    let request = AddResourceRequest {
+        id: "ends".to_owned(),
+        resource: Some(resource),
+    };
+    let held = case.client.leases().add_resource(request).await;
+    held.expect("add");
+    assert_eq!(case.collect().await, "ends held");
+    let defaults = Layers::default().config().expect("defaults").gc;
+    let (_settings, gc) = watch::channel(defaults);
+    let unheard = Arc::new(Activity::default());
+    let collecting = tokio::spawn(maintain::collect(server.node.clone(), gc, unheard));
+    let hex = digest.strip_prefix("sha256:").expect("sha256");
+    let file = server.path(&format!("root/content/blobs/sha256/{hex}"));
+    let gone = async {
+        while file.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(120), gone).await;
+    waited.expect("it is collected");
+    collecting.abort();
+    assert_eq!(case.left().await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ use super::{
 use crate::{Failure, Node};
 
 /// How long an upload that no lease holds may rest, in nanoseconds (containerd: 24 hours).
-const INGEST_LIFE: i64 = 24 * 3600 * 1_000_000_000;
+pub(super) const INGEST_LIFE: i64 = 24 * 3600 * 1_000_000_000;
 /// Records in one look. With one of the engines nothing is committed during a look.
 const PART: usize = 256;
 
@@ -400,7 +400,7 @@ impl Lease {
 }
 
 /// Goes through a table in parts, each with a look of its own.
-fn each<K: Key + Clone, V: Record>(
+pub(super) fn each<K: Key + Clone, V: Record>(
     node: &Node,
     table: &'static Table<K, V>,
     mut take: impl FnMut(&Reader<'_>, K, V) -> Result<(), Error>,

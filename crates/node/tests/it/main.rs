@@ -11,6 +11,7 @@ mod compress;
 mod concurrent;
 mod cores;
 mod diff;
+mod ends;
 mod fsck;
 mod fsck_trees;
 mod gc_beside;
