@@ -105,7 +105,7 @@ impl Node {
         let chosen = self.choose_for_bundle(order, &record.target)?;
         let (pins, platform) = (self.pins(), order.platform.as_ref());
         pins.snapshot(ns, &dir.bundle_key());
-        let chain = self.unpack_pinned(ns, &record.target, platform, progress, &pins)?;
+        let chain = self.unpack(ns, &record.target, platform, progress, &pins)?;
         if progress.given_up() {
             let failure = Failure::new(ErrorKind::Canceled, CREATE, "nobody waits for it any more");
             return Err(failure.object("bundle", dir));

@@ -65,7 +65,7 @@ impl Node {
         let MountOrder { ns, name, .. } = order;
         let record = self.image_record(ns, name, MOUNT)?;
         let (pins, platform) = (self.pins(), order.platform.as_ref());
-        let chain = self.unpack_pinned(ns, &record.target, platform, progress, &pins);
+        let chain = self.unpack(ns, &record.target, platform, progress, &pins);
         let chain = chain.map_err(|mut failure| {
             // Asked for was the mount, of the image by its name.
             MOUNT.clone_into(&mut failure.attempted);

@@ -353,7 +353,7 @@ impl Node {
             }
         }
         if request.unpack && matches!(&picked.body, Body::Manifest(body) if body.is_image()) {
-            self.unpack_pinned(ns, &info.target, platform, progress, &pins)?;
+            self.unpack(ns, &info.target, platform, progress, &pins)?;
         }
         let content_size = total_size(picked.everything().into_iter());
         let chosen = Chosen {

@@ -143,18 +143,10 @@ impl Node {
     /// chooses; the host's when `None`) exist, and returns the chain ID of its top.
     ///
     /// Layers that are there already are left alone. An image without layers has no chain: `None`.
+    ///
+    /// Whatever becomes of the image meanwhile, what is returned is not collected before `pins` are
+    /// dropped: by then the caller has made something that holds it.
     pub fn unpack(
-        &self,
-        ns: &Namespace,
-        target: &Descriptor,
-        platform: Option<&Platform>,
-        progress: &dyn Progress,
-    ) -> Result<Option<ChainId>, Failure> {
-        self.unpack_pinned(ns, target, platform, progress, &self.pins())
-    }
-
-    /// As [`Node::unpack`]; what it returns is not collected before `pins` are dropped.
-    pub(crate) fn unpack_pinned(
         &self,
         ns: &Namespace,
         target: &Descriptor,

@@ -220,7 +220,8 @@ impl Check<'_> {
         if !removed.map_err(|err| err.to_string())? {
             return Err("others stand on it, and it alone says on what that is".to_owned());
         }
-        if let Err(failure) = self.node.unpack(&ns, &target, None, &Silent) {
+        let pins = self.node.pins();
+        if let Err(failure) = self.node.unpack(&ns, &target, None, &Silent, &pins) {
             tracing::debug!("{failure}");
         }
         // It may be for another platform.

@@ -273,9 +273,9 @@ fn what_has_no_blob_here_is_synced() {
     let packed = store.import_with(source, |request| request.unpack = false);
     packed.expect("import");
     let unpack = |store: &Store| {
-        let unpacked = store
-            .node
-            .unpack(&store.ns, &images[0].target, None, &cairn_node::Silent);
+        let (target, silent) = (&images[0].target, &cairn_node::Silent);
+        let pins = store.node.pins();
+        let unpacked = store.node.unpack(&store.ns, target, None, silent, &pins);
         unpacked.expect("unpack").expect("a chain")
     };
     unpack(&store);
