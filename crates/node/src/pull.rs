@@ -28,7 +28,7 @@ use cairn_types::{
 pub(crate) use self::documents::Documents;
 use self::{places::Limits, remote::News};
 use crate::{
-    Caller, Contents, Event, Extent, Failure, Imported, Node, Progress, References,
+    Caller, Contents, Event, Extent, Failure, Imported, Node, Progress, References, Resource,
     failure::{MAKE_ROOM, size},
     intake::{self, Chosen, Wanted, total_size},
     registries::{CONNECTIONS_MAX, Origins, Pace, Places, Remote, RemoteName},
@@ -352,8 +352,15 @@ impl Node {
                 return Ok(None);
             }
         }
+        let mut handed_out: Vec<Resource> = Vec::new();
         if request.unpack && matches!(&picked.body, Body::Manifest(body) if body.is_image()) {
-            self.unpack(ns, &info.target, platform, progress, &pins)?;
+            let chain = self.unpack(ns, &info.target, platform, progress, &pins)?;
+            handed_out.extend(chain.map(|top| Resource::Snapshot(SnapshotKey::from(&top))));
+        }
+        let blobs = picked.everything().into_iter();
+        handed_out.extend(blobs.map(|one| Resource::Content(one.digest.clone())));
+        for resource in &handed_out {
+            self.hold(&request.caller, resource)?;
         }
         let content_size = total_size(picked.everything().into_iter());
         let chosen = Chosen {

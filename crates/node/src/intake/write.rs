@@ -9,7 +9,7 @@ use std::{
 use cairn_meta::{ImageRecord, Timestamp, Tx, View, schema};
 use cairn_types::{
     Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, MediaKind, Namespace,
-    validate_label,
+    SnapshotKey, validate_label,
 };
 
 use super::{Imported, Origin, choose::Chosen};
@@ -38,7 +38,7 @@ pub(crate) struct Options {
     /// What a transfer calls them. It brings labels of its own, and all labels that an image had before
     /// are replaced.
     pub(crate) references: Option<References>,
-    /// Holds images that expire.
+    /// Of the caller. It holds images that expire, and all that is stored or was here already.
     pub(crate) lease: Option<String>,
 }
 
@@ -118,7 +118,10 @@ pub(crate) fn write(
         let flushed = node.snapshots().flush();
         flushed.map_err(|err| work.unwritten("the unpacked layers", &err))?;
     }
-    let imported = record(&work, &chosen, options)?;
+    let tops = parts.stacks.iter().filter_map(|stack| stack.chains().pop());
+    let tops = tops.map(|top| Resource::Snapshot(SnapshotKey::from(&top)));
+    let handed_out = needed.iter().cloned().map(Resource::Content).chain(tops);
+    let imported = record(&work, &chosen, options, handed_out.collect())?;
     Ok((imported, needed))
 }
 
@@ -286,8 +289,14 @@ fn put(work: &Work<'_>, digest: &Digest, paper: Paper<'_>) -> Result<bool, Failu
 }
 
 /// Names everything, all at once and with all labels: an image that was to go with another would stay for
-/// ever if it were named first, and whoever names both were killed.
-fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<Imported>, Failure> {
+/// ever if it were named first, and whoever names both were killed. What is handed out the caller's lease
+/// holds from then on, since others may take the names away before he comes to use it.
+fn record(
+    work: &Work<'_>,
+    chosen: &[Chosen],
+    options: &Options,
+    handed_out: Vec<Resource>,
+) -> Result<Vec<Imported>, Failure> {
     let now = Timestamp::now();
     let begun = jiff::Timestamp::now();
     let mut records: Vec<(ImageName, Descriptor, Labels)> = Vec::new();
@@ -317,6 +326,12 @@ fn record(work: &Work<'_>, chosen: &[Chosen], options: &Options) -> Result<Vec<I
             let expires = labels.contains_key(EXPIRE);
             if expires && !holder.hold_in(tx, &Resource::Image(name.clone()))? {
                 return Ok(None);
+            }
+        }
+        for resource in &handed_out {
+            // A lease that is not there holds nothing, and is not missed.
+            if !holder.hold_in(tx, resource)? {
+                break;
             }
         }
         let mut told = Vec::with_capacity(records.len());
