@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
+use cairn_sys::steer;
+
 /// A set of held names.
 pub(crate) struct Locks<K: Eq + Hash>(Arc<Inner<K>>);
 
@@ -49,11 +51,7 @@ impl<K: Eq + Hash + Clone> Locks<K> {
     pub(crate) fn lock(&self, name: &K) -> Held<K> {
         let mut set = self.0.set();
         while !set.insert(name.clone()) {
-            set = self
-                .0
-                .freed
-                .wait(set)
-                .unwrap_or_else(PoisonError::into_inner);
+            set = steer::wait(&self.0.held, &self.0.freed, set);
         }
         drop(set);
         self.held(name)
@@ -70,6 +68,6 @@ impl<K: Eq + Hash + Clone> Locks<K> {
 impl<K: Eq + Hash> Drop for Held<K> {
     fn drop(&mut self) {
         self.locks.set().remove(&self.name);
-        self.locks.freed.notify_all();
+        steer::wake(&self.locks.freed);
     }
 }

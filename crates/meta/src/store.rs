@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, ffi::OsStr, sync::Arc};
 
-use cairn_sys::Dir;
+use cairn_sys::{Dir, steer};
 
 use crate::{
     Error, ReadOnly, Reader, Tx,
@@ -135,6 +135,10 @@ impl Store {
         &self,
         look: impl FnOnce(&Reader<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        // Those inside another, or in a transaction, see what that sees.
+        if INSIDE.get() == 0 {
+            steer::point("look");
+        }
         let _inside = Inside::enter();
         let snapshot = self.inner.engine.snapshot()?;
         look(&Reader { snapshot })
@@ -163,6 +167,9 @@ impl Store {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        if INSIDE.get() == 0 {
+            steer::point("change");
+        }
         self.run(change, Wanted::OnDisk)
     }
 

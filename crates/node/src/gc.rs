@@ -30,6 +30,8 @@
 //! still there is there with all that it leads to, and a pin or lease on it holds the whole. (Not
 //! within a ring of labels, nor below what a flat lease held: that is what flat means.)
 //!
+//! `tests/fault` has a collection and those beside it go on one at a time, in every order.
+//!
 //! Files go after their records, as everywhere. A collection that is cut short leaves files without
 //! record, which the next opening sweeps.
 

@@ -10,7 +10,7 @@
 //! fired is known to be the last.
 //!
 //! `CAIRN_FAULT=skip-dir-sync` and the other words of [`Flaw`] make the whole program one that is wrong on
-//! purpose: whoever looks for lost data has to find what it loses.
+//! purpose: whoever looks for lost data, or for what is removed under its users, has to find it.
 //!
 //! Without the feature nothing of this is in the program.
 
@@ -30,6 +30,10 @@ pub enum Flaw {
     NoTreeSync,
     /// `record-first`: files are synced after the record that speaks of them.
     RecordFirst,
+    /// `stale-marks`: garbage is removed by what was known of it before the transaction that removes it.
+    StaleMarks,
+    /// `unseen-pins`: garbage is removed whatever calls under way rely on.
+    UnseenPins,
 }
 
 /// Passed before a call that is made elsewhere: by the standard library, or by a database engine.
@@ -166,6 +170,8 @@ mod active {
                 "skip-dir-sync" => Some(Flaw::NoDirSync),
                 "skip-tree-sync" => Some(Flaw::NoTreeSync),
                 "record-first" => Some(Flaw::RecordFirst),
+                "stale-marks" => Some(Flaw::StaleMarks),
+                "unseen-pins" => Some(Flaw::UnseenPins),
                 _ => None,
             }
         }
@@ -293,6 +299,8 @@ mod active {
             assert_eq!(Flaw::parse("skip-dir-sync"), Some(Flaw::NoDirSync));
             assert_eq!(Flaw::parse("skip-tree-sync"), Some(Flaw::NoTreeSync));
             assert_eq!(Flaw::parse("record-first"), Some(Flaw::RecordFirst));
+            assert_eq!(Flaw::parse("stale-marks"), Some(Flaw::StaleMarks));
+            assert_eq!(Flaw::parse("unseen-pins"), Some(Flaw::UnseenPins));
             assert_eq!(Flaw::parse("kill@3"), None);
         }
 

@@ -14,6 +14,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
+use cairn_sys::steer;
 use cairn_types::{Digest, Namespace, SnapshotKey};
 
 use super::item::{Item, Place};
@@ -41,10 +42,8 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed
-            .wait(state)
-            .unwrap_or_else(PoisonError::into_inner)
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        steer::wait(&self.state, &self.changed, state)
     }
 
     fn pin(&self, place: &Place) {
@@ -63,7 +62,7 @@ impl Registry {
         *count -= 1;
         if *count == 0 {
             state.pinned.remove(place);
-            self.changed.notify_all();
+            steer::wake(&self.changed);
         }
     }
 
@@ -127,7 +126,7 @@ impl Drop for Sentence {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
         state.condemned.retain(|_, number| *number != self.number);
-        self.registry.changed.notify_all();
+        steer::wake(&self.registry.changed);
     }
 }
 

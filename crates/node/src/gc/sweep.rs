@@ -8,6 +8,10 @@ use std::{
 use cairn_content::Content;
 use cairn_meta::{Tx, View, schema};
 use cairn_snapshot::{Erased, Snapshots};
+use cairn_sys::{
+    fault::{self, Flaw},
+    steer,
+};
 use cairn_types::{Digest, ImageName, LeaseId, Namespace, SnapshotKey};
 
 use super::{
@@ -131,7 +135,9 @@ impl<'n> Sweep<'n> {
         let (judge, collection) = (sentence.judge(), Arc::clone(&self.collection));
         let removed = self.write(move |tx| {
             let mut collection = lock(&collection);
-            collection.catch_up()?;
+            if !fault::has(Flaw::StaleMarks) {
+                collection.catch_up()?;
+            }
             let condemned = condemn(&mut collection, &judge, &batch);
             let mut removed = Vec::with_capacity(condemned.len());
             for ((ns, item), id) in condemned {
@@ -147,7 +153,9 @@ impl<'n> Sweep<'n> {
             }
             Ok(removed)
         });
+        steer::point("removed");
         drop(sentence);
+        steer::point("files");
         removed
     }
 
@@ -205,8 +213,10 @@ fn condemn(
     batch: &[(Namespace, Id)],
 ) -> Vec<(Place, Id)> {
     judge.condemn(|pinned| {
-        for place in pinned {
-            collection.keep(place.clone());
+        if !fault::has(Flaw::UnseenPins) {
+            for place in pinned {
+                collection.keep(place.clone());
+            }
         }
         let dead = batch.iter().filter_map(|node| {
             let place = collection.condemned(node)?;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cairn_sys::steer;
 use cairn_types::ErrorKind;
 
 use super::{ATTEMPTED, GcReport};
@@ -51,10 +52,7 @@ impl Turns {
                 runs.begun += 1;
                 break;
             }
-            runs = self
-                .ended
-                .wait(runs)
-                .unwrap_or_else(PoisonError::into_inner);
+            runs = steer::wait(&self.state, &self.ended, runs);
         }
         drop(runs);
         // Also when it panics: others wait.
@@ -88,7 +86,7 @@ impl Drop for End<'_> {
         let mut runs = self.turns.lock();
         runs.done = runs.begun;
         runs.last = Some(outcome);
-        self.turns.ended.notify_all();
+        steer::wake(&self.turns.ended);
     }
 }
 
