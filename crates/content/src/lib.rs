@@ -8,13 +8,15 @@
 //!
 //! A blob's bytes are there once; who may see it is a link per namespace, with labels and times of
 //! its own. On the way in: bytes, sync, name, sync, record, answer; or, for what is small, bytes, name,
-//! record with the bytes, answer, and the syncs later. On the way out the record goes first. So a file without a record is garbage that [`Content::sweep`] removes, and a record
+//! record with the bytes, answer, and the syncs later. On the way out the record goes first. So a file without a
+//! record is garbage that [`Content::sweep`] removes, unless records are lost ([`Content::adopt`]), and a record
 //! without its file is outside damage.
 //!
 //! What a blob is (a manifest, a layer) is not known here, and nothing is ever collected: whoever
 //! knows what is referred to calls [`Content::delete`], or its parts: [`Content::unlink`] in a
 //! transaction of many, and [`Content::remove_unrecorded`] after it.
 
+mod adopt;
 mod blob;
 mod check;
 mod error;
@@ -40,6 +42,7 @@ use cairn_sys::{Dir, OFlags, durable};
 use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
 
 pub use self::{
+    adopt::{Adopted, PutBy, UNREAD},
     blob::Blob,
     check::{Flaw, Mended},
     error::{Error, Result},

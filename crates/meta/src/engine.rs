@@ -7,14 +7,18 @@ mod turns;
 
 use std::{
     collections::BTreeMap,
+    mem::ManuallyDrop,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-pub(crate) use self::{journaled::Journaled, redb::Redb, sled::Sled};
-use crate::{Error, record};
+use cairn_sys::Dir;
+
+pub(crate) use self::{journaled::Journaled, journaled::taken_over};
+use self::{redb::Redb, sled::Sled};
+use crate::{EngineKind, Error, record};
 
 /// Changes that become durable together: new bytes, or removal.
 pub(crate) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -88,6 +92,44 @@ pub(crate) trait Engine: Send + Sync {
     fn name(&self) -> &'static str;
 }
 
+/// Makes an empty database in `dir`, durably but for the name of `dir`.
+pub(crate) fn create(kind: EngineKind, dir: &Dir) -> Result<(), Error> {
+    match kind {
+        EngineKind::Redb => Redb::create(dir),
+        EngineKind::Sled => Sled::create(dir),
+    }
+}
+
+/// Opens the database in `dir`, if all of it can be read.
+pub(crate) fn open(kind: EngineKind, dir: &Dir) -> Result<Box<dyn Engine>, Error> {
+    let engine: Box<dyn Engine> = match kind {
+        EngineKind::Redb => Box::new(Redb::open(dir)?),
+        EngineKind::Sled => Box::new(Sled::open(dir)?),
+    };
+    Ok(engine)
+}
+
+/// Opens what is left of the database in `dir`, by way of a copy in `aside` that is never closed; `None` for an
+/// engine that cannot be read past its damage.
+pub(crate) fn open_remains(
+    kind: EngineKind,
+    dir: &Dir,
+    aside: &Dir,
+) -> Result<Option<ManuallyDrop<Redb>>, Error> {
+    match kind {
+        EngineKind::Redb => Redb::open_remains(dir, aside).map(Some),
+        EngineKind::Sled => Ok(None),
+    }
+}
+
+/// Puts a closed database on the disk, with its names.
+pub(crate) fn sync_files(kind: EngineKind, dir: &Dir) -> Result<(), Error> {
+    match kind {
+        EngineKind::Redb => Redb::sync_files(dir),
+        EngineKind::Sled => Sled::sync_files(dir),
+    }
+}
+
 /// Refuses a record that `engine` could not keep safely, by the length of its value.
 pub(crate) fn limits(engine: &dyn Engine, key: &[u8], value_bytes: usize) -> Result<(), Error> {
     let (length, limit) = (key.len(), engine.key_bytes_max());
@@ -151,7 +193,7 @@ impl<T> Closing<T> {
     }
 
     /// Changes the database.
-    fn change(&self, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    fn change<R>(&self, work: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
         let result = unpanicked(work).unwrap_or_else(Err);
         if result.is_err() {
             self.spoiled.store(true, Ordering::Relaxed);
@@ -250,10 +292,11 @@ mod tests {
                 .expect_err("damaged");
         }));
         assert!(!closed_after(true, |d| {
-            d.change(|| Err("no space".to_owned())).expect_err("full");
+            d.change::<()>(|| Err("no space".to_owned()))
+                .expect_err("full");
         }));
         assert!(!closed_after(true, |d| {
-            d.change(|| panic!("no space")).expect_err("full");
+            d.change::<()>(|| panic!("no space")).expect_err("full");
         }));
     }
 

@@ -205,6 +205,16 @@ pub(crate) fn kind_of_io(err: &io::Error) -> ErrorKind {
     }
 }
 
+/// Whether an I/O error that an engine hands on is of a file that is not as it was written, rather than of the
+/// disk or the process.
+pub(crate) fn is_damage(err: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(
+        err.kind(),
+        InvalidData | InvalidInput | NotFound | UnexpectedEof
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

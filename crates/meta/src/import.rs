@@ -16,10 +16,12 @@ use cairn_types::{Algorithm, Hasher};
 
 use crate::{
     EngineKind, Error, Origin, Store,
-    engine::{Batch, Engine, Redb, Sled, limits},
+    engine::{self, Batch, Engine, limits},
     error::kind_of_io,
     journal,
     lines::{self, Line},
+    rebuild,
+    store::open_kept,
 };
 
 /// Where a database is made until all of it is known to be right.
@@ -113,22 +115,11 @@ impl<'i> Import<'i> {
         let aside = OsStr::new(UNFINISHED);
         dir.create_dir(aside, 0o700)?;
         let inside = dir.open_dir(aside)?;
-        let engine: Box<dyn Engine> = match kind {
-            EngineKind::Redb => {
-                Redb::create(&inside)?;
-                Box::new(Redb::open(&inside)?)
-            }
-            EngineKind::Sled => {
-                Sled::create(&inside)?;
-                Box::new(Sled::open(&inside)?)
-            }
-        };
+        engine::create(kind, &inside)?;
+        let engine = engine::open(kind, &inside)?;
         let records = self.fill(engine.as_ref())?;
         drop(engine);
-        match kind {
-            EngineKind::Redb => Redb::sync_files(&inside)?,
-            EngineKind::Sled => Sled::sync_files(&inside)?,
-        }
+        engine::sync_files(kind, &inside)?;
         journal::create_missing(&inside)?;
         inside.fsync()?;
         Ok(records)
@@ -223,8 +214,8 @@ fn refuse_occupied(dir: &Dir) -> Result<(), Error> {
     let Some(kind) = Store::kept(dir)? else {
         return Ok(());
     };
-    let store = Store::open(dir, kind)?;
-    let found = store.read(|reader| reader.snapshot.scan_after(&[], &[1], 1))?;
+    // As they are: what is damaged gives way to an export only when that is asked for.
+    let found = open_kept(dir, kind)?.snapshot()?.scan_after(&[], &[1], 1)?;
     match found.is_empty() {
         true => Ok(()),
         false => Err(Error::Occupied {
@@ -238,35 +229,46 @@ pub(crate) fn decided(kind: EngineKind) -> String {
     format!("imported.{}", kind.name())
 }
 
-/// Carries through what an import decided, and removes what one left that decided nothing. For whoever
-/// opens the records, before anything else. Answers where those before are kept, if that was done.
+/// Carries through what an import or a rebuilding decided, and removes what one left that decided nothing. For
+/// whoever opens the records, before anything else. Answers where those before are kept, if that was done.
 ///
 /// It can be cut short anywhere and begun again: the new database gets its name last.
 pub(crate) fn finish(dir: &Dir) -> Result<Option<String>, Error> {
-    dir.remove_tree(OsStr::new(UNFINISHED))?;
+    for unfinished in [UNFINISHED, rebuild::UNFINISHED] {
+        dir.remove_tree(OsStr::new(unfinished))?;
+    }
     for kind in EngineKind::ALL {
-        let decided = OsString::from(decided(kind));
-        if dir.try_stat(&decided)?.is_none() {
-            continue;
-        }
-        let mut backup = None;
-        for before in EngineKind::ALL {
-            if dir.try_stat(OsStr::new(before.name()))?.is_some() {
-                backup = Some(keep(dir, before)?);
+        for by_import in [true, false] {
+            let decided = match by_import {
+                true => decided(kind),
+                false => rebuild::decided(kind),
+            };
+            let decided = OsString::from(decided);
+            if dir.try_stat(&decided)?.is_none() {
+                continue;
             }
+            let mut backup = None;
+            for before in EngineKind::ALL {
+                if dir.try_stat(OsStr::new(before.name()))?.is_some() {
+                    backup = Some(match by_import {
+                        true => keep(dir, before, "backup")?,
+                        false => keep(dir, before, &rebuild::stem())?,
+                    });
+                }
+            }
+            dir.rename_noreplace(&decided, dir, OsStr::new(kind.name()))?;
+            dir.fsync()?;
+            return Ok(backup);
         }
-        dir.rename_noreplace(&decided, dir, OsStr::new(kind.name()))?;
-        dir.fsync()?;
-        return Ok(backup);
     }
     Ok(None)
 }
 
-/// Puts records by under the first name that is free.
-fn keep(dir: &Dir, kind: EngineKind) -> Result<String, Error> {
+/// Puts records by under the first name of this kind that is free.
+fn keep(dir: &Dir, kind: EngineKind, stem: &str) -> Result<String, Error> {
     let mut number = 1_u32;
     loop {
-        let name = format!("backup-{number}.{}", kind.name());
+        let name = format!("{stem}-{number}.{}", kind.name());
         if dir.try_stat(OsStr::new(&name))?.is_none() {
             dir.rename_noreplace(OsStr::new(kind.name()), dir, OsStr::new(&name))?;
             // The name that is free now is given to others, and a disk may write that first.

@@ -9,13 +9,15 @@
 //! segments and goes on from what the engine lacks; whatever does not prove itself at the end of the
 //! last was written when the power went, and nobody was promised it.
 
-mod frame;
+pub(crate) mod frame;
+mod salvage;
 
 use std::{ffi::OsStr, fs::File};
 
 use cairn_sys::{Dir, OFlags, durable, raw};
 
 use self::frame::{Frame, Head, PAGE, pack, unpack};
+pub(crate) use self::salvage::{Salvaged, salvage};
 use crate::{Timestamp, engine::Batch};
 
 /// The names of the segments.
@@ -83,6 +85,10 @@ pub(crate) struct Found {
     /// Some of it is in the segment that is to be gone on with, so that the engine has to take it over
     /// first.
     pub(crate) in_both: bool,
+    /// What the engine has and the segments still hold, by number, the oldest first.
+    pub(crate) taken: Vec<(u64, Batch)>,
+    /// The segments hold the last change that the engine has, or a later one.
+    pub(crate) reaches: bool,
 }
 
 /// Why a journal cannot be read.
@@ -104,6 +110,9 @@ impl Journal {
     pub(crate) fn open(dir: &Dir, known: u64) -> Result<Found, Trouble> {
         let (a, in_a) = Segment::open(dir, SEGMENTS[0])?;
         let (b, in_b) = Segment::open(dir, SEGMENTS[1])?;
+        for (segment, name) in [&a, &b].into_iter().zip(SEGMENTS) {
+            segment.refuse_cut(name)?;
+        }
         let current = usize::from(b.last > a.last);
         let (mut frames, mut newest) = if current == 1 {
             (in_a, in_b)
@@ -116,7 +125,8 @@ impl Journal {
         let newest = frames
             .last()
             .map(|frame| (frame.head.number, frame.checksum));
-        let (last, before) = match newest.filter(|(last, _)| *last >= known) {
+        let newest = newest.filter(|(last, _)| *last >= known);
+        let (last, before) = match newest {
             Some(newest) => newest,
             None => {
                 // The engine has more than was written here, and a frame that does not follow on the
@@ -136,6 +146,9 @@ impl Journal {
             opening: Timestamp::now().0.cast_unsigned(),
             before,
         };
+        let (taken, frames): (Vec<Frame>, Vec<Frame>) = frames
+            .into_iter()
+            .partition(|frame| frame.head.number <= known);
         let changes = unknown(frames, known)?;
         if !changes.is_empty() {
             journal.write_again()?;
@@ -144,6 +157,11 @@ impl Journal {
             journal,
             changes,
             in_both,
+            taken: taken
+                .into_iter()
+                .map(|frame| (frame.head.number, frame.changes))
+                .collect(),
+            reaches: newest.is_some(),
         })
     }
 
@@ -257,7 +275,7 @@ impl Segment {
             last: 0,
         };
         let mut frames: Vec<Frame> = Vec::new();
-        while let Some(frame) = segment.frame_at(segment.end)? {
+        while let Some(frame) = frame_at(&segment.file, segment.end)? {
             let belongs = frames.last().is_none_or(|last| {
                 frame.head.number == last.head.number + 1 && frame.head.before == last.checksum
             });
@@ -271,20 +289,13 @@ impl Segment {
         Ok((segment, frames))
     }
 
-    /// The frame at `offset`, if there is one that proves itself.
-    fn frame_at(&self, offset: u64) -> cairn_sys::Result<Option<Frame>> {
-        let page = raw::read_at(&self.file, PAGE, offset)?;
-        let Some(length) = frame::length_of(&page) else {
-            return Ok(None);
-        };
-        if length <= page.len() as u64 {
-            return Ok(unpack(&page));
-        }
-        // What a damaged length asks for must not be made room for.
-        let left = raw::length(&self.file)?.saturating_sub(offset);
-        match usize::try_from(length) {
-            Ok(bytes) if length <= left => Ok(unpack(&raw::read_at(&self.file, bytes, offset)?)),
-            _ => Ok(None),
+    /// Refuses a segment that is shorter than it was made.
+    fn refuse_cut(&self, name: &str) -> Result<(), Trouble> {
+        match raw::length(&self.file)? {
+            whole if whole >= SEGMENT_BYTES => Ok(()),
+            bytes => Err(Trouble::Damaged(format!(
+                "{name} is cut off at {bytes} bytes"
+            ))),
         }
     }
 
@@ -292,7 +303,7 @@ impl Segment {
     /// a frame behind it says that it was on the disk.
     fn refuse_damage(&self, last: u64) -> Result<(), Trouble> {
         for behind in (0..LOOK_BEHIND_BYTES).step_by(PAGE) {
-            if let Some(frame) = self.frame_at(self.end + behind)?
+            if let Some(frame) = frame_at(&self.file, self.end + behind)?
                 && frame.head.durable > last
             {
                 let text = format!("change {} in its journal does not prove itself", last + 1);
@@ -300,6 +311,23 @@ impl Segment {
             }
         }
         Ok(())
+    }
+}
+
+/// The frame at `offset` in a file, if there is one that proves itself.
+pub(crate) fn frame_at(file: &File, offset: u64) -> cairn_sys::Result<Option<Frame>> {
+    let page = raw::read_at(file, PAGE, offset)?;
+    let Some(length) = frame::length_of(&page) else {
+        return Ok(None);
+    };
+    if length <= page.len() as u64 {
+        return Ok(unpack(&page));
+    }
+    // What a damaged length asks for must not be made room for.
+    let left = raw::length(file)?.saturating_sub(offset);
+    match usize::try_from(length) {
+        Ok(bytes) if length <= left => Ok(unpack(&raw::read_at(file, bytes, offset)?)),
+        _ => Ok(None),
     }
 }
 

@@ -5,13 +5,16 @@
 //! blobs or snapshots: those live in the rooms that write the records.
 
 mod committer;
+mod copy;
 mod engine;
 mod error;
 mod export;
 mod import;
 mod journal;
+mod keeper;
 mod key;
 mod lines;
+mod rebuild;
 mod record;
 mod records;
 mod reserve;
@@ -26,6 +29,7 @@ pub use export::Exported;
 pub use import::{Import, Replaced};
 pub use key::{Component, Key, Prefix};
 pub use lines::Origin;
+pub use rebuild::Rebuilt;
 pub use record::Record;
 pub use records::{
     BlobLink, BlobRecord, BundleRecord, ContainerRecord, ImageRecord, IngestRecord, LeaseRecord,

@@ -94,6 +94,11 @@ pub(crate) fn table_name(tag: u8) -> &'static str {
     NAMES.get(usize::from(tag)).copied().unwrap_or(NAMES[0])
 }
 
+/// The tags of all tables.
+pub(crate) fn tags() -> impl Iterator<Item = u8> {
+    (1..NAMES.len()).filter_map(|tag| u8::try_from(tag).ok())
+}
+
 /// The tag of the table of this name.
 pub(crate) fn tag_of(name: &str) -> Option<u8> {
     let at = NAMES.iter().skip(1).position(|known| *known == name)?;

@@ -1,14 +1,23 @@
 //! Opening the records, and the two ways to use them.
 
-use std::{cell::Cell, ffi::OsStr, sync::Arc};
+use std::{
+    cell::Cell,
+    ffi::OsStr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use cairn_sys::{Dir, steer};
+use cairn_sys::{Dir, FileType, steer};
+use cairn_types::{Classified, ErrorKind};
 
 use crate::{
-    Error, ReadOnly, Reader, Tx,
+    Error, ReadOnly, Reader, Rebuilt, Timestamp, Tx,
     committer::{Committed, Committer, Told, Wanted},
-    engine::{Engine, Journaled, Redb, Sled},
-    import, journal, reserve,
+    copy,
+    engine::{self, Engine, Journaled},
+    import, journal, rebuild, reserve,
     watch::Watch,
 };
 
@@ -48,13 +57,21 @@ struct Inner {
     engine: Arc<dyn Engine>,
     told: Arc<Told>,
     committer: Committer,
+    /// Where the directory of the records is, and others that were put by.
+    dir: Dir,
+    /// The directory of the records.
+    inside: Dir,
+    unsettled: AtomicBool,
+    rebuilt: Mutex<Option<Rebuilt>>,
 }
 
 impl Store {
-    /// Opens the records in `dir`, or makes them. The caller holds the lock on the root.
+    /// Opens the records in `dir`, or makes them; makes them anew where they are damaged. The caller holds
+    /// the lock on the root.
     ///
     /// # Errors
-    /// [`Error::OtherEngine`], or [`Error::Open`] when the files are damaged.
+    /// [`Error::OtherEngine`]; [`Error::Open`] when the files cannot be used for another reason than damage,
+    /// or there is no room to make them anew.
     pub fn open(dir: &Dir, kind: EngineKind) -> Result<Store, Error> {
         let other = match kind {
             EngineKind::Redb => EngineKind::Sled,
@@ -76,15 +93,16 @@ impl Store {
         // Also when it was there: who made it may have been killed between the rename and its sync,
         // and nothing may be acknowledged in a directory that a power cut could still take away.
         dir.fsync()?;
-        let inside = dir.open_dir(name)?;
-        if journal::create_missing(&inside)? {
-            inside.fsync()?;
-        }
-        let engine: Box<dyn Engine> = match kind {
-            EngineKind::Redb => Box::new(Redb::open(&inside)?),
-            EngineKind::Sled => Box::new(Sled::open(&inside)?),
+        let engine = match open_kept(dir, kind) {
+            Err(err) if err.kind() == ErrorKind::DataLoss => {
+                tracing::error!("{err}; the records are made anew from their copy");
+                tell(&rebuild::rebuild(dir, kind, &err)?);
+                open_kept(dir, kind)?
+            }
+            opened => opened?,
         };
-        let engine: Arc<dyn Engine> = Arc::new(Journaled::open(&inside, engine)?.with_reserve(dir));
+        let engine: Arc<dyn Engine> = Arc::new(engine.with_reserve(dir));
+        let inside = dir.open_dir(name)?;
         let told = Arc::new(Told::default());
         let committer = Committer::new(Arc::clone(&engine), Arc::clone(&told));
         Ok(Store {
@@ -92,6 +110,10 @@ impl Store {
                 engine,
                 told,
                 committer,
+                dir: dir.clone(),
+                unsettled: AtomicBool::new(rebuild::is_marked(&inside)?),
+                rebuilt: Mutex::new(rebuild::known(&inside)),
+                inside,
             }),
         })
     }
@@ -101,8 +123,10 @@ impl Store {
     /// # Errors
     /// When the directory cannot be read.
     pub fn kept(dir: &Dir) -> Result<Option<EngineKind>, Error> {
-        // What an import decided are the records already, whatever has their name still.
-        let names: [fn(EngineKind) -> String; 2] = [import::decided, |kind| kind.name().to_owned()];
+        // What an import or a rebuilding decided are the records already, whatever has their name still.
+        let names: [fn(EngineKind) -> String; 3] = [import::decided, rebuild::decided, |kind| {
+            kind.name().to_owned()
+        }];
         for name in names {
             for kind in EngineKind::ALL {
                 if dir.try_stat(OsStr::new(&name(kind)))?.is_some() {
@@ -121,6 +145,42 @@ impl Store {
     /// Which engine keeps them.
     pub fn engine(&self) -> &'static str {
         self.inner.engine.name()
+    }
+
+    /// What became of the records before these, if they were destroyed.
+    pub fn rebuilt(&self) -> Option<Rebuilt> {
+        let rebuilt = self.inner.rebuilt.lock();
+        let mut rebuilt = rebuilt.unwrap_or_else(PoisonError::into_inner).clone()?;
+        rebuilt.aside = rebuild::put_by(&self.inner.dir).unwrap_or_default();
+        Some(rebuilt)
+    }
+
+    /// Whether there may be more beside the records than they know, because they are new or were made anew.
+    /// Until [`Store::settle`] nothing is litter for want of a record.
+    pub fn is_unsettled(&self) -> bool {
+        self.inner.unsettled.load(Ordering::Relaxed)
+    }
+
+    /// What there was beside the records is in them by now, or put by. Notes what was `found`.
+    ///
+    /// # Errors
+    /// When that cannot be written down; then the next opening looks again.
+    pub fn settle(&self, found: Vec<String>) -> Result<(), Error> {
+        let rebuilt = self.inner.rebuilt.lock();
+        let mut rebuilt = rebuilt.unwrap_or_else(PoisonError::into_inner);
+        if !found.is_empty() {
+            let report = rebuilt.get_or_insert_with(|| Rebuilt {
+                at: Timestamp::now().0,
+                reason: "there were no records".to_owned(),
+                lost: vec!["all records".to_owned()],
+                ..Rebuilt::default()
+            });
+            report.found = found;
+            rebuild::keep(&self.inner.inside, report)?;
+        }
+        rebuild::unmark(&self.inner.inside)?;
+        self.inner.unsettled.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Tells `observer` of every commit from now on, while others wait for it, so it must not wait. Only
@@ -227,6 +287,40 @@ impl Drop for Inside {
     }
 }
 
+/// Opens the records that are there.
+///
+/// # Errors
+/// [`Error::Open`] and [`Error::Damaged`] of the class `DataLoss` when they are damaged.
+pub(crate) fn open_kept(dir: &Dir, kind: EngineKind) -> Result<Journaled, Error> {
+    let name = OsStr::new(kind.name());
+    if let Some(stat) = dir.try_stat(name)?
+        && !FileType::from_raw_mode(stat.st_mode).is_dir()
+    {
+        return Err(Error::Open {
+            path: dir.path().join(name).display().to_string(),
+            engine: kind.name(),
+            reason: "it is not a directory".to_owned(),
+            kind: ErrorKind::DataLoss,
+        });
+    }
+    let inside = dir.open_dir(name)?;
+    if journal::create_missing(&inside)? {
+        inside.fsync()?;
+    }
+    Journaled::open(&inside, engine::open(kind, &inside)?)
+}
+
+fn tell(rebuilt: &Rebuilt) {
+    let Rebuilt { records, lost, .. } = rebuilt;
+    match lost.is_empty() {
+        true => tracing::warn!("{records} records were made anew, and nothing is lost"),
+        false => {
+            let lost = lost.join("; ");
+            tracing::error!("{records} records were made anew, and this is lost: {lost}");
+        }
+    }
+}
+
 /// Makes a database aside and names it when it is whole: both engines can be left half made by a
 /// crash or a full disk, and then do not open again.
 fn make(dir: &Dir, kind: EngineKind) -> Result<(), Error> {
@@ -234,11 +328,11 @@ fn make(dir: &Dir, kind: EngineKind) -> Result<(), Error> {
     dir.remove_tree(aside)?;
     dir.create_dir(aside, 0o700)?;
     let inside = dir.open_dir(aside)?;
-    match kind {
-        EngineKind::Redb => Redb::create(&inside)?,
-        EngineKind::Sled => Sled::create(&inside)?,
-    }
+    engine::create(kind, &inside)?;
     journal::create_missing(&inside)?;
+    copy::create_empty(&inside)?;
+    // Whether the store is as new as its records shows when somebody looks.
+    rebuild::mark(&inside)?;
     inside.fsync()?;
     Ok(dir.rename_noreplace(aside, dir, OsStr::new(kind.name()))?)
 }

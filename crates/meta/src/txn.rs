@@ -223,4 +223,16 @@ impl Tx<'_> {
         self.put(&schema::COUNTERS, &key, &next)?;
         Ok(next)
     }
+
+    /// Has a counter give out no number up to `used` any more.
+    ///
+    /// # Errors
+    /// As [`View::get`] and [`Tx::put`].
+    pub fn skip_ids(&mut self, counter: &str, used: u64) -> Result<(), Error> {
+        let key = counter.to_owned();
+        if self.get(&schema::COUNTERS, &key)?.unwrap_or(0) < used {
+            self.put(&schema::COUNTERS, &key, &used)?;
+        }
+        Ok(())
+    }
 }

@@ -142,6 +142,7 @@ impl Node {
         }
         let began = Instant::now();
         let mut check = Check::new(self, request, watcher);
+        check.rebuilt();
         let records = Records::read(&mut check)?;
         check.images(&records)?;
         check.damaged(&records);

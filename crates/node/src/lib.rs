@@ -23,6 +23,7 @@ pub mod import;
 pub mod inspect;
 mod intake;
 pub mod leases;
+mod lost;
 pub mod mounts;
 pub mod namespaces;
 pub mod node;
@@ -44,6 +45,7 @@ mod walk;
 
 pub use apply::LayerApplied;
 pub use bundle::{BundleBegun, BundleInfo, BundleOrder};
+pub use cairn_meta::Rebuilt;
 pub use caller::{Caller, Resource};
 pub use df::{ImageUsage, UsageRow};
 pub use diff::DiffOptions;

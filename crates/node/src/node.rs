@@ -8,6 +8,7 @@
 //!   content/        blobs and unfinished uploads
 //!   snapshots/      0700, unpacked layers
 //!   pushes/         0700, what pushes did not finish; made by the first
+//!   lost/           0700, what no record spoke of when some were lost; made then
 //! ```
 
 use std::{
@@ -30,7 +31,7 @@ use cairn_sys::{
 use cairn_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, RegistryOptions, Sharing, failure::words};
+use crate::{Failure, RegistryOptions, Sharing, failure::words, lost::Rooms};
 
 /// The version of the tree that this build writes; older ones it could read, newer ones it refuses.
 pub const LAYOUT: u32 = 1;
@@ -143,8 +144,23 @@ impl Node {
         let snapshots = sub("snapshots", 0o700)?;
         let snapshots = Snapshots::open(&snapshots, meta.clone(), boot_id, options.snapshots)
             .map_err(|err| open_failure(&err))?;
-        let recovered = snapshots.recover().map_err(|err| open_failure(&err))?;
-        content.sweep().map_err(|err| open_failure(&err))?;
+        let rooms = Rooms {
+            root: &dir,
+            meta: &meta,
+            content: &content,
+            snapshots: &snapshots,
+        };
+        let swept = rooms.find_lost();
+        let recovered = match swept {
+            true => snapshots.recover(),
+            false => snapshots.recover_unswept(),
+        };
+        let recovered = recovered.map_err(|err| open_failure(&err))?;
+        match swept {
+            true => content.sweep().map(drop),
+            false => content.open_unswept(),
+        }
+        .map_err(|err| open_failure(&err))?;
         let node = Node {
             inner: Arc::new(Inner {
                 content,

@@ -1,6 +1,6 @@
 //! How the store itself is: its layout, its engine, its disk, and whether it still takes changes.
 
-use crate::{Failure, Node, node::LAYOUT};
+use crate::{Failure, Node, lost, node::LAYOUT};
 
 /// What is true of an open store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct State {
     pub total_bytes: u64,
     /// Why nothing can be changed before the store is opened again; `None` when all is well.
     pub read_only: Option<String>,
+    /// What became of records that were destroyed, for as long as anything is there that was put by then.
+    pub rebuilt: Option<String>,
 }
 
 impl Node {
@@ -33,6 +35,7 @@ impl Node {
             free_bytes: space.free_bytes,
             total_bytes: space.total_bytes,
             read_only: self.read_only().map(|failure| failure.to_string()),
+            rebuilt: self.rebuilt().map(|rebuilt| lost::told(&rebuilt)),
         })
     }
 

@@ -20,6 +20,7 @@
 //! Records of several namespaces may stand on one directory ([`Snapshots::share`]). It goes with the last
 //! of them.
 
+mod aside;
 mod check;
 mod disk;
 mod error;

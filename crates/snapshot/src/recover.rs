@@ -42,6 +42,16 @@ impl Snapshots {
     ///
     /// For the time between opening and first use. It may be killed at any point and run again.
     pub fn recover(&self) -> Result<Recovered> {
+        self.recover_and(true)
+    }
+
+    /// The same, but nothing is removed because no record names it: for a store whose records may know of less
+    /// than there is.
+    pub fn recover_unswept(&self) -> Result<Recovered> {
+        self.recover_and(false)
+    }
+
+    fn recover_and(&self, sweep: bool) -> Result<Recovered> {
         let (all, damaged): (Vec<(Id, SnapshotRecord)>, _) = self
             .inner
             .meta
@@ -101,7 +111,7 @@ impl Snapshots {
             })?;
         }
         // Any directory may be the one that a damaged record speaks of.
-        if damaged.is_empty() {
+        if damaged.is_empty() && sweep {
             recovered.swept = self.sweep(&alive)?;
         }
         Ok(recovered)

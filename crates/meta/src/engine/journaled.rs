@@ -8,12 +8,14 @@ use std::{
     ops::Bound,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use cairn_sys::{Dir, fault};
+use cairn_types::{Classified, ErrorKind};
 use rpds::RedBlackTreeMapSync;
 
 use super::{Batch, Engine, Over, Pairs, Snapshot, laid_over, unpanicked};
@@ -21,11 +23,15 @@ use crate::{
     Error,
     error::kind_of_words,
     journal::{Journal, Trouble},
+    keeper::Keeper,
     record, reserve,
 };
 
 /// Under it the engine has the number of the last frame that it took over. No table has this tag.
-const TAKEN_OVER: &[u8] = b"\0journal\0";
+pub(super) const TAKEN_OVER: &[u8] = b"\0journal\0";
+
+/// Between two parts of a copy, so that it takes no processor to itself.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Changes by key. A clone costs nothing and does not change any more.
 type Changes = RedBlackTreeMapSync<Vec<u8>, Option<Vec<u8>>>;
@@ -57,6 +63,8 @@ struct Shared {
 struct Load {
     changes: Changes,
     last: u64,
+    /// They are to be in the log first: their segment is written over next.
+    logged: bool,
 }
 
 /// An engine behind a journal.
@@ -74,21 +82,40 @@ pub(crate) struct Journaled {
 impl Journaled {
     /// Opens the journal in `dir`, where the engine's files are, and goes on from what the engine
     /// lacks.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the journal is, and [`Error::Open`] when it is the engine.
     pub(crate) fn open(dir: &Dir, engine: Box<dyn Engine>) -> Result<Journaled, Error> {
-        let known = taken_over(engine.as_ref())?;
+        let mut keeper = Keeper::open(dir);
+        let place = place(dir, engine.as_ref(), &keeper)?;
+        let known = place.unwrap_or(0);
         let found = Journal::open(dir, known).map_err(|trouble| match trouble {
             Trouble::Sys(err) => Error::from(err),
             Trouble::Damaged(text) => Error::Damaged(text),
         })?;
+        if known > 0 && !found.reaches {
+            let text = format!("change {known} is gone from its journal, and later ones may be");
+            return Err(Error::Damaged(text));
+        }
+        if let Some(logged) = keeper.logged_to().filter(|it| *it > found.journal.last()) {
+            let text = format!("its journal has lost changes, of which the log has {logged}");
+            return Err(Error::Damaged(text));
+        }
+        keeper.catch_up(found.taken, known);
         let mut young = Changes::default();
         for (key, value) in found.changes.into_iter().flatten() {
             young.insert_mut(key, value);
         }
+        let mut given = place;
         if found.in_both {
             let load = Load {
                 changes: std::mem::take(&mut young),
                 last: found.journal.last(),
+                // The segment that is not gone on with is written over at the first turn.
+                logged: true,
             };
+            keeper.note(load.changes.iter(), load.last, load.logged);
+            given = Some(load.last);
             load.into_engine(engine.as_ref())
                 .map_err(|reason| Error::Open {
                     path: dir.path().display().to_string(),
@@ -111,7 +138,13 @@ impl Journaled {
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("records-carrier".to_owned())
-            .spawn(move || carry(&theirs, &loads))
+            .spawn(move || {
+                // Of one that does not know its place it is not known what a copy would be of.
+                if let Some(last) = given {
+                    keeper.look(last);
+                }
+                carry(&theirs, &loads, &mut keeper);
+            })
             .map_err(|err| Error::Read(format!("start a thread: {err}")))?;
         Ok(Journaled {
             shared,
@@ -146,7 +179,7 @@ impl Journaled {
     fn append(&self, journal: &mut Journal, changes: &Batch, durably: bool) -> Result<(), String> {
         let mut frame = journal.pack(changes)?;
         if journal.is_full(&frame) {
-            self.turn(journal)?;
+            self.turn(journal, true)?;
             // It says which frames before it are on the disk; now all are.
             frame = journal.pack(changes)?;
         }
@@ -158,8 +191,8 @@ impl Journaled {
     }
 
     /// Goes on in the other segment, once the engine has what that held, and lets the engine have the
-    /// young changes.
-    fn turn(&self, journal: &mut Journal) -> Result<(), String> {
+    /// young changes. With `logged` they are in the log before the next turn.
+    fn turn(&self, journal: &mut Journal, logged: bool) -> Result<(), String> {
         self.shared.settled()?;
         let last = journal.last();
         journal.switch().map_err(|err| err.to_string())?;
@@ -170,19 +203,24 @@ impl Journaled {
             memory.old.clone()
         };
         lock(&self.shared.progress).busy = true;
-        let load = Load { changes, last };
+        let load = Load {
+            changes,
+            last,
+            logged,
+        };
         match &self.carrier {
             Some((sender, _)) if sender.send(load).is_ok() => Ok(()),
             _ => Err("the thread that feeds the engine is gone".to_owned()),
         }
     }
 
-    /// Lets the engine have everything.
+    /// Lets the engine have everything. The segment keeps it as well until it is written over, and the next
+    /// opening finds it there, so that nobody has to wait for the log here.
     fn settle(&self) -> Result<(), String> {
         let mut slot = lock(&self.journal);
         let journal = slot.as_mut().ok_or("an earlier write failed")?;
         if !self.shared.seen().young.is_empty() {
-            self.turn(journal)?;
+            self.turn(journal, false)?;
         }
         self.shared.settled()
     }
@@ -229,28 +267,72 @@ impl Load {
 }
 
 /// The body of the thread that feeds the engine.
-fn carry(shared: &Shared, loads: &Receiver<Load>) {
-    while let Ok(load) = loads.recv() {
-        let done = load.into_engine(shared.engine.as_ref());
-        let mut progress = lock(&shared.progress);
-        match done {
-            Ok(()) => shared.memory().old = Changes::default(),
-            // They stay in memory and in the journal, from which the next opening tries again.
-            Err(reason) => {
-                tracing::error!(%reason, "the engine did not take over what is in the journal");
-                progress.failed = Some(reason);
-            }
+fn carry(shared: &Shared, loads: &Receiver<Load>, keeper: &mut Keeper) {
+    loop {
+        let next = match keeper.is_copying() {
+            true => loads.recv_timeout(PAUSE),
+            false => loads.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match next {
+            Ok(load) => take_over(shared, load, keeper),
+            Err(RecvTimeoutError::Timeout) => keeper.go_on(shared.engine.as_ref()),
+            Err(RecvTimeoutError::Disconnected) => break,
         }
-        progress.busy = false;
-        shared.moved.notify_all();
+    }
+    keeper.end(shared.engine.as_ref());
+}
+
+fn take_over(shared: &Shared, load: Load, keeper: &mut Keeper) {
+    keeper.note(load.changes.iter(), load.last, load.logged);
+    let last = load.last;
+    let done = load.into_engine(shared.engine.as_ref());
+    let taken = done.is_ok();
+    let mut progress = lock(&shared.progress);
+    match done {
+        Ok(()) => shared.memory().old = Changes::default(),
+        // They stay in memory and in the journal, from which the next opening tries again.
+        Err(reason) => {
+            tracing::error!(%reason, "the engine did not take over what is in the journal");
+            progress.failed = Some(reason);
+        }
+    }
+    progress.busy = false;
+    shared.moved.notify_all();
+    drop(progress);
+    if taken {
+        keeper.look(last);
     }
 }
 
-fn taken_over(engine: &dyn Engine) -> Result<u64, Error> {
-    match engine.snapshot()?.get(TAKEN_OVER)? {
-        Some(bytes) => record::open(TAKEN_OVER, &bytes),
-        None => Ok(0),
+/// The number of the last change that the engine in `dir` has; `None` when it was never given any.
+fn place(dir: &Dir, engine: &dyn Engine, keeper: &Keeper) -> Result<Option<u64>, Error> {
+    let damaged = |reason: String| Error::Open {
+        path: dir.path().display().to_string(),
+        engine: engine.name(),
+        kind: ErrorKind::DataLoss,
+        reason,
+    };
+    match taken_over(engine) {
+        // It is there from the beginning where there is a copy.
+        Ok(None) if keeper.has_copy() => {
+            Err(damaged("it does not know what it has any more".to_owned()))
+        }
+        Err(err) if err.kind() == ErrorKind::DataLoss => Err(damaged(err.to_string())),
+        other => other,
     }
+}
+
+/// The number of the last change that an engine has, as it says itself.
+pub(crate) fn taken_over(engine: &dyn Engine) -> Result<Option<u64>, Error> {
+    match engine.snapshot()?.get(TAKEN_OVER)? {
+        Some(bytes) => record::open(TAKEN_OVER, &bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What a new database says of itself.
+pub(crate) fn beginning() -> Batch {
+    Batch::from([(TAKEN_OVER.to_vec(), Some(record::seal(TAKEN_OVER, &0_u64)))])
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    mem::ManuallyDrop,
     ops::Bound,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
@@ -15,7 +16,10 @@ use redb::{
 };
 
 use super::{Batch, Closing, Engine, Pairs, Snapshot, end_of, patiently, unpanicked};
-use crate::{Error, error::kind_of_io};
+use crate::{
+    Error,
+    error::{is_damage, kind_of_io},
+};
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const FILE: &str = "records.redb";
@@ -39,7 +43,7 @@ impl Redb {
         let path = dir.path().join(FILE);
         let database = Database::create(&path).map_err(|err| open_error(&path, err.into()))?;
         let redb = Redb::over(database);
-        redb.write(&Batch::new())
+        redb.write(&super::journaled::beginning())
             .map_err(|err| open_error(&path, err))?;
         drop(redb);
         Redb::sync_files(dir)
@@ -52,16 +56,25 @@ impl Redb {
         Ok(dir.fsync()?)
     }
 
-    /// Opens what [`Redb::create`] made.
+    /// Opens what [`Redb::create`] made, if all of it proves itself.
+    ///
+    /// Every page is read for that, which takes some tenths of a second for a million records. Damage that
+    /// shows only when it is met would be met in a commit, too, where it ends the process.
     pub(crate) fn open(dir: &Dir) -> Result<Redb, Error> {
         let path = dir.path().join(FILE);
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        match unpanicked(|| patiently(|| builder.open(&path), busy)) {
-            Ok(Ok(database)) => Ok(Redb::over(database)),
-            Ok(Err(err)) => Err(open_error(&path, err.into())),
-            Err(panic) => Err(open_error(&path, redb::Error::Corrupted(panic))),
+        let database = open_file(&path)?;
+        match sound(database) {
+            Ok(database) => Ok(Redb::over(database)),
+            Err(err) => Err(open_error(&path, err)),
         }
+    }
+
+    /// Copies the file from `dir` to `aside` and opens that, whatever is wrong with it: for what can still be
+    /// read. It is never closed.
+    pub(crate) fn open_remains(dir: &Dir, aside: &Dir) -> Result<ManuallyDrop<Redb>, Error> {
+        let (path, copy) = (dir.path().join(FILE), aside.path().join(FILE));
+        std::fs::copy(&path, &copy).map_err(|err| open_error(&path, redb::Error::Io(err)))?;
+        Ok(ManuallyDrop::new(Redb::over(open_file(&copy)?)))
     }
 
     fn over(database: Database) -> Redb {
@@ -115,16 +128,40 @@ impl Redb {
     }
 }
 
+fn open_file(path: &Path) -> Result<Database, Error> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    match unpanicked(|| patiently(|| builder.open(path), busy)) {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(err)) => Err(open_error(path, err.into())),
+        Err(panic) => Err(open_error(path, redb::Error::Corrupted(panic))),
+    }
+}
+
+/// The database, if all of its pages prove themselves. One that is not sound is left open, as
+/// [`Closing`] does.
+fn sound(database: Database) -> Result<Database, redb::Error> {
+    let mut database = ManuallyDrop::new(database);
+    match unpanicked(|| database.check_integrity()) {
+        Ok(Ok(_)) => Ok(ManuallyDrop::into_inner(database)),
+        Ok(Err(err)) => Err(err.into()),
+        Err(panic) => Err(redb::Error::Corrupted(panic)),
+    }
+}
+
 fn busy(err: &DatabaseError) -> bool {
     matches!(err, DatabaseError::DatabaseAlreadyOpen)
 }
 
 fn open_error(path: &Path, err: redb::Error) -> Error {
     let kind = match &err {
-        redb::Error::Corrupted(_) | redb::Error::RepairAborted => ErrorKind::DataLoss,
-        redb::Error::Io(err) if err.kind() == std::io::ErrorKind::InvalidData => {
-            ErrorKind::DataLoss
-        }
+        redb::Error::Corrupted(_)
+        | redb::Error::RepairAborted
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TypeDefinitionChanged { .. } => ErrorKind::DataLoss,
+        redb::Error::Io(err) if is_damage(err) => ErrorKind::DataLoss,
         redb::Error::Io(err) => kind_of_io(err),
         _ => ErrorKind::Internal,
     };

@@ -10,17 +10,30 @@
 //! own half-megabyte segments values of 8 KiB already go there. The segments are larger here, and
 //! values and keys so limited that no page can come near.
 
-use std::{ffi::OsStr, fs::File, ops::Bound};
+mod tally;
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    ops::Bound,
+    sync::{Mutex, PoisonError},
+};
 
 use cairn_sys::{Dir, OFlags, durable};
-use cairn_types::ErrorKind;
+use cairn_types::{Classified, ErrorKind};
 
+use self::tally::{TALLY, Tally};
 use super::{
-    Batch, Closing, Engine, Pairs, Snapshot, end_of, patiently,
+    Batch, Closing, Engine, Pairs, Snapshot, end_of,
+    journaled::TAKEN_OVER,
+    patiently,
     turns::{Look, Turns},
     unpanicked,
 };
-use crate::{Error, error::kind_of_io};
+use crate::{
+    Error,
+    error::{is_damage, kind_of_io},
+};
 
 const DIRECTORY: &str = "sled";
 const VALUE_BYTES_MAX: usize = 32 << 10;
@@ -40,6 +53,8 @@ pub(crate) struct Sled {
     file: File,
     /// sled has no read transactions; a reader keeps the committer out instead.
     turns: Turns,
+    /// Of what it has.
+    tally: Mutex<Tally>,
 }
 
 impl Sled {
@@ -47,7 +62,7 @@ impl Sled {
     pub(crate) fn create(dir: &Dir) -> Result<(), Error> {
         dir.create_dir(OsStr::new(DIRECTORY), 0o700)?;
         let sled = Sled::open(dir)?;
-        sled.sync()
+        sled.commit(&super::journaled::beginning())
             .map_err(|reason| open_error(dir, reason, ErrorKind::Internal))?;
         drop(sled);
         Sled::sync_files(dir)
@@ -65,9 +80,54 @@ impl Sled {
         Ok(dir.fsync()?)
     }
 
-    /// Opens what [`Sled::create`] made.
+    /// Opens what [`Sled::create`] made, if all of it can be read.
     pub(crate) fn open(dir: &Dir) -> Result<Sled, Error> {
-        let inner = dir.open_dir(OsStr::new(DIRECTORY))?;
+        let sled = Sled::open_unread(dir)?;
+        match sled.read_through() {
+            Ok(()) => Ok(sled),
+            Err(err) => Err(open_error(dir, err.to_string(), err.kind())),
+        }
+    }
+
+    /// Damage shows when it is met, or only when all is counted; and what is lost is better known before than
+    /// while something is done.
+    fn read_through(&self) -> Result<(), Error> {
+        let found = self.tree.look(|| {
+            let (mut found, mut kept, mut place) = (Tally::default(), None, None);
+            for pair in self.tree.iter() {
+                let (key, value) = pair.map_err(read_error)?;
+                if key[..] == *TALLY {
+                    kept = Some(value);
+                    continue;
+                }
+                found.add(&key, &value);
+                if key[..] == *TAKEN_OVER {
+                    place = Some(value);
+                }
+            }
+            let Some(kept) = kept else {
+                return Ok(found);
+            };
+            match Tally::open(&kept, place.as_deref()) {
+                Ok(Some(kept)) if kept != found => {
+                    let text = "records are missing, or older ones are in their place";
+                    Err(Error::Damaged(text.to_owned()))
+                }
+                Ok(_) => Ok(found),
+                Err(reason) => Err(Error::Damaged(reason)),
+            }
+        })?;
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    }
+
+    fn open_unread(dir: &Dir) -> Result<Sled, Error> {
+        let inner = dir
+            .open_dir(OsStr::new(DIRECTORY))
+            .map_err(|err| match err.kind() {
+                ErrorKind::NotFound => open_error(dir, err.to_string(), ErrorKind::DataLoss),
+                _ => Error::from(err),
+            })?;
         for entry in inner.entries()? {
             if entry.name.to_string_lossy().ends_with(".generating") {
                 inner.unlink(&entry.name)?;
@@ -82,9 +142,10 @@ impl Sled {
             Ok(Ok(tree)) => tree,
             Ok(Err(err)) => {
                 let kind = match &err {
-                    sled::Error::Corruption { .. } => ErrorKind::DataLoss,
+                    sled::Error::Io(err) if is_damage(err) => ErrorKind::DataLoss,
                     sled::Error::Io(err) => kind_of_io(err),
-                    _ => ErrorKind::Internal,
+                    // Of files that this program has written it knows no other cause.
+                    _ => ErrorKind::DataLoss,
                 };
                 return Err(open_error(dir, err.to_string(), kind));
             }
@@ -95,6 +156,7 @@ impl Sled {
             tree: Closing::new(tree),
             file,
             turns: Turns::default(),
+            tally: Mutex::default(),
         })
     }
 
@@ -119,9 +181,9 @@ fn open_error(dir: &Dir, reason: String, kind: ErrorKind) -> Error {
 }
 
 fn read_error(err: sled::Error) -> Error {
-    match err {
-        sled::Error::Corruption { .. } => Error::Damaged(err.to_string()),
-        other => Error::Read(other.to_string()),
+    match &err {
+        sled::Error::Io(cause) if !is_damage(cause) => Error::Read(err.to_string()),
+        _ => Error::Damaged(err.to_string()),
     }
 }
 
@@ -134,19 +196,35 @@ impl Engine for Sled {
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), String> {
-        let mut changes = sled::Batch::default();
-        for (key, value) in batch {
-            match value {
-                Some(value) => changes.insert(key.as_slice(), value.as_slice()),
-                None => changes.remove(key.as_slice()),
-            }
-        }
         let _turn = self.turns.commit();
-        self.tree.change(|| {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = self.tree.change(|| {
+            let get = |key: &[u8]| self.tree.get(key).map_err(|err| err.to_string());
+            let (mut changes, mut after) = (sled::Batch::default(), *tally);
+            for (key, value) in batch {
+                if let Some(before) = get(key)? {
+                    after.remove(key, &before);
+                }
+                match value {
+                    Some(value) => {
+                        after.add(key, value);
+                        changes.insert(key.as_slice(), value.as_slice());
+                    }
+                    None => changes.remove(key.as_slice()),
+                }
+            }
+            let place = match batch.get(TAKEN_OVER) {
+                Some(place) => place.clone(),
+                None => get(TAKEN_OVER)?.map(|place| place.to_vec()),
+            };
+            changes.insert(TALLY, after.seal(place.as_deref()));
             let applied = self.tree.apply_batch(changes);
             applied.map_err(|err| err.to_string())?;
-            self.sync()
-        })
+            self.sync()?;
+            Ok(after)
+        })?;
+        *tally = after;
+        Ok(())
     }
 
     fn value_bytes_max(&self) -> usize {

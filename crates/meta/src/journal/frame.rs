@@ -1,11 +1,12 @@
-//! One group of changes as the journal has it: whole pages, which prove themselves and their place.
+//! One group of changes as the journal has it, and the copy of the records: whole pages, which prove
+//! themselves and their place.
 
 use crate::engine::Batch;
 
 /// Frames begin at multiples of this and fill them, so that no write touches a page that an
 /// acknowledged frame is on: a disk may lose the whole of a page that it was writing when the power
 /// went.
-pub(super) const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 const MAGIC: [u8; 4] = *b"CJ01";
 /// Magic, length, checksum, and the four numbers of a [`Head`].
@@ -15,32 +16,32 @@ const REMOVED: u32 = u32::MAX;
 
 /// What a frame says of itself beside its changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Its number; each is one more than the one before.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// All frames up to this number were on the disk when it was written.
-    pub(super) durable: u64,
+    pub(crate) durable: u64,
     /// The opening of the store that wrote it.
-    pub(super) opening: u64,
+    pub(crate) opening: u64,
     /// The checksum of the frame before it. What an earlier opening wrote and nobody was promised may
     /// stand right behind what a later one wrote in its place; by this it is told apart.
-    pub(super) before: u32,
+    pub(crate) before: u32,
 }
 
 /// A frame that proved itself.
-pub(super) struct Frame {
-    pub(super) head: Head,
-    pub(super) changes: Batch,
-    pub(super) checksum: u32,
+pub(crate) struct Frame {
+    pub(crate) head: Head,
+    pub(crate) changes: Batch,
+    pub(crate) checksum: u32,
     /// What it takes in the file.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Packs changes; the bytes, and their checksum.
 ///
 /// # Errors
 /// A batch of more than 4 GiB.
-pub(super) fn pack(head: Head, changes: &Batch) -> Result<(Vec<u8>, u32), String> {
+pub(crate) fn pack(head: Head, changes: &Batch) -> Result<(Vec<u8>, u32), String> {
     let mut bytes = vec![0; HEAD_BYTES];
     for (key, value) in changes {
         let value_length = value.as_ref().map_or(Ok(REMOVED), |v| length(v));
@@ -63,7 +64,7 @@ pub(super) fn pack(head: Head, changes: &Batch) -> Result<(Vec<u8>, u32), String
 }
 
 /// What changes of so many bytes take in a file.
-pub(super) fn room_of(bytes: u64) -> u64 {
+pub(crate) fn room_of(bytes: u64) -> u64 {
     (HEAD_BYTES as u64)
         .saturating_add(bytes)
         .next_multiple_of(PAGE as u64)
@@ -81,16 +82,28 @@ fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &bytes[12..])
 }
 
+/// What the frame that `page` begins with says of itself, whether or not that is true.
+pub(crate) fn head_of(page: &[u8]) -> Option<Head> {
+    let word = |at: usize| Some(u32::from_le_bytes(page.get(at..at + 4)?.try_into().ok()?));
+    let number = |at: usize| Some(u64::from_le_bytes(page.get(at..at + 8)?.try_into().ok()?));
+    let head = Head {
+        before: word(12)?,
+        number: number(16)?,
+        durable: number(24)?,
+        opening: number(32)?,
+    };
+    (page[..4] == MAGIC).then_some(head)
+}
+
 /// How many bytes the frame takes that `page` begins with, if it begins with one.
-pub(super) fn length_of(page: &[u8]) -> Option<u64> {
+pub(crate) fn length_of(page: &[u8]) -> Option<u64> {
     let length = u32::from_le_bytes(page.get(4..8)?.try_into().ok()?);
     (page[..4] == MAGIC).then_some(HEAD_BYTES as u64 + u64::from(length))
 }
 
 /// Unpacks the frame that `bytes` begin with; `None` when there is none, or not all of it.
-pub(super) fn unpack(bytes: &[u8]) -> Option<Frame> {
+pub(crate) fn unpack(bytes: &[u8]) -> Option<Frame> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     if bytes.get(..4)? != MAGIC {
         return None;
     }
@@ -100,12 +113,7 @@ pub(super) fn unpack(bytes: &[u8]) -> Option<Frame> {
         return None;
     }
     Some(Frame {
-        head: Head {
-            before: word(12)?,
-            number: number(16)?,
-            durable: number(24)?,
-            opening: number(32)?,
-        },
+        head: head_of(bytes)?,
         changes: changes(&framed[HEAD_BYTES..])?,
         checksum: sum,
         bytes: whole.next_multiple_of(PAGE),

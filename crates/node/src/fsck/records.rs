@@ -9,7 +9,7 @@ use cairn_meta::{
 use cairn_types::{Digest, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey, SnapshotKind};
 
 use super::{Blobs, Check, Finding, Severity, mend::stands_on};
-use crate::{Failure, gc::Item};
+use crate::{Failure, gc::Item, lost};
 
 /// Records in one look. With one of the engines nothing is committed during a look.
 const PART: usize = 256;
@@ -106,6 +106,42 @@ fn each<K: Key, V: Record>(
 }
 
 impl Check<'_> {
+    /// Whether records were destroyed, and what became of them.
+    pub(super) fn rebuilt(&mut self) {
+        let Some(rebuilt) = self.node.rebuilt() else {
+            return;
+        };
+        let severity = match rebuilt.lost.is_empty() {
+            true => Severity::Note,
+            false => Severity::Loss,
+        };
+        let root = self.node.root();
+        let told = lost::told(&rebuilt);
+        let mut finding = Finding::new(severity, "records-rebuilt", "store", root.display(), told);
+        if severity == Severity::Loss {
+            let meaning =
+                "images, snapshots and leases may be missing; their files were not removed";
+            finding = finding
+                .meaning(meaning)
+                .next("cairn fsck --deep")
+                .next("pull or import the images again");
+        } else {
+            finding = finding.meaning("all is as it was");
+        }
+        let kept = rebuilt
+            .aside
+            .iter()
+            .map(|name| root.join("meta").join(name));
+        let found = (!rebuilt.found.is_empty()).then(|| root.join("lost"));
+        for path in kept.chain(found) {
+            finding = finding.next(format!(
+                "when it is of no use any more: rm -r {}",
+                path.display()
+            ));
+        }
+        self.found(finding);
+    }
+
     /// Records that do not prove themselves. Told of when it is known what images need.
     pub(super) fn damaged(&mut self, records: &Records) {
         for err in &records.damaged {

@@ -18,6 +18,7 @@ mod gc_beside;
 mod gc_stress;
 mod heal;
 mod import;
+mod lost;
 mod settle;
 mod share;
 mod shared;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    copy,
     engine::{Redb, Sled},
     journal,
 };
@@ -24,6 +25,7 @@ fn make(path: &Path, (make, open_engine): (Make, Open)) -> Journaled {
     let dir = Dir::open(path).expect("open");
     make(&dir).expect("make");
     journal::create_missing(&dir).expect("segments");
+    copy::create_empty(&dir).expect("copy");
     open(path, open_engine)
 }
 
@@ -172,7 +174,7 @@ fn many_changes_go_through() {
     }
     same(&engine, &model);
     assert!(engine.shared.seen().turns >= 5, "it never turned");
-    assert!(taken_over(engine.shared.engine.as_ref()).expect("number") > 0);
+    assert!(taken_over(engine.shared.engine.as_ref()).expect("number") > Some(0));
     let left = as_killed(temp.path());
     same(&open(left.path(), REDB.1), &model);
     drop(engine);
