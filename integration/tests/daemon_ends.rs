@@ -114,3 +114,45 @@ fn killed_in_an_import_it_can_import_again() {
     let left = bytes_below(&daemon.path("root"));
     assert!(left < 16 << 20, "{left} bytes are left");
 }
+
+/// Whatever is left of the records it starts, and says what became of them.
+#[test]
+fn destroyed_records_do_not_keep_it_from_starting() {
+    let mut daemon = Daemon::start();
+    let told = |daemon: &Daemon| {
+        let output = daemon.cairn(&["info"]).output().expect("start cairn");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    daemon.ok(&["snapshots", "prepare", "k"]);
+    assert!(!told(&daemon).contains("made anew"));
+    assert!(daemon.stop().success());
+    let inside = daemon.path("root/meta/redb");
+    fs::write(inside.join("records.redb"), "nothing of the kind").expect("write");
+    daemon.restart();
+    daemon.ok(&["snapshots", "info", "k"]);
+    assert!(
+        told(&daemon).contains("nothing is lost"),
+        "{}",
+        told(&daemon)
+    );
+    assert!(daemon.stop().success());
+
+    for entry in fs::read_dir(&inside).expect("list") {
+        fs::write(entry.expect("entry").path(), "destroyed").expect("write");
+    }
+    daemon.restart();
+    let answer = daemon.attempt(&["snapshots", "info", "k"]);
+    answer.expect_err("nobody knows of it any more");
+    let told = told(&daemon);
+    assert!(
+        told.contains("lost: ") && told.contains("found: "),
+        "{told}"
+    );
+    let lost = fs::read_dir(daemon.path("root/lost")).expect("put by");
+    let lost = lost.map(|entry| entry.expect("entry").path().join("snapshots"));
+    let kept = lost.map(|dir| fs::read_dir(dir).expect("directories").count());
+    assert_eq!(kept.sum::<usize>(), 1);
+    daemon.ok(&["snapshots", "prepare", "k"]);
+    assert!(daemon.stop().success());
+}

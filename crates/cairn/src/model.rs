@@ -328,6 +328,8 @@ pub struct Info {
     pub server: Server,
     /// Why nothing can be changed; unknown when all is well.
     pub read_only: Option<String>,
+    /// What became of records that were destroyed; unknown when none were, or nothing is left of that.
+    pub rebuilt: Option<String>,
     /// When the server started.
     pub started_at: Time,
     /// The server's process.

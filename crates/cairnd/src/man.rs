@@ -86,6 +86,12 @@ const SECTIONS: &[(&str, &str)] = &[
          out of the way and give the backup that name. Once they are not wanted, remove that directory.\n\
          !THE NEXT START REMOVES BLOBS AND LAYERS THAT NO RECORD SPEAKS OF: what was imported since the \
          export was made is lost then, and the backup speaks of files that are gone.\n\
+         Beside the records is a copy of all of them, with a log of what has changed since; both are written \
+         behind the changes. Where a start finds the records or their journal damaged it makes them anew from \
+         that, and puts the damaged ones by, as meta/damaged-20261130T091500Z-1.redb for example. Until that \
+         directory is removed, cairn info and cairn fsck tell of it, and of what was lost, if anything was. In \
+         that case nothing is removed for want of a record: blobs are seen by the namespace recovered, and what \
+         cannot be known is below lost in the root.\n\
          The store of containerd's socket is one of its own: add --root /var/lib/cairn/backend.",
     ),
     (

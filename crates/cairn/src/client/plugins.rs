@@ -24,6 +24,7 @@ impl Client {
         Ok(model::Info {
             server: self.server()?,
             read_only: Some(info.read_only).filter(|reason| !reason.is_empty()),
+            rebuilt: Some(info.rebuilt).filter(|told| !told.is_empty()),
             started_at: plain::time(info.started_at),
             pid: info.pid,
             engine: info.engine,

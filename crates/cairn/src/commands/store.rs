@@ -146,14 +146,15 @@ pub fn info(context: &Context) -> Result {
             format!("{}, layout {}, {}", info.engine, server.layout, info.uuid),
         ),
         ("disk", format!("{free} of {all} free")),
-        (
-            "namespaces",
-            match info.namespaces.is_empty() {
-                true => "-".to_owned(),
-                false => info.namespaces.join(", "),
-            },
-        ),
     ];
+    if let Some(rebuilt) = &info.rebuilt {
+        rows.push(("records", rebuilt.clone()));
+    }
+    let namespaces = match info.namespaces.is_empty() {
+        true => "-".to_owned(),
+        false => info.namespaces.join(", "),
+    };
+    rows.push(("namespaces", namespaces));
     for row in &info.usage {
         rows.push((
             &row.kind,

@@ -99,6 +99,7 @@ impl Store for Service {
             free_bytes: state.free_bytes,
             total_bytes: state.total_bytes,
             read_only: state.read_only.unwrap_or_default(),
+            rebuilt: state.rebuilt.unwrap_or_default(),
             api: API.to_owned(),
         }))
     }
