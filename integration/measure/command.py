@@ -45,6 +45,7 @@ def parsed(text):
     every["micro"].add_argument("filter", nargs="?", metavar="FILTER", help="a regular expression for their names")
     every["micro"].add_argument("--quick", action="store_true", help="a first look: few runs, figures that vary")
     every["rates"].add_argument("--gc", action="store_true", help="in a large store, while garbage is collected")
+    every["rates"].add_argument("--large", action="store_true", help="with --gc, in one of 200,000 blobs")
     options = parser.parse_args()
     for name in "large", "gc", "quick":
         vars(options).setdefault(name, False)

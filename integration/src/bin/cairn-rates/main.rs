@@ -60,6 +60,9 @@ struct Options {
     /// Changes of each kind per round and client; reads are eight times as many
     #[arg(long, default_value_t = 200)]
     count: usize,
+    /// The same of all peers but the first; as many when it is not said
+    #[arg(long)]
+    count_others: Option<usize>,
     /// Bytes of the large blob in MiB; none is written when it is 0
     #[arg(long, default_value_t = 512)]
     bulk: u64,
@@ -124,6 +127,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         connected.push((peer, clients));
     }
     let mut results = Results::default();
+    let first = &options.peers[0].name;
     for number in 0..options.rounds {
         // Who begins changes from round to round.
         let turn = number % connected.len();
@@ -132,12 +136,18 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                 true => Some(Collecting::start(&peer.socket).await?),
                 false => None,
             };
+            let others = options.count_others.unwrap_or(options.count);
+            let count = if peer.name == *first {
+                options.count
+            } else {
+                others
+            };
             for &at_once in &options.clients {
                 let mut round = Round {
                     peer,
                     clients: &clients[..at_once],
                     tag: format!("{number}-{at_once}"),
-                    count: options.count,
+                    count,
                     only: &options.only,
                     results: &mut results,
                 };

@@ -93,12 +93,17 @@ impl Results {
     }
 }
 
-/// The rates of every round, by operation, number of clients and daemon; of the bulk in MB/s.
+/// The rates of every round, by operation, number of clients and daemon, of the bulk in MB/s; and how many
+/// milliseconds 99 of 100 calls took, and the longest.
 pub(crate) fn json(results: &Results) -> serde_json::Value {
     let rows = results.rows.iter().map(|row| {
         let of: BTreeMap<&String, &Vec<f64>> =
             row.of.iter().map(|(peer, of)| (peer, &of.rates)).collect();
-        serde_json::json!({ "what": row.op, "clients": row.clients, "mark": row.mark, "rates": of })
+        let waits = row.of.iter().map(|(peer, of)| (peer, waits(&of.took)));
+        let waits: BTreeMap<&String, serde_json::Value> = waits.collect();
+        serde_json::json!({
+            "what": row.op, "clients": row.clients, "mark": row.mark, "rates": of, "waits": waits,
+        })
     });
     let bulk = results.bulk.iter().map(|bulk| {
         let of: BTreeMap<&String, &Vec<f64>> =
@@ -106,6 +111,13 @@ pub(crate) fn json(results: &Results) -> serde_json::Value {
         serde_json::json!({ "what": bulk.what, "clients": 1, "mark": BULK, "rates": of })
     });
     rows.chain(bulk).collect()
+}
+
+fn waits(took: &[Duration]) -> serde_json::Value {
+    let mut took = took.to_vec();
+    took.sort_unstable();
+    let ms = |part: f64| at(&took, part).as_secs_f64() * 1e3;
+    serde_json::json!({ "p99": ms(0.99), "max": ms(1.0) })
 }
 
 /// Rates with their spread, times of calls, and how many times the first peer is ahead of the others.
