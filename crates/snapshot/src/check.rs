@@ -126,8 +126,13 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Says of a tree that was unproven that it is whole, and on the disk: after [`Snapshots::replace`].
-    pub fn proven(&self, ns: &Namespace, key: &SnapshotKey, id: u64) -> Result<()> {
+    /// As [`Snapshots::replace`], for a tree that is [unproven](Snapshots::is_unproven): from then on it is
+    /// known to be whole. Nothing was mounted over the old one, and it goes.
+    ///
+    /// # Errors
+    /// Those of [`Snapshots::replace`].
+    pub fn renew(&self, ns: &Namespace, key: &SnapshotKey, id: u64, staged: Staged) -> Result<()> {
+        drop(self.put_in_place(ns, key, id, staged, &|| Ok(true))?);
         let tree = ((ns.clone(), key.clone()), id);
         self.inner.meta.write(move |tx| mark_durable(tx, &[tree]))
     }

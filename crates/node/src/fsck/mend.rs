@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use cairn_content::Mended;
 use cairn_meta::{Error, Key, Record, SnapshotRecord, Table, Tx, View, schema};
+use cairn_snapshot::Staged;
 use cairn_sys::{Dir, mount::Users};
 use cairn_types::{Digest, LeaseId, Namespace, SnapshotKey, SnapshotKind};
 
@@ -41,20 +42,23 @@ impl Check<'_> {
     /// Unpacks a committed tree again from its layer and puts it in its place, unless somebody has that
     /// mounted. What it stands on is `below`, nearest first, or what its record says. The error is the reason.
     pub(super) fn rebuild(&self, one: &Ordered<'_>, below: Option<&[Dir]>) -> Result<(), String> {
-        self.replace(one, below, &|| self.unused(one.record.id))
+        let id = one.record.id;
+        let staged = self.stage_again(one, below, &|| self.unused(id))?;
+        let replaced = self.node.snapshots().replace(one.ns, one.key, id, staged);
+        replaced.map_err(|err| err.to_string())
     }
 
-    /// The same where `may` is asked whether nobody has it mounted, before and after the unpacking.
-    pub(super) fn replace(
+    /// Unpacks a committed tree again beside itself. `may` is asked before and afterwards whether nobody has the
+    /// one that is there mounted.
+    pub(super) fn stage_again(
         &self,
         one: &Ordered<'_>,
         below: Option<&[Dir]>,
         may: &dyn Fn() -> Result<(), String>,
-    ) -> Result<(), String> {
+    ) -> Result<Staged, String> {
         let Some(layer) = provable(one.record) else {
             return Err("it was not unpacked by this store".to_owned());
         };
-        let id = one.record.id;
         let pins = self.node.pins();
         pins.snapshot(one.ns, one.key);
         pins.blob(one.ns, layer.0);
@@ -69,8 +73,7 @@ impl Check<'_> {
         let staged = snapshots.stage().map_err(|err| err.to_string())?;
         self.unpack_again(layer, &staged, &below)?;
         may()?;
-        let replaced = snapshots.replace(one.ns, one.key, id, staged);
-        replaced.map_err(|err| err.to_string())
+        Ok(staged)
     }
 
     /// Refuses a tree that is mounted, or may be.

@@ -63,9 +63,9 @@ impl Check<'_> {
             let at = at.display();
             return Err(format!("it is mounted at {at} (seen by pid {pid})"));
         }
-        self.replace(one, None, &|| Ok(()))?;
-        let proven = self.node.snapshots().proven(ns, key, id);
-        proven.map_err(|err| err.to_string())
+        let staged = self.stage_again(one, None, &|| Ok(()))?;
+        let renewed = self.node.snapshots().renew(ns, key, id, staged);
+        renewed.map_err(|err| err.to_string())
     }
 
     /// Tells of a tree that may be torn still.

@@ -166,14 +166,8 @@ fn what_cannot_be_made_again_keeps_what_it_stands_on() {
         let id = store.snapshots.stat(&ns(), &key(name)).expect("stat").id;
         let staged = store.snapshots.stage().expect("stage");
         fs::write(staged.dir().path().join(name), "again").expect("write");
-        store
-            .snapshots
-            .replace(&ns(), &key(name), id, staged)
-            .expect("replace");
-        store
-            .snapshots
-            .proven(&ns(), &key(name), id)
-            .expect("proven");
+        let renewed = store.snapshots.renew(&ns(), &key(name), id, staged);
+        renewed.expect("renewed");
         assert!(store.durable(name));
     }
     for name in ["container", "look"] {
@@ -181,6 +175,7 @@ fn what_cannot_be_made_again_keeps_what_it_stands_on() {
     }
     let (store, recovered) = store.reopen("boot-3");
     assert!(recovered.unproven.is_empty() && recovered.dropped.is_empty());
+    assert_eq!(recovered.swept, 0, "nothing of the old ones is left");
     assert_eq!(store.kind("look"), Some(SnapshotKind::View));
 }
 

@@ -239,8 +239,9 @@ fn a_proof_is_recorded_for_all_who_share_a_tree() {
     change.expect("a young layer");
     assert_eq!(store.snapshots.pending_since(), None);
     let id = store.info("b", "one").expect("info").id;
-    let proven = store.snapshots.proven(&ns("b"), &key("one"), id);
-    proven.expect("proven");
+    let staged = store.snapshots.stage().expect("stage");
+    let renewed = store.snapshots.renew(&ns("b"), &key("one"), id, staged);
+    renewed.expect("renewed");
     for space in ["a", "b"] {
         assert!(store.info(space, "one").expect("info").durable, "{space}");
     }
