@@ -7,25 +7,46 @@
 
 mod bench;
 mod disk;
+mod fsck;
 mod images;
+pub mod lane;
 mod oracle;
+mod records;
+mod reference;
 mod scenario;
+mod served;
+mod visit;
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
 };
 
-pub(crate) use self::oracle::names;
 pub use self::{
-    bench::{Bench, Reference},
+    bench::Bench,
     disk::Disk,
     images::Images,
-    oracle::Verdict,
-    scenario::{STEPS, Step},
+    reference::Reference,
+    scenario::{Before, IMAGES, Step, steps},
 };
+pub(crate) use self::oracle::names;
 use crate::cairn::Cairn;
+
+/// What is wrong, in a sentence.
+pub type Verdict<T = ()> = Result<T, String>;
+
+/// Judges a state. Whoever reads files of a damaged store may panic, of which the others hear nothing.
+pub(crate) fn caught<T>(judge: impl FnOnce() -> Verdict<T>) -> Verdict<T> {
+    let judged = panic::catch_unwind(AssertUnwindSafe(judge));
+    judged.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("without a word");
+        Err(format!("the judge panicked: {text}"))
+    })
+}
 
 /// The program built with fault points, beside the ordinary one; with it the daemon, `cairnd-fault`.
 pub fn binary() -> &'static Path {
@@ -65,7 +86,11 @@ pub struct Call {
 
 /// The calls that a command says it made, or at which it was hit.
 pub fn calls(output: &Output) -> Vec<Call> {
-    let text = String::from_utf8_lossy(&output.stderr);
+    calls_in(&String::from_utf8_lossy(&output.stderr))
+}
+
+/// The same, in what was said.
+fn calls_in(text: &str) -> Vec<Call> {
     let lines = text.lines().filter_map(|line| {
         let (_, rest) = line.split_once("cairn-fault: ")?;
         let (rest, number) = rest.rsplit_once(" n=")?;
@@ -90,5 +115,18 @@ impl Dice {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % sides as u64).expect("below sides")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_judge_that_panics_has_judged() {
+        assert_eq!(caught(|| Ok(1)), Ok(1));
+        let file = "a/b";
+        let panicked = caught::<()>(|| panic!("read {file}"));
+        assert_eq!(panicked, Err("the judge panicked: read a/b".to_owned()));
     }
 }

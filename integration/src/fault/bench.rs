@@ -1,8 +1,7 @@
-//! One store on one small disk, and what is done to it.
+//! One store on one small disk, and commands on it.
 
 use std::{
     fs,
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -10,42 +9,22 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Call, Disk, Images, Step, calls,
-    disk::copy,
-    oracle::{self, Expected, Verdict},
-    scenario::STEPS,
+    Before, Disk, Images, Reference, Step, Verdict,
+    disk::{copy, unmount},
+    records::Records,
+    reference,
 };
+use crate::image::MTIME;
 
-/// A store, the program and the images.
+/// A store, the programs and the images.
 pub struct Bench {
     disk: Disk,
+    /// `cairn`, or the one with fault points; the daemon of the same kind is beside it.
     binary: PathBuf,
     engine: &'static str,
     images: PathBuf,
-}
-
-/// What a life without faults looks like.
-pub struct Reference {
-    /// The store after each step, and what keeps the copies.
-    disk: Disk,
-    expected: oracle::Images,
-    /// What `export` writes.
-    exported: Vec<u8>,
-    /// The calls of each step, in order.
-    pub calls: Vec<Vec<Call>>,
-}
-
-/// How a command with a fault ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The fault did not come to pass: there were fewer calls.
-    Untouched,
-    /// By the kill.
-    Killed,
-    /// With an error.
-    Failed,
-    /// As if nothing had happened.
-    Succeeded,
+    /// What words stand for in commands.
+    words: Vec<(&'static str, String)>,
 }
 
 impl Bench {
@@ -57,11 +36,14 @@ impl Bench {
 
     /// The same on a disk of one's own.
     pub fn on(disk: Disk, binary: &Path, images: &Images, engine: &'static str) -> Bench {
+        let mut words = images.words();
+        words.push(("{w}", disk.path().join(WORK).display().to_string()));
         let bench = Bench {
             disk,
             binary: binary.to_owned(),
             engine,
             images: images.path(),
+            words,
         };
         bench.begin(None);
         bench
@@ -74,12 +56,28 @@ impl Bench {
 
     /// The directory beside the store.
     pub fn work(&self) -> PathBuf {
-        self.disk.path().join("w")
+        self.disk.path().join(WORK)
     }
 
     /// The store.
     pub fn root(&self) -> PathBuf {
         self.work().join("store")
+    }
+
+    /// Where a daemon has its socket and its log.
+    pub(super) fn state(&self) -> PathBuf {
+        self.disk.path().join("state")
+    }
+
+    /// The daemon of the same kind as the program.
+    pub(super) fn daemon(&self) -> PathBuf {
+        let name = self.binary.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().replacen("cairn", "cairnd", 1);
+        self.binary.with_file_name(name)
+    }
+
+    pub(super) fn engine(&self) -> &'static str {
+        self.engine
     }
 
     /// What is mounted here.
@@ -91,37 +89,60 @@ impl Bench {
         self.mounts().contains(&self.work().join(name))
     }
 
-    /// Runs the program; `{w}` and `{i}` stand for directories.
-    pub fn run(&self, args: &[&str], stdin: Option<&str>, fault: Option<&str>) -> Output {
-        let mut command = Command::new(&self.binary);
-        command.arg("--root").arg(self.root());
-        for arg in args {
-            let arg = arg.replace("{w}", &self.work().display().to_string());
-            command.arg(arg.replace("{i}", &self.images.display().to_string()));
-        }
+    /// A program with this store's engine and nothing else of this machine's.
+    pub(super) fn clean(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         for variable in ["CAIRN_FAULT", "CAIRN_ROOT", "CONTAINERD_NAMESPACE"] {
             command.env_remove(variable);
         }
+        crate::cairn::nobody(&mut command, &self.disk.path());
         command.env("CAIRN_METADATA__ENGINE", self.engine);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// The words of a command, with what they stand for, and what it reads.
+    pub(super) fn typed(&self, command: &mut Command, args: &[&str], stdin: Option<&str>) {
+        for arg in args {
+            let mut arg = (*arg).to_owned();
+            for (word, meaning) in &self.words {
+                arg = arg.replace(word, meaning);
+            }
+            command.arg(arg);
+        }
+        if let Some(name) = stdin {
+            let file = fs::File::open(self.images.join(name)).expect("archive");
+            command.stdin(file);
+        }
+    }
+
+    /// The program with this store opened by itself.
+    fn command(&self) -> Command {
+        let mut command = self.clean(&self.binary);
+        command.arg("--root").arg(self.root());
+        command
+    }
+
+    /// The program as the client of a daemon.
+    pub(super) fn client(&self, socket: &Path) -> Command {
+        let mut command = self.clean(&self.binary);
+        command.arg("--address").arg(socket);
+        command
+    }
+
+    /// Runs the program, whose words may stand for something else.
+    pub fn run(&self, args: &[&str], stdin: Option<&str>, fault: Option<&str>) -> Output {
+        let mut command = self.command();
+        self.typed(&mut command, args, stdin);
         if let Some(fault) = fault {
             command.env("CAIRN_FAULT", fault);
         }
-        command.stdin(match stdin {
-            Some(name) => fs::File::open(self.images.join(name))
-                .expect("archive")
-                .into(),
-            None => Stdio::null(),
-        });
         command.output().expect("start cairn")
     }
 
     /// Runs it without a fault, and it succeeds.
     pub fn plain(&self, args: &[&str]) -> Verdict<Output> {
-        self.succeeds(args, None)
-    }
-
-    fn succeeds(&self, args: &[&str], stdin: Option<&str>) -> Verdict<Output> {
-        let output = self.run(args, stdin, None);
+        let output = self.run(args, None, None);
         match output.status.success() {
             true => Ok(output),
             false => Err(format!("plain {args:?} {}", told(&output))),
@@ -141,191 +162,119 @@ impl Bench {
         serde_json::from_slice(&output.stdout).map_err(|err| format!("plain {args:?}: {err}"))
     }
 
-    /// Begins anew with a copy of a store.
-    fn begin(&self, store: Option<&Path>) {
-        self.disk.unmount_all();
-        let work = self.work();
-        if work.exists() {
-            fs::remove_dir_all(&work).expect("remove");
+    /// All records.
+    pub(super) fn records(&self) -> Verdict<Records> {
+        if !self.root().exists() {
+            return Ok(Records::default());
         }
-        fs::create_dir(&work).expect("mkdir");
+        let mut command = self.clean(&self.daemon());
+        command.arg("--root").arg(self.root());
+        let output = command.args(["meta", "export"]).output();
+        let output = output.map_err(|err| format!("start {}: {err}", self.daemon().display()))?;
+        match output.status.success() {
+            true => Records::parse(&String::from_utf8_lossy(&output.stdout), &self.places()),
+            false => Err(format!("meta export {}", told(&output))),
+        }
+    }
+
+    /// The words of what is elsewhere for each bench.
+    fn places(&self) -> Vec<(&'static str, String)> {
+        let places = self.words.iter();
+        let places = places.filter(|(word, _)| ["{w}", "{r}"].contains(word));
+        places.cloned().collect()
+    }
+
+    /// Begins anew with a copy of a store.
+    pub(super) fn begin(&self, store: Option<&Path>) {
+        self.disk.unmount_all();
+        for dir in [self.work(), self.state()] {
+            if dir.exists() {
+                fs::remove_dir_all(&dir).expect("remove");
+            }
+            fs::create_dir(&dir).expect("mkdir");
+        }
         if let Some(store) = store {
             copy(store, &self.root());
         }
     }
 
-    /// Lives through all steps once.
-    pub fn reference(&self) -> Reference {
-        let mut reference = Reference {
-            disk: Disk::new("512M", &[]),
-            expected: oracle::Images::new(),
-            exported: Vec::new(),
-            calls: Vec::new(),
-        };
-        for step in STEPS {
-            let done = self.reference_step(step, &mut reference);
-            done.unwrap_or_else(|reason| panic!("{}, without faults: {reason}", step.title));
-        }
-        reference
+    /// Begins where a step does.
+    pub(super) fn before(&self, reference: &Reference, step: &Step) -> Verdict {
+        self.begin(reference.base(step).as_deref());
+        step.setup.iter().try_for_each(|before| match before {
+            Before::Run(args) => self.plain(args).map(drop),
+            Before::Fail(args) => match self.plain(args) {
+                Ok(_) => Err(format!("plain {args:?} succeeded")),
+                Err(_) => Ok(()),
+            },
+            Before::Write(key) => self.write(key),
+            Before::Damage => self.damage(),
+        })
     }
 
-    fn reference_step(&self, step: &Step, reference: &mut Reference) -> Verdict {
-        self.begin(reference.base(step).as_deref());
-        for setup in step.setup {
-            self.plain(setup)?;
-        }
-        let told_calls = self.run(step.args, step.stdin, Some("none@1+"));
-        if !told_calls.status.success() {
-            return Err(told(&told_calls));
-        }
-        reference.calls.push(calls(&told_calls));
-        let out = self.work().join("out.tar");
-        if out.exists() {
-            reference.exported = fs::read(out).expect("exported archive");
-        }
-        if step.leaves.is_empty() {
-            copy(&self.root(), &reference.disk.path().join(step.title));
-        }
-        for word in step.after {
-            if reference.expected.contains_key(*word) {
+    /// Lives through the steps once.
+    pub fn reference(&self, steps: &[&'static Step]) -> Reference {
+        reference::live(self, steps)
+    }
+
+    /// Mounts a snapshot as its mounts say.
+    pub(super) fn mount(&self, ns: &str, key: &str, at: &Path) -> Verdict {
+        fs::create_dir_all(at).map_err(|err| format!("{}: {err}", at.display()))?;
+        let shown = at.display().to_string();
+        let output = self.plain(&["-n", ns, "snapshots", "mounts", &shown, key])?;
+        let script = String::from_utf8_lossy(&output.stdout).into_owned();
+        super::disk::attempt(Command::new("sh").args(["-ec", &script]))
+    }
+
+    /// What a container may do.
+    fn write(&self, key: &str) -> Verdict {
+        let at = self.work().join("container");
+        self.mount("default", key, &at)?;
+        let written = write_files(&at);
+        let unmounted = unmount(&at);
+        written.map_err(|err| format!("write into {key}: {err}"))?;
+        unmounted?;
+        fs::remove_dir(&at).map_err(|err| format!("{}: {err}", at.display()))
+    }
+
+    /// One bit of one unpacked file.
+    fn damage(&self) -> Verdict {
+        for dir in super::oracle::names(&self.root().join("snapshots"))? {
+            let file = self.root().join("snapshots").join(dir).join("fs/bin/tool");
+            let Ok(mut bytes) = fs::read(&file) else {
                 continue;
-            }
-            let name = format!("localhost/{word}");
-            let image = self.json(&["images", "inspect", "--json", &name])?;
-            let target = image["target"]["digest"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            let expected = Expected {
-                blobs: oracle::blobs_of(&self.root(), &target)?,
-                tree: self.mounted_tree(word)?,
-                target,
             };
-            reference.expected.insert((*word).to_owned(), expected);
+            bytes[1000] ^= 1;
+            return fs::write(&file, bytes).map_err(|err| format!("{}: {err}", file.display()));
         }
-        let images = self.examine(&reference.expected, step.after, step.after)?;
-        self.examine_trees(&reference.expected, &images)?;
-        self.empty()
-    }
-
-    /// Does one step with one fault, and judges everything that comes of it.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn visit(&self, reference: &Reference, step: &Step, fault: &str) -> Verdict<Ended> {
-        self.begin(reference.base(step).as_deref());
-        for setup in step.setup {
-            self.plain(setup)?;
-        }
-        let output = self.run(step.args, step.stdin, Some(fault));
-        let ended = judge(&output, fault)?;
-        let context = |reason: String| format!("{reason}\nafter it {}", told(&output));
-        let rest = || {
-            let (least, most) =
-                step.between(ended == Ended::Succeeded || ended == Ended::Untouched);
-            if ended == Ended::Succeeded {
-                self.check_leaves(reference, step)?;
-            }
-            self.examine(&reference.expected, &least, &most)?;
-            self.repeat(step)?;
-            self.check_leaves(reference, step)?;
-            let images = self.examine(&reference.expected, step.after, step.after)?;
-            self.examine_trees(&reference.expected, &images)?;
-            self.empty()
-        };
-        rest().map(|()| ended).map_err(context)
-    }
-
-    /// Looks at the whole store, which has exactly these images.
-    pub fn check(&self, reference: &Reference, images: &[&str]) -> Verdict {
-        let found = self.examine(&reference.expected, images, images)?;
-        self.examine_trees(&reference.expected, &found)
-    }
-
-    /// The same command again finishes what is left to do.
-    fn repeat(&self, step: &Step) -> Verdict {
-        let output = self.run(step.args, step.stdin, None);
-        let text = String::from_utf8_lossy(&output.stderr);
-        if output.status.success() || step.done.is_some_and(|done| text.contains(done)) {
-            return Ok(());
-        }
-        Err(format!("the same command again {}", told(&output)))
-    }
-
-    fn check_leaves(&self, reference: &Reference, step: &Step) -> Verdict {
-        let leaves = |name: &str| step.leaves.contains(&name);
-        let work = self.work();
-        let mounted = self.is_mounted("mnt");
-        if mounted != leaves("mnt") {
-            return Err(format!("mnt is mounted: {mounted}"));
-        }
-        let bundle = work.join("bundle/config.json").exists() && self.is_mounted("bundle/rootfs");
-        if bundle != leaves("bundle") || work.join("bundle").exists() != bundle {
-            return Err(format!("the bundle is there: {bundle}"));
-        }
-        if leaves("out.tar") {
-            let bytes = fs::read(work.join("out.tar")).map_err(|err| format!("out.tar: {err}"))?;
-            if bytes != reference.exported {
-                return Err("out.tar has other bytes".to_owned());
-            }
-        }
-        Ok(())
+        Err("there is no bin/tool to damage".to_owned())
     }
 }
 
-impl Reference {
-    fn base(&self, step: &Step) -> Option<PathBuf> {
-        step.base.map(|title| self.disk.path().join(title))
+const WORK: &str = "w";
+
+/// A new file, a changed one and a removed one, with the ordinary time.
+fn write_files(at: &Path) -> std::io::Result<()> {
+    fs::create_dir(at.join("app"))?;
+    fs::write(at.join("app/big"), Images::noise(90_000, 41))?;
+    fs::hard_link(at.join("app/big"), at.join("app/same"))?;
+    fs::write(at.join("etc/passwd"), "user:x:1000:1000::/:/bin/sh\n#\n")?;
+    fs::remove_file(at.join("lib/seen"))?;
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(MTIME);
+    for name in ["app/big", "etc/passwd", "app", "etc", "lib", ""] {
+        fs::File::open(at.join(name))?.set_modified(time)?;
     }
+    Ok(())
 }
 
-impl Step {
-    /// Which images there are at least and at most. What is half done may have come to some of them.
-    fn between(&self, done: bool) -> (Vec<&'static str>, Vec<&'static str>) {
-        if done {
-            return (self.after.to_vec(), self.after.to_vec());
-        }
-        let (before, after) = (self.before.iter(), self.after.iter());
-        let least = before.clone().filter(|word| self.after.contains(word));
-        let added = after.filter(|word| !self.before.contains(word));
-        (
-            least.copied().collect(),
-            before.chain(added).copied().collect(),
-        )
-    }
-}
-
-/// Whether a command ended as it may.
-fn judge(output: &Output, fault: &str) -> Verdict<Ended> {
+/// How a program ended and what it said last.
+pub(super) fn told(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
-    let fired = text.contains("cairn-fault: ");
-    let (kind, _) = fault.split_once('@').expect("KIND@N");
-    let ended = match (output.status.code(), output.status.signal()) {
-        _ if text.contains("panicked") => Err("a panic"),
-        (Some(0), _) if !fired => Ok(Ended::Untouched),
-        (Some(0), _) => Ok(Ended::Succeeded),
-        (Some(1), _) if fired && text.contains("error: cannot ") => Ok(Ended::Failed),
-        (None, Some(9)) if fired => Ok(Ended::Killed),
-        _ => Err("no way to end"),
-    };
-    let ended = ended.and_then(|ended| match (kind, ended) {
-        (_, Ended::Untouched) => Ok(ended),
-        ("kill" | "kill-after", Ended::Killed) => Ok(ended),
-        ("EINTR" | "short", Ended::Succeeded) => Ok(ended),
-        ("kill" | "kill-after" | "EINTR" | "short", _) => Err("not the way to end"),
-        (_, Ended::Failed | Ended::Succeeded) => Ok(ended),
-        _ => Err("not the way to end"),
-    });
-    ended.map_err(|reason| format!("{reason}: it {}", told(output)))
+    format!("ended with {} and said\n{}", output.status, last(&text))
 }
 
-fn told(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr);
+/// The last lines.
+pub(super) fn last(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let from = lines.len().saturating_sub(25);
-    format!(
-        "ended with {} and said\n{}",
-        output.status,
-        lines[from..].join("\n")
-    )
+    lines[lines.len().saturating_sub(25)..].join("\n")
 }

@@ -6,9 +6,16 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
+use rustix::{io::Errno, mount::UnmountFlags};
 use tempfile::TempDir;
+
+/// How often, and after what pause, a mount is found busy before that is believed.
+const BUSY_TRIES: usize = 200;
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A mounted file system, ext4 unless another is asked for. Gone, with everything mounted below it, when
 /// dropped.
@@ -131,18 +138,40 @@ impl Drop for Disk {
         let own = [self.path(), self.dir.path().to_owned()];
         let points = self.mounts().into_iter().chain(own);
         for point in points {
-            let _ = Command::new("umount").arg(point).status();
+            // The image is in use until the loop device has gone, which is a moment later.
+            let _ = unmount(&point);
         }
     }
 }
 
+/// A program that another thread has just begun to start still shares the files that were open here,
+/// until its own beginning; so "busy" is no last word.
+pub(crate) fn unmount(at: &Path) -> Result<(), String> {
+    for _ in 0..BUSY_TRIES {
+        match rustix::mount::unmount(at, UnmountFlags::empty()) {
+            Err(Errno::BUSY) => thread::sleep(BUSY_PAUSE),
+            other => return other.map_err(|err| format!("unmount {}: {err}", at.display())),
+        }
+    }
+    Err(format!("{} stays busy", at.display()))
+}
+
+/// Runs a program to its good end.
+pub(super) fn attempt(command: &mut Command) -> Result<(), String> {
+    let output = command
+        .output()
+        .map_err(|err| format!("{command:?}: {err}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
+}
+
 fn run(command: &mut Command) {
-    let output = command.output().expect("start");
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    attempt(command).unwrap_or_else(|reason| panic!("{reason}"));
 }
 
 /// Copies a whole tree with everything that `cp -a` keeps.

@@ -3,6 +3,8 @@
 //! - A is what `docker save` writes, all layers plain;
 //! - B is a layout; its first layer is A's, its second A's as another blob, its third its own;
 //! - C is a layout in a compressed archive, for standard input; its first layer is A's, packed.
+//!
+//! Beside them are files of no image, to be stored as they are.
 
 use std::{
     fs,
@@ -14,12 +16,25 @@ use serde_json::json;
 use tar::EntryType;
 use tempfile::TempDir;
 
-use crate::image::{Layer, Layout, MTIME, Packing, digest};
+use crate::{
+    image::{Layer, Layout, MTIME, Packing, digest},
+    registry::Registry,
+};
 
 /// The images' files.
 pub struct Images {
     dir: TempDir,
+    registry: Option<Registry>,
 }
+
+/// Files of no image: their names, lengths and contents. The first stands in the records, the second
+/// does not, and the third is how that begins.
+const FILES: [(&str, usize); 3] = [
+    ("put-small", 3000),
+    ("put-large", 50_000),
+    ("put-half", 25_000),
+];
+const FILES_SEED: u64 = 5;
 
 impl Default for Images {
     fn default() -> Images {
@@ -32,7 +47,12 @@ impl Images {
     pub fn new() -> Images {
         let images = Images {
             dir: TempDir::new().expect("temporary directory"),
+            registry: None,
         };
+        for (name, length) in FILES {
+            let bytes = Images::noise(length, FILES_SEED);
+            fs::write(images.path().join(name), bytes).expect("write");
+        }
         let [base, middle, top, other, last] = layers();
         docker(
             &images.path().join("a.tar"),
@@ -57,6 +77,35 @@ impl Images {
             .status();
         assert!(packed.expect("start tar").success());
         images
+    }
+
+    /// The same, with B in a registry of its own as `shop/b:two`.
+    pub fn served() -> Images {
+        let mut images = Images::new();
+        let registry = Registry::start();
+        let layout = format!("oci:{}:two", images.path().join("b").display());
+        registry.copy_in(&layout, "shop/b:two");
+        images.registry = Some(registry);
+        images
+    }
+
+    /// What words stand for in commands: `{i}` is the directory, `{small}` and `{large}` are digests of
+    /// files in it, `{A}` and `{B}` stacks of layers, and `{r}` is the registry, if there is one.
+    pub(super) fn words(&self) -> Vec<(&'static str, String)> {
+        let file = |number: usize| digest(&Images::noise(FILES[number].1, FILES_SEED));
+        let mut words = vec![
+            ("{i}", self.path().display().to_string()),
+            ("{small}", file(0)),
+            ("{large}", file(1)),
+            ("{A}", self.chain("a:1")),
+            ("{B}", self.chain("b:two")),
+        ];
+        words.extend(
+            self.registry
+                .iter()
+                .map(|registry| ("{r}", registry.host())),
+        );
+        words
     }
 
     /// Bytes that do not pack to nothing.

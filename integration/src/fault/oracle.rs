@@ -8,24 +8,19 @@ use std::{
 
 use serde_json::Value;
 
-use super::Bench;
+use super::{Bench, Reference, Verdict, disk::unmount, fsck, records::Records};
 use crate::{image::digest, tree::Tree};
-
-/// What is wrong, in a sentence.
-pub type Verdict<T = ()> = Result<T, String>;
 
 /// An image as a run without faults left it.
 #[derive(Debug)]
-pub struct Expected {
-    /// Of its manifest.
-    pub target: String,
+pub(super) struct Expected {
     /// All digests that it consists of.
-    pub blobs: BTreeSet<String>,
+    pub(super) blobs: BTreeSet<String>,
     /// Its files, as mounted.
-    pub tree: Tree,
+    pub(super) tree: Tree,
 }
 
-/// An image by its word, which is its name without the registry.
+/// Images by the digests of their manifests.
 pub(super) type Images = BTreeMap<String, Expected>;
 
 fn wrong(condition: bool, text: impl FnOnce() -> String) -> Verdict {
@@ -43,7 +38,7 @@ pub(crate) fn names(dir: &Path) -> Verdict<Vec<String>> {
 }
 
 /// The bytes of a blob file, if they are those it is named by.
-pub(super) fn blob(root: &Path, name: &str) -> Verdict<Vec<u8>> {
+fn blob(root: &Path, name: &str) -> Verdict<Vec<u8>> {
     let path = root.join("content/blobs").join(name.replace(':', "/"));
     let bytes = fs::read(&path).map_err(|err| format!("read blob {name}: {err}"))?;
     wrong(digest(&bytes) != name, || {
@@ -64,75 +59,84 @@ pub(super) fn blobs_of(root: &Path, target: &str) -> Verdict<BTreeSet<String>> {
     Ok(digests.chain([target.to_owned()]).collect())
 }
 
+/// Namespaces and names of images, and what they mean.
+pub(super) fn images(records: &Records) -> impl Iterator<Item = (&str, &str, &str)> {
+    records.table("image").filter_map(|(key, record)| {
+        let (ns, name) = key.split_once(' ')?;
+        Some((ns, name, record["digest"].as_str()?))
+    })
+}
+
 impl Bench {
-    /// Looks at the whole store by plain commands and from outside. Images are at least `least` and
-    /// at most `most`; answers which.
-    pub fn examine(
-        &self,
-        expected: &Images,
-        least: &[&str],
-        most: &[&str],
-    ) -> Verdict<Vec<String>> {
+    /// Looks at the whole store by plain commands and from outside; its records. `deep`: every byte is
+    /// read, and every tree held against its blob.
+    pub(super) fn look(&self, deep: bool) -> Verdict<Records> {
         // What a fault left of a bundle is undone by whoever next has to do with bundles.
         self.plain(&["bundle", "ls"])?;
-        let listed = self.json(&["images", "ls", "--json"])?;
-        let mut images = Vec::new();
-        for image in listed.as_array().into_iter().flatten() {
-            let name = image["name"].as_str().unwrap_or_default();
-            let word = name.strip_prefix("localhost/").unwrap_or(name);
-            let known = expected
-                .get(word)
-                .ok_or_else(|| format!("{name} is listed"))?;
-            wrong(image["complete"] != true, || {
-                format!("{name} is listed and not complete")
-            })?;
-            wrong(image["target"]["digest"] != *known.target, || {
-                format!("{name} means {}", image["target"])
-            })?;
-            images.push(word.to_owned());
-        }
-        let has = |word: &str| images.iter().any(|image| image == word);
-        wrong(!least.iter().all(|word| has(word)), || {
-            format!("of the images {least:?} only {images:?} are left")
-        })?;
-        wrong(!images.iter().all(|image| most.contains(&&**image)), || {
-            format!("{images:?} are there, and not only {most:?}")
-        })?;
-        self.examine_files()?;
+        self.fsck(deep)?;
+        let records = self.records()?;
+        self.examine_files(&records)?;
+        Ok(records)
+    }
+
+    /// Looks at the whole store, which has exactly these images, by their names without `localhost/`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, reference: &Reference, wanted: &[&str]) -> Verdict {
+        let records = self.look(false)?;
+        let names: BTreeSet<&str> = images(&records).map(|(_, name, _)| name).collect();
+        let wanted: Vec<String> = wanted
+            .iter()
+            .map(|word| format!("localhost/{word}"))
+            .collect();
+        let all = wanted.iter().map(String::as_str).collect::<BTreeSet<_>>();
+        wrong(names != all, || format!("{names:?} are there, not {all:?}"))?;
+        self.examine_images(reference, &records)?;
+        self.examine_trees(reference, &records)
+    }
+
+    /// Nothing is wrong, nothing is missing and nothing is left over.
+    fn fsck(&self, deep: bool) -> Verdict {
+        let words = ["fsck", "--json", "--deep"];
+        let words = if deep { &words[..] } else { &words[..2] };
+        fsck::clean(&self.run(words, None, None)).map(drop)
+    }
+
+    /// Each image means what it did, and all of it is here.
+    pub(super) fn examine_images(&self, reference: &Reference, records: &Records) -> Verdict {
         let root = self.root();
-        for word in &images {
-            for digest in &expected[word].blobs {
-                blob(&root, digest).map_err(|err| format!("image {word}: {err}"))?;
+        for (_, name, target) in images(records) {
+            let known = reference.image(target);
+            let known = known.ok_or_else(|| format!("image {name} is {target}"))?;
+            for digest in &known.blobs {
+                blob(&root, digest).map_err(|err| format!("image {name}: {err}"))?;
             }
         }
-        Ok(images)
+        Ok(())
     }
 
     /// Records and files say the same, and there is nothing else.
-    fn examine_files(&self) -> Verdict {
+    pub(super) fn examine_files(&self, records: &Records) -> Verdict {
         let root = self.root();
-        let listed = self.lines(&["-q", "content", "ls"])?;
-        for digest in &listed {
+        for (digest, _) in records.table("blob") {
             blob(&root, digest)?;
         }
-        let files = names(&root.join("content/blobs/sha256"))?;
-        wrong(files.len() != listed.len(), || {
-            format!(
-                "{} blobs are recorded, {} are there",
-                listed.len(),
-                files.len()
-            )
-        })?;
-        let snapshots = self.lines(&["-q", "snapshots", "ls"])?;
+        let blobs = names(&root.join("content/blobs/sha256"))?.len();
         let mut trees = names(&root.join("snapshots"))?;
         trees.retain(|name| name != "trash");
-        wrong(snapshots.len() != trees.len(), || {
-            format!("the snapshots {snapshots:?} have the directories {trees:?}")
-        })?;
-        for left in ["content/ingest", "snapshots/trash"] {
-            let names = names(&root.join(left))?;
-            wrong(!names.is_empty(), || format!("{left} holds {names:?}"))?;
+        let uploads = names(&root.join("content/ingest"))?.len();
+        for (table, recorded, there) in [
+            ("blob", records.count("blob"), blobs),
+            ("snapshot", records.trees(), trees.len()),
+            ("ingest", records.count("ingest"), uploads),
+        ] {
+            wrong(recorded != there, || {
+                format!("{recorded} records of {table}, and {there} of its files")
+            })?;
         }
+        let trash = names(&root.join("snapshots/trash"))?;
+        wrong(!trash.is_empty(), || format!("trash holds {trash:?}"))?;
         let hidden = names(&self.work())?;
         let hidden: Vec<_> = hidden.iter().filter(|name| name.starts_with('.')).collect();
         wrong(!hidden.is_empty(), || {
@@ -140,32 +144,52 @@ impl Bench {
         })
     }
 
-    /// Mounts each image and compares it with what it was.
-    pub fn examine_trees(&self, expected: &Images, images: &[String]) -> Verdict {
-        for word in images {
-            let tree = self.mounted_tree(word)?;
-            let diff = expected[word].tree.diff(&tree);
+    /// Mounts each image and each snapshot that a client committed, and compares it with what it was.
+    pub(super) fn examine_trees(&self, reference: &Reference, records: &Records) -> Verdict {
+        for (ns, name, target) in images(records) {
+            let known = reference.image(target);
+            let known = known.ok_or_else(|| format!("image {name} is {target}"))?;
+            let diff = known.tree.diff(&self.mounted_tree(ns, name)?);
             wrong(!diff.is_empty(), || {
-                format!("the tree of {word} differs:\n{diff}")
+                format!("the tree of {name} differs:\n{diff}")
+            })?;
+        }
+        for (ns, name) in records.committed() {
+            let known = reference.snapshot(name);
+            let known = known.ok_or_else(|| format!("nobody committed {name}"))?;
+            let diff = known.diff(&self.committed_tree(ns, name)?);
+            wrong(!diff.is_empty(), || {
+                format!("the tree of snapshot {name} differs:\n{diff}")
             })?;
         }
         Ok(())
     }
 
     /// An image's files.
-    pub fn mounted_tree(&self, word: &str) -> Verdict<Tree> {
-        let name = format!("localhost/{word}");
-        self.plain(&["images", "mount", &name, "{w}/look"])?;
+    pub(super) fn mounted_tree(&self, ns: &str, name: &str) -> Verdict<Tree> {
+        self.plain(&["-n", ns, "images", "mount", name, "{w}/look"])?;
         let tree = Tree::read(&self.work().join("look"));
-        self.unmount("{w}/look")?;
+        self.unmount(ns, "{w}/look")?;
+        Ok(tree)
+    }
+
+    /// Those of a snapshot with all below it.
+    pub(super) fn committed_tree(&self, ns: &str, name: &str) -> Verdict<Tree> {
+        let key = "a-look";
+        self.plain(&["-n", ns, "snapshots", "view", key, name])?;
+        let at = self.work().join("look");
+        self.mount(ns, key, &at)?;
+        let tree = Tree::read(&at);
+        unmount(&at)?;
+        self.plain(&["-n", ns, "snapshots", "rm", key])?;
         Ok(tree)
     }
 
     /// A program that another thread has just begun to start still shares the files that were open
     /// here, until its own beginning; so "busy" is no last word.
-    fn unmount(&self, target: &str) -> Verdict {
+    fn unmount(&self, ns: &str, target: &str) -> Verdict {
         for _ in 0..50 {
-            match self.plain(&["images", "unmount", target]) {
+            match self.plain(&["-n", ns, "images", "unmount", target]) {
                 Err(reason) if reason.contains("resource busy") => {
                     std::thread::sleep(std::time::Duration::from_millis(10));
                 }
@@ -183,18 +207,51 @@ impl Bench {
         if self.work().join("bundle").exists() {
             self.plain(&["bundle", "rm", "{w}/bundle"])?;
         }
-        let images = self.lines(&["-q", "images", "ls"])?;
-        if !images.is_empty() {
-            let images = images.iter().map(String::as_str);
-            let rm: Vec<&str> = ["images", "rm"].into_iter().chain(images).collect();
-            self.plain(&rm)?;
+        let records = self.records()?;
+        for (ns, name, _) in images(&records) {
+            self.plain(&["-n", ns, "images", "rm", name])?;
         }
+        for (verb, table) in [
+            (&["leases", "rm"], "lease"),
+            (&["content", "abort"], "ingest"),
+        ] {
+            for (key, _) in records.table(table) {
+                let (ns, name) = key.split_once(' ').unwrap_or_default();
+                self.plain(&[&["-n", ns][..], verb, &[name]].concat())?;
+            }
+        }
+        self.empty_snapshots()?;
         self.plain(&["gc"])?;
-        self.examine_files()?;
-        for what in ["content", "snapshots", "images", "bundle"] {
-            let left = self.lines(&["-q", what, "ls"])?;
-            wrong(!left.is_empty(), || format!("{what} {left:?} are left"))?;
+        // What a client put is held by a label.
+        let records = self.records()?;
+        for (key, _) in records.table("blob-link") {
+            let (ns, digest) = key.split_once(' ').unwrap_or_default();
+            self.plain(&["-n", ns, "content", "rm", digest])?;
         }
+        if records.count("blob-link") > 0 {
+            self.plain(&["gc"])?;
+        }
+        self.emptied()
+    }
+
+    /// Those that clients made, with all that stands on them.
+    fn empty_snapshots(&self) -> Verdict {
+        loop {
+            let records = self.records()?;
+            let clients = records.table("snapshot");
+            let clients = clients.filter_map(|(key, _)| key.split_once(' '));
+            let mut clients = clients.filter(|(_, name)| !name.starts_with("sha256:"));
+            let Some((ns, name)) = clients.next() else {
+                return Ok(());
+            };
+            self.plain(&["-n", ns, "snapshots", "rm", "--recursive", name])?;
+        }
+    }
+
+    fn emptied(&self) -> Verdict {
+        let records = self.look(false)?;
+        let left = records.without(|table, _| table == "namespace");
+        wrong(left != Records::default(), || format!("{left:?} are left"))?;
         let mounts = self.mounts();
         wrong(!mounts.is_empty(), || format!("{mounts:?} are mounted"))
     }

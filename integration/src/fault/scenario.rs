@@ -1,25 +1,59 @@
-//! A store's life in commands, each of which is hit by faults on its own.
+//! A store's life in commands, each of which is hit by faults on its own: images first, then everything
+//! else that a store keeps.
 
-/// One command, from what state, to which.
+mod images;
+mod objects;
+
+pub use self::images::IMAGES;
+
+/// One command, and the state it begins with.
 pub struct Step {
     /// For messages.
     pub title: &'static str,
     /// The store it begins with: that which step this left behind; an absent one without.
     pub base: Option<&'static str>,
     /// What is done before, without faults.
-    pub setup: &'static [&'static [&'static str]],
-    /// The command; `{w}` is the directory beside the store, `{i}` that of the images.
+    pub setup: &'static [Before],
+    /// The command; `{w}` is the directory beside the store, other words are those of the images.
     pub args: &'static [&'static str],
     /// What it reads.
     pub stdin: Option<&'static str>,
-    /// The images before: a word for each, as in [`super::Images`], without `localhost/`.
-    pub before: &'static [&'static str],
-    /// The images after.
-    pub after: &'static [&'static str],
     /// The word in its error when it had been done already, and is repeated.
     pub done: Option<&'static str>,
-    /// What is beside the store after it: `mnt` is mounted, `bundle` is one, `out.tar` is there.
+    /// What is beside the store after it: `mnt` is mounted, `bundle` is one, `copy` is one without a
+    /// mount, `out.tar` is there.
     pub leaves: &'static [&'static str],
+    /// Its records change all at once or not at all.
+    pub whole: bool,
+    /// Broken off, it leaves an upload that somebody may come back for, or a lease that expires.
+    pub uploads: bool,
+    /// It begins with damage, of which nothing is left when it is done.
+    pub damaged: bool,
+}
+
+impl Step {
+    /// Whether it tells of what it cannot read, and goes on.
+    pub(super) fn is_check(&self) -> bool {
+        self.args.first() == Some(&"fsck")
+    }
+
+    /// Whether it notes for the next one of its kind where blobs are from, and does not fail when it
+    /// cannot.
+    pub(super) fn is_pull(&self) -> bool {
+        self.args.contains(&"--plain-http")
+    }
+}
+
+/// Something that is done before a command.
+pub enum Before {
+    /// A command that succeeds.
+    Run(&'static [&'static str]),
+    /// A command that fails.
+    Fail(&'static [&'static str]),
+    /// A container writes into the snapshot of this key.
+    Write(&'static str),
+    /// Somebody changes a file of an unpacked layer.
+    Damage,
 }
 
 const STEP: Step = Step {
@@ -28,173 +62,21 @@ const STEP: Step = Step {
     setup: &[],
     args: &[],
     stdin: None,
-    before: &[],
-    after: &[],
     done: None,
     leaves: &[],
+    whole: false,
+    uploads: false,
+    damaged: false,
 };
-
-const ALL: &[&str] = &["a:1", "b:two", "c:3", "t:1"];
-const MOUNT: &[&str] = &["images", "mount", "localhost/b:two", "{w}/mnt"];
-const MOUNT_RW: &[&str] = &["images", "mount", "--rw", "localhost/a:1", "{w}/mnt"];
-const BUNDLE: &[&str] = &["bundle", "create", "localhost/a:1", "{w}/bundle"];
-const IMPORT_B: &[&str] = &["images", "import", "--base-name", "localhost/b", "{i}/b"];
+/// One transaction.
+const WHOLE: Step = Step {
+    whole: true,
+    ..STEP
+};
+const EXISTS: Option<&str> = Some("already exists");
+const GONE: Option<&str> = Some("not found");
 
 /// The whole life.
-pub const STEPS: &[Step] = &[
-    Step {
-        title: "import",
-        args: &["images", "import", "{i}/a.tar"],
-        after: &["a:1"],
-        ..STEP
-    },
-    Step {
-        title: "import shared",
-        base: Some("import"),
-        args: IMPORT_B,
-        before: &["a:1"],
-        after: &["a:1", "b:two"],
-        ..STEP
-    },
-    Step {
-        title: "import stream",
-        base: Some("import shared"),
-        args: &["images", "import", "-"],
-        stdin: Some("c.tgz"),
-        before: &["a:1", "b:two"],
-        after: &["a:1", "b:two", "c:3"],
-        ..STEP
-    },
-    Step {
-        title: "tag",
-        base: Some("import stream"),
-        args: &["images", "tag", "localhost/a:1", "localhost/t:1"],
-        before: &["a:1", "b:two", "c:3"],
-        after: ALL,
-        ..STEP
-    },
-    Step {
-        title: "mount",
-        base: Some("tag"),
-        args: MOUNT,
-        before: ALL,
-        after: ALL,
-        done: Some("mounted at"),
-        leaves: &["mnt"],
-        ..STEP
-    },
-    Step {
-        title: "unmount",
-        base: Some("tag"),
-        setup: &[MOUNT],
-        args: &["images", "unmount", "{w}/mnt"],
-        before: ALL,
-        after: ALL,
-        done: Some("nothing is mounted"),
-        ..STEP
-    },
-    Step {
-        title: "mount rw",
-        base: Some("tag"),
-        args: MOUNT_RW,
-        before: ALL,
-        after: ALL,
-        done: Some("mounted at"),
-        leaves: &["mnt"],
-        ..STEP
-    },
-    Step {
-        title: "unmount rw",
-        base: Some("tag"),
-        setup: &[MOUNT_RW],
-        args: &["images", "unmount", "--rm", "{w}/mnt"],
-        before: ALL,
-        after: ALL,
-        done: Some("nothing is mounted"),
-        ..STEP
-    },
-    Step {
-        title: "export",
-        base: Some("tag"),
-        args: &["images", "export", "{w}/out.tar", "localhost/b:two"],
-        before: ALL,
-        after: ALL,
-        leaves: &["out.tar"],
-        ..STEP
-    },
-    Step {
-        title: "bundle create",
-        base: Some("tag"),
-        args: BUNDLE,
-        before: ALL,
-        after: ALL,
-        done: Some("the directory is not empty"),
-        leaves: &["bundle"],
-        ..STEP
-    },
-    Step {
-        title: "bundle rm",
-        base: Some("tag"),
-        setup: &[BUNDLE],
-        args: &["bundle", "rm", "{w}/bundle"],
-        before: ALL,
-        after: ALL,
-        done: Some("no bundle was made there"),
-        ..STEP
-    },
-    Step {
-        title: "rm",
-        base: Some("tag"),
-        args: &[
-            "images",
-            "rm",
-            "--ignore",
-            "localhost/t:1",
-            "localhost/b:two",
-        ],
-        before: ALL,
-        after: &["a:1", "c:3"],
-        ..STEP
-    },
-    Step {
-        title: "gc",
-        base: Some("rm"),
-        args: &["gc"],
-        before: &["a:1", "c:3"],
-        after: &["a:1", "c:3"],
-        ..STEP
-    },
-    Step {
-        title: "import again",
-        base: Some("rm"),
-        args: IMPORT_B,
-        before: &["a:1", "c:3"],
-        after: &["a:1", "b:two", "c:3"],
-        ..STEP
-    },
-    Step {
-        title: "import packed",
-        base: Some("import"),
-        args: &[
-            "images",
-            "import",
-            "--no-unpack",
-            "--base-name",
-            "localhost/b",
-            "{i}/b",
-        ],
-        before: &["a:1"],
-        after: &["a:1", "b:two"],
-        ..STEP
-    },
-    Step {
-        title: "mount packed",
-        base: Some("import packed"),
-        args: MOUNT,
-        before: &["a:1", "b:two"],
-        after: &["a:1", "b:two"],
-        done: Some("mounted at"),
-        leaves: &["mnt"],
-        ..STEP
-    },
-];
+pub fn steps() -> Vec<&'static Step> {
+    IMAGES.iter().chain(objects::OBJECTS).collect()
+}
