@@ -75,11 +75,14 @@ struct Place {
     dir: TempDir,
 }
 
-/// The command that starts a program in a mount namespace of its own: all that is mounted there goes when
-/// it ends, however that comes about.
+/// The command that starts a program in namespaces of its own for mounts and processes. When it ends, or
+/// whoever has started it, however that comes about, all it started ends as well, so that nobody is left
+/// to whom anything is mounted.
 pub fn enter(program: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "unshare"]);
+    command.args(["--mount", "--propagation", "private"]);
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
     command.arg(program);
     command
 }

@@ -8,7 +8,6 @@ use std::{
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
-    process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
@@ -70,14 +69,9 @@ impl Device {
         })
     }
 
-    /// Attaches a loop device to it that passes its cache by; its path.
-    pub(super) fn attach(&self) -> Verdict<PathBuf> {
-        let mut losetup = Command::new("losetup");
-        losetup.args(["--find", "--show", "--direct-io=on"]);
-        let said = disks::run(losetup.arg(&self.file))?;
-        let device = PathBuf::from(said.trim());
-        disks::is_behind(&device, &self.file)?;
-        Ok(device)
+    /// The disk.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Takes down what the test does.

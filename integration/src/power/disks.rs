@@ -11,9 +11,9 @@ use std::{
     time::Duration,
 };
 
-use rustix::{io::Errno, mount::UnmountFlags};
-
 use super::Verdict;
+// Never lazily: the next state would be disturbed.
+pub(super) use crate::fault::unmount;
 
 /// How often, and after what pause, a mount is found busy before that is believed.
 const BUSY_TRIES: usize = 200;
@@ -89,14 +89,10 @@ impl Kind {
         run(mkfs.args(words).arg(file)).map(drop)
     }
 
-    /// Mounts a block device, or a file behind a loop device that goes with the mount.
+    /// Mounts a file behind a loop device that goes with the mount, however that ends.
     pub(super) fn mount(self, what: &Path, at: &Path) -> Verdict<Mounted> {
         let turn = self.turn();
-        let looped = match fs::metadata(what).is_ok_and(|meta| meta.is_file()) {
-            true => "loop,",
-            false => "",
-        };
-        let options = format!("{looped}{}", self.options());
+        let options = format!("loop,{}", self.options());
         let mut mount = Command::new("mount");
         mount.args(["-t", self.driver(), "-o", &options]);
         mount.arg(what).arg(at);
@@ -112,9 +108,7 @@ impl Kind {
             at: at.to_owned(),
             _turn: turn,
         };
-        if !looped.is_empty() {
-            is_behind(&mounted.device()?, what)?;
-        }
+        is_behind(&mounted.device()?, what)?;
         Ok(mounted)
     }
 
@@ -193,20 +187,8 @@ fn is_mounted(at: &Path) -> bool {
     }
 }
 
-/// A program that another thread has just begun to start still shares the files that were open here,
-/// until its own beginning; so "busy" is no last word. Never lazily: the next state would be disturbed.
-pub(super) fn unmount(at: &Path) -> Verdict {
-    for _ in 0..BUSY_TRIES {
-        match rustix::mount::unmount(at, UnmountFlags::empty()) {
-            Err(Errno::BUSY) => thread::sleep(BUSY_PAUSE),
-            other => return other.map_err(|err| format!("unmount {}: {err}", at.display())),
-        }
-    }
-    Err(format!("{} stays busy", at.display()))
-}
-
 /// Whether a loop device is of this file: another program may have been quicker.
-pub(super) fn is_behind(device: &Path, file: &Path) -> Verdict {
+fn is_behind(device: &Path, file: &Path) -> Verdict {
     let name = device.file_name().unwrap_or_default();
     let shown = Path::new("/sys/block").join(name).join("loop/backing_file");
     let behind = fs::read_to_string(&shown).map_err(|err| format!("{}: {err}", shown.display()))?;
@@ -216,9 +198,11 @@ pub(super) fn is_behind(device: &Path, file: &Path) -> Verdict {
     }
 }
 
-/// Detaches a loop device as soon as nobody uses it.
-pub(super) fn detach(device: &Path) -> Verdict {
-    run(Command::new("losetup").arg("-d").arg(device)).map(drop)
+/// Has a loop device pass the cache of its file by.
+pub(super) fn pass_by(mounted: &Mounted) -> Verdict {
+    let device = mounted.device()?;
+    let mut losetup = Command::new("losetup");
+    run(losetup.arg("--direct-io=on").arg(device)).map(drop)
 }
 
 /// Runs a program to its good end; what it printed.

@@ -170,11 +170,9 @@ impl Setting<'_> {
     ) -> Verdict<T> {
         let [served, disk] = ["served", "disk"].map(|part| dir.join(part));
         let device = Device::serve(begin, &served).map_err(|err| format!("serve a disk: {err}"))?;
-        let block = device.attach()?;
-        let mounted = life.kind.mount(&block, &disk);
-        // It goes when the file system does.
-        disks::detach(&block)?;
-        let mounted = mounted?;
+        let mounted = life.kind.mount(device.file(), &disk)?;
+        // What is read and written is of the disk alone from here on.
+        disks::pass_by(&mounted)?;
         let mut world = World::new(life.programs, life.engine, self.images, &disk, dir);
         let ran = run(&mut world, &device);
         drop(world);
