@@ -22,7 +22,7 @@ use crate::{
         attributes::{file_type, is_opaque, is_whiteout, storable},
         sums::Sum,
     },
-    path::{join, shown},
+    path::{PATH_BYTES_MAX, join, shown},
 };
 
 /// In which way a place of a tree is not what it should be.
@@ -85,7 +85,7 @@ pub fn compare(
     let mut ahead = vec![Vec::new()];
     while let Some(path) = ahead.pop() {
         // Opened by their paths: a tree may be wider and deeper than a process can hold open.
-        let dirs = (&model.resolve_dir(&path)?, &tree.resolve_dir(&path)?);
+        let dirs = (&open(model, &path)?, &open(tree, &path)?);
         comparing.directory(&path, dirs, &mut ahead)?;
         if comparing.ended {
             break;
@@ -94,6 +94,21 @@ pub fn compare(
     let mut found = comparing.found;
     found.sort_by(|a, b| (&a.path, a.aspect).cmp(&(&b.path, b.aspect)));
     Ok(found)
+}
+
+/// Opens the directory at a path without links. It is longer than the kernel takes where links of the layer
+/// led there, so that no entry had to say it whole.
+fn open(root: &Dir, path: &[u8]) -> Result<Dir> {
+    let (mut here, mut rest) = (root.clone(), path);
+    while rest.len() > PATH_BYTES_MAX {
+        // A name has at most 255 bytes.
+        let Some(end) = rest[..PATH_BYTES_MAX].iter().rposition(|b| *b == b'/') else {
+            break;
+        };
+        here = here.resolve_dir(&rest[..end])?;
+        rest = &rest[end + 1..];
+    }
+    here.resolve_dir(rest)
 }
 
 struct Comparing<'a> {

@@ -224,3 +224,32 @@ fn it_ends_also_where_there_is_nothing_to_be_read() {
     });
     assert_eq!((found.unwrap(), asked), (vec![], 10));
 }
+
+/// Each entry has a path that the kernel takes, by a link in each of the directories to the next one.
+#[test]
+fn directories_whose_paths_no_call_takes_are_compared() {
+    let place = place();
+    let deep = vec!["d".repeat(200); 9].join("/");
+    let layer = (0..4).fold(layer(), |layer, number| {
+        let from = "l/".repeat(number);
+        layer
+            .dir(&format!("{from}{deep}"))
+            .file(&format!("{from}{deep}/file"), &from)
+            .symlink(&format!("{from}l"), &deep)
+    });
+    let all = twice(&place, &[layer]);
+    assert_eq!(differences(&place, &all[0]), []);
+    // The lowest of them.
+    let mut dir = place.upper("tree0");
+    for _ in 0..4 {
+        dir = dir.resolve_dir(deep.as_bytes()).unwrap();
+    }
+    dir.chmod("file".as_ref(), 0o600).unwrap();
+    let found = differences(&place, &all[0]);
+    let [difference] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(difference.aspect, Aspect::Mode);
+    let path = format!("{deep}/{deep}/{deep}/{deep}/file");
+    assert!(path.len() > 4095 && difference.path == path.as_bytes());
+}
