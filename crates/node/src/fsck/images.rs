@@ -7,7 +7,7 @@ use std::{
 
 use cairn_meta::{Error, ImageRecord, View, schema};
 use cairn_types::{
-    ChainId, Classified, Compression, Descriptor, Digest, ErrorKind, ImageName, LayerType,
+    ChainId, Classified, Compression, Descriptor, DiffId, Digest, ErrorKind, ImageName, LayerType,
     Namespace, SnapshotKey,
 };
 
@@ -27,8 +27,8 @@ pub(super) struct Needed {
     layers: HashMap<SnapshotKey, Vec<usize>>,
     /// What the layers are packed in.
     packed: HashMap<SnapshotKey, Digest>,
-    /// How packed layers are said to be packed.
-    types: HashMap<Digest, LayerType>,
+    /// Layers of images, and whether all of those call it a plain tar.
+    plain: HashMap<Digest, bool>,
     /// Documents that could not be read.
     pub(super) suspects: HashSet<Digest>,
 }
@@ -87,14 +87,20 @@ impl Needed {
         self.packed.get(key)
     }
 
-    /// How a layer is packed; of one that no image has its first bytes tell.
-    pub(super) fn layer_type(&self, layer: &Digest) -> LayerType {
-        let sniffed = LayerType {
-            compression: Compression::Gzip,
-            always_plain: false,
-            foreign: false,
+    /// How the layer is packed that unpacks to this. What manifests say is no proof: any image may call
+    /// another's layer what it likes. A plain tar is what it unpacks to, so that their names are the
+    /// same; the first bytes of all else tell.
+    pub(super) fn layer_type(&self, layer: &Digest, diff_id: &DiffId) -> LayerType {
+        let diff_id = diff_id.digest();
+        let always_plain = match diff_id.algorithm() == layer.algorithm() {
+            true => diff_id == layer,
+            false => self.plain.get(layer) == Some(&true),
         };
-        self.types.get(layer).copied().unwrap_or(sniffed)
+        LayerType {
+            compression: Compression::Gzip,
+            always_plain,
+            foreign: false,
+        }
     }
 }
 
@@ -144,7 +150,8 @@ impl Check<'_> {
             };
             for layer in &body.manifest.layers {
                 if let Some(known) = LayerType::parse(&layer.media_type) {
-                    needed.types.insert(layer.digest.clone(), known);
+                    let all = needed.plain.entry(layer.digest.clone()).or_insert(true);
+                    *all &= known.always_plain;
                 }
             }
             let packed = body.manifest.layers.iter().map(|layer| &layer.digest);

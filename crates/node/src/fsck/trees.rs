@@ -311,7 +311,7 @@ impl Check<'_> {
                 self.watcher.progress(TREES, done, way.total);
             }
         };
-        let layer_type = self.needed.layer_type(blob);
+        let layer_type = self.needed.layer_type(blob, diff_id);
         let unpacked = cairn_layer::unpack(source, layer_type, staged.dir(), &options, &progress);
         if let Some(way) = way {
             way.before

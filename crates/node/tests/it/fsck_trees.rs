@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cairn_node::{Finding, MountOrder, Severity, Silent};
+use cairn_node::{Finding, MountOrder, Severity, Silent, Source};
 use cairn_sys::Dir;
 use cairn_types::{Digest, ImageName};
 
@@ -350,6 +350,35 @@ fn a_tree_in_use_is_not_touched() {
     let (findings, _) = check(&store, true, true);
     assert!(findings.iter().all(|one| one.repaired), "{findings:?}");
     assert_eq!(check(&store, true, false).0, []);
+}
+
+/// Any image may call another's layer what it likes.
+#[test]
+fn what_a_manifest_says_of_a_layer_proves_nothing() {
+    let layers = two_layers();
+    let image = |kind: Option<&'static str>, name: &str| {
+        let called = layers.iter().map(|(own, bytes, plain)| {
+            let kind = kind.unwrap_or(own);
+            (kind, bytes.clone(), plain.clone())
+        });
+        let mut layout = Layout::new();
+        let manifest = layout.manifest(&host(), &called.collect::<Vec<_>>());
+        layout.name(manifest, name);
+        layout.finish();
+        layout
+    };
+    let store = Store::new();
+    store
+        .import(image(None, "shop/web:1").path())
+        .expect("import");
+    for name in ["shop/a:1", "shop/z:1"] {
+        let liar = image(Some(OCI_LAYER), name);
+        let path = liar.path().to_owned();
+        let imported = store.import_with(Source::Path(path), |request| request.unpack = false);
+        imported.expect("import");
+    }
+    let (findings, report) = check(&store, true, false);
+    assert_eq!((findings, report.trees), (vec![], 2));
 }
 
 /// Imports, removals, collections, uploads and a container that writes, all the time.
