@@ -1,7 +1,7 @@
 //! Whether files are what their records say, and how it is known of those that are not.
 //!
-//! Nothing is locked for as long as bytes are read: what looks wrong is looked at once more under the
-//! lock on its name, when nobody replaces or removes it.
+//! Nothing is locked for as long as bytes are read. What looks wrong is believed under the lock on its name,
+//! when nobody replaces or removes it, if it is still the file that was read.
 
 use std::{
     collections::HashSet,
@@ -21,6 +21,7 @@ use crate::{
     error::{io as io_failed, sys},
     is_missing,
     locks::Held,
+    small::SMALL_BYTES_MAX,
 };
 
 /// What is wrong with the file of a recorded blob.
@@ -156,33 +157,73 @@ impl Content {
         }
         // One that comes up from here on is of somebody who has seen more.
         let doubted = self.is_doubted(digest);
-        if let Ok(file) = self.try_open(digest)? {
-            let mut ended = false;
-            let mut told = |got| {
-                ended = !read(got);
-                !ended
-            };
-            if self.flaw_of_bytes(digest, &file, &mut told)?.is_none() {
-                if doubted && !ended {
-                    self.inner.doubts.remove(digest);
-                }
-                return Ok(None);
+        let Some((flaw, _changing)) = self.look_through(digest, read)? else {
+            return Ok(None);
+        };
+        let Some(flaw) = flaw else {
+            if doubted {
+                self.inner.doubts.remove(digest);
             }
-        }
-        // Somebody may have replaced or removed it meanwhile.
-        let _changing = self.inner.changing.lock(digest);
+            return Ok(None);
+        };
+        // Somebody may have removed it meanwhile, or what its record says is another number.
         let Some(record) = self.sound_record(digest)? else {
             return Ok(None);
         };
         if let Some(flaw) = self.flaw_at_a_glance(digest, record.size)? {
             return Ok(Some(flaw));
         }
-        let flaw = self.flaw_of_file(digest)?;
-        match flaw {
-            Some(_) => self.inner.doubts.add(digest),
-            None => self.inner.doubts.remove(digest),
+        self.inner.doubts.add(digest);
+        Ok(Some(flaw))
+    }
+
+    /// What is wrong with the bytes of a blob, whatever their number should be, and the lock on its name, under
+    /// which that holds. They are read before it is taken, and once more when another file has come by then: to
+    /// read gigabytes again under it would keep everybody waiting who brings the blob. `None` when
+    /// `read` says `false`.
+    fn look_through(
+        &self,
+        digest: &Digest,
+        read: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<(Option<Flaw>, Held<Digest>)>> {
+        let inode = |file: &File| {
+            raw::inode(file).map_err(sys(format!("look at the file of blob {digest}")))
+        };
+        loop {
+            let seen = self.try_open(digest)?;
+            let flaw = match &seen {
+                Ok(file) => {
+                    let mut ended = false;
+                    let mut told = |got| {
+                        ended = !read(got);
+                        !ended
+                    };
+                    let flaw = self.flaw_of_bytes(digest, file, &mut told)?;
+                    if ended {
+                        return Ok(None);
+                    }
+                    flaw
+                }
+                Err(flaw) => Some(flaw.clone()),
+            };
+            let changing = self.inner.changing.lock(digest);
+            let now = self.try_open(digest)?;
+            // A file that is open keeps its number.
+            let same = match (&seen, &now) {
+                (Ok(seen), Ok(now)) => inode(seen)? == inode(now)?,
+                (seen, now) => seen.is_err() && now.is_err(),
+            };
+            // What is small is written again in its place.
+            let is_small = |file: &File| {
+                raw::length(file).is_ok_and(|length| length <= SMALL_BYTES_MAX as u64)
+            };
+            if flaw.is_some() && now.as_ref().is_ok_and(is_small) {
+                return Ok(Some((self.flaw_of_file(digest)?, changing)));
+            }
+            if same {
+                return Ok(Some((flaw, changing)));
+            }
         }
-        Ok(flaw)
     }
 
     /// Opens the file of a blob, or says why there is nothing to be read.
@@ -345,30 +386,57 @@ impl Content {
     /// blob again is let. Its records stay, with all that they hold.
     ///
     /// A small blob whose bytes are still in the records is written anew instead. A file that cannot be read
-    /// stays until somebody brings its bytes: it may be whole, and readable again. So does one whose bytes are right, and its record is told
-    /// how many they are.
-    pub fn give_up(&self, digest: &Digest) -> Result<Mended> {
+    /// stays until somebody brings its bytes: it may be whole, and readable again. So does one whose bytes are
+    /// right, and its record is told how many they are. It is read to know that, and `read` told of how many
+    /// bytes since the last time; when that says `false` nothing is done.
+    pub fn give_up(&self, digest: &Digest, read: &mut dyn FnMut(u64) -> bool) -> Result<Mended> {
         self.check_writable()?;
-        let changing = self.inner.changing.lock(digest);
-        let Some(record) = self.sound_record(digest)? else {
-            return Ok(Mended::Nothing);
-        };
-        let seen = self.flaw_at_a_glance(digest, record.size)?;
         // The record may be what is wrong about the length.
-        let flaw = match seen {
-            None | Some(Flaw::Length { .. }) => self.flaw_of_file(digest)?,
-            Some(_) => seen.clone(),
-        };
+        let is_readable = |seen: &Option<Flaw>| matches!(seen, None | Some(Flaw::Length { .. }));
+        loop {
+            let Some(record) = self.sound_record(digest)? else {
+                return Ok(Mended::Nothing);
+            };
+            let seen = self.flaw_at_a_glance(digest, record.size)?;
+            let (bytes, changing) = match is_readable(&seen) {
+                true => match self.look_through(digest, read)? {
+                    Some((flaw, changing)) => (Some(flaw), changing),
+                    None => return Ok(Mended::Stopped),
+                },
+                false => (None, self.inner.changing.lock(digest)),
+            };
+            let Some(record) = self.sound_record(digest)? else {
+                return Ok(Mended::Nothing);
+            };
+            let seen = self.flaw_at_a_glance(digest, record.size)?;
+            let flaw = match (is_readable(&seen), bytes) {
+                (true, Some(flaw)) => flaw,
+                (false, _) => seen.clone(),
+                // Somebody has brought one that can be read.
+                (true, None) => continue,
+            };
+            return self.mend(digest, seen, flaw, &changing);
+        }
+    }
+
+    /// The same, knowing what is `seen` of the file and what is wrong with it.
+    fn mend(
+        &self,
+        digest: &Digest,
+        seen: Option<Flaw>,
+        flaw: Option<Flaw>,
+        changing: &Held<Digest>,
+    ) -> Result<Mended> {
         let Some(flaw) = flaw else {
             self.inner.doubts.remove(digest);
             let Some(Flaw::Length { actual, .. }) = seen else {
                 return Ok(Mended::Nothing);
             };
-            self.measure(digest, actual, &changing)?;
+            self.measure(digest, actual, changing)?;
             return Ok(Mended::Measured);
         };
-        if let Some(size) = self.replace(digest, &flaw, &changing)? {
-            self.measure(digest, size, &changing)?;
+        if let Some(size) = self.replace(digest, &flaw, changing)? {
+            self.measure(digest, size, changing)?;
             self.inner.doubts.remove(digest);
             return Ok(Mended::Whole);
         }
@@ -436,7 +504,8 @@ impl Content {
         let Ok(file) = self.try_open(digest)? else {
             return Ok(false);
         };
-        if self.flaw_of_bytes(digest, &file, &mut |_| true)?.is_some() {
+        let flaw = self.flaw_of_bytes(digest, &file, &mut |_| true);
+        if flaw?.is_some() {
             return Ok(false);
         }
         let size = file.metadata();
@@ -470,6 +539,8 @@ pub enum Mended {
     Unread,
     /// Its damaged file is gone, and whoever has its bytes can bring them.
     Aside,
+    /// It is as it was: nobody waited for it to be read.
+    Stopped,
 }
 
 /// A file that is there and cannot be looked at is damage, of a disk mostly, and no reason to end a check of

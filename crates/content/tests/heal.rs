@@ -150,12 +150,18 @@ fn a_damaged_file_is_set_aside_and_its_records_stay() {
     let bytes = large();
     let digest = store(&fixture, &bytes, "web").expect("store");
     assert_eq!(
-        fixture.content.give_up(&digest).expect("whole"),
+        fixture
+            .content
+            .give_up(&digest, &mut |_| true)
+            .expect("whole"),
         Mended::Nothing
     );
     flip(&fixture.file(&digest));
     assert_eq!(
-        fixture.content.give_up(&digest).expect("aside"),
+        fixture
+            .content
+            .give_up(&digest, &mut |_| true)
+            .expect("aside"),
         Mended::Aside
     );
     assert_eq!(examine(&fixture, &digest), Some(Flaw::Missing));
@@ -165,7 +171,10 @@ fn a_damaged_file_is_set_aside_and_its_records_stay() {
     let small = fixture.put("default", b"{}");
     flip(&fixture.file(&small));
     assert_eq!(
-        fixture.content.give_up(&small).expect("mended"),
+        fixture
+            .content
+            .give_up(&small, &mut |_| true)
+            .expect("mended"),
         Mended::Whole
     );
     assert_eq!(fixture.read(&small), b"{}");
@@ -273,7 +282,10 @@ fn a_record_of_another_length_costs_no_file_whose_bytes_are_right() {
     wrong.expect("damage");
     let flaw = examine(&fixture, &digest);
     assert!(matches!(flaw, Some(Flaw::Length { recorded: 3, .. })));
-    let mended = fixture.content.give_up(&digest).expect("mended");
+    let mended = fixture
+        .content
+        .give_up(&digest, &mut |_| true)
+        .expect("mended");
     assert_eq!(mended, Mended::Measured);
     assert_eq!(fixture.read(&digest), bytes);
     assert_eq!(examine(&fixture, &digest), None);
@@ -283,7 +295,10 @@ fn a_record_of_another_length_costs_no_file_whose_bytes_are_right() {
     // Where both are wrong the bytes go, and the record stays.
     fs::set_permissions(fixture.file(&digest), fs::Permissions::from_mode(0o644)).expect("mode");
     fs::write(fixture.file(&digest), b"cut").expect("cut");
-    let mended = fixture.content.give_up(&digest).expect("aside");
+    let mended = fixture
+        .content
+        .give_up(&digest, &mut |_| true)
+        .expect("aside");
     assert_eq!(mended, Mended::Aside);
 }
 
@@ -313,7 +328,10 @@ fn a_small_blob_without_file_keeps_its_bytes() {
     ];
     for damage in damages {
         damage(&file);
-        let mended = fixture.content.give_up(&digest).expect("mended");
+        let mended = fixture
+            .content
+            .give_up(&digest, &mut |_| true)
+            .expect("mended");
         assert_eq!(mended, Mended::Whole);
         assert_eq!(fixture.read(&digest), b"{}");
         let mode = fs::metadata(&file).expect("stat").permissions().mode();
@@ -346,4 +364,48 @@ fn a_blob_is_settled_when_file_and_record_are_whole() {
     assert!(settled());
     fs::remove_file(fixture.file(&digest)).expect("remove");
     assert!(!settled());
+}
+
+/// Whoever wants the blob meanwhile would wait for as long as it is read.
+#[test]
+fn nothing_is_locked_while_a_damaged_blob_is_read() {
+    let fixture = Fixture::new();
+    let bytes = large();
+    let digest = store(&fixture, &bytes, "web").expect("store");
+    flip(&fixture.file(&digest));
+    let (mut read, mut others) = (0, 0);
+    let flaw = fixture.content.examine(&digest, &mut |got| {
+        read += got;
+        // It takes the lock that whoever brings the blob takes.
+        others += u64::from(fixture.content.open_any(&digest).is_ok());
+        true
+    });
+    assert!(matches!(flaw.expect("examined"), Some(Flaw::Bytes(_))));
+    assert_eq!(read, bytes.len() as u64);
+    assert!(others > 1);
+    // Who brings it while it is read has it read once more, as what it is then.
+    let mut again = 0;
+    let flaw = fixture.content.examine(&digest, &mut |got| {
+        if again == 0 {
+            store(&fixture, &bytes, "ops").expect("bring");
+        }
+        again += got;
+        true
+    });
+    assert_eq!(flaw.expect("examined"), None);
+    assert_eq!(again, 2 * bytes.len() as u64);
+    assert!(fixture.content.is_sound(&digest).expect("look"));
+}
+
+#[test]
+fn a_damaged_blob_stays_as_it_is_when_nobody_waits_for_it_to_be_mended() {
+    let fixture = Fixture::new();
+    let digest = store(&fixture, &large(), "web").expect("store");
+    flip(&fixture.file(&digest));
+    let mended = fixture.content.give_up(&digest, &mut |_| false);
+    assert_eq!(mended.expect("stopped"), Mended::Stopped);
+    assert!(fixture.file(&digest).exists());
+    let mended = fixture.content.give_up(&digest, &mut |_| true);
+    assert_eq!(mended.expect("aside"), Mended::Aside);
+    assert!(!fixture.file(&digest).exists());
 }

@@ -19,7 +19,9 @@ type Id = (Namespace, SnapshotKey);
 impl Check<'_> {
     /// A blob whose bytes are wrong loses its file, so that nobody reads it, and everything else stays.
     pub(super) fn mend_blob(&mut self, mut finding: Finding, digest: &Digest) -> Finding {
-        match self.node.content().give_up(digest) {
+        let watcher = self.watcher;
+        let mut read = |_| !watcher.given_up();
+        match self.node.content().give_up(digest, &mut read) {
             Ok(Mended::Whole) => finding.mended("written again from its record"),
             Ok(Mended::Nothing) => finding.mended("it is whole by now"),
             Ok(Mended::Measured) => {
@@ -28,6 +30,7 @@ impl Check<'_> {
             Ok(Mended::Unread) => {
                 finding.left("its file stays where it is: it may be whole, and readable again")
             }
+            Ok(Mended::Stopped) => finding.left("it was stopped"),
             Ok(Mended::Aside) if finding.severity == Severity::Loss => {
                 finding.left("nothing here has its bytes")
             }

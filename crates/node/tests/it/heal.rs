@@ -192,7 +192,10 @@ fn a_file_that_cannot_be_read_is_told_of_and_stays() {
     let flaw = content.examine(&digest, &mut |_| true).expect("examined");
     assert!(matches!(flaw, Some(Flaw::Unreadable(_))), "{flaw:?}");
     assert!(!content.is_sound(&digest).expect("look"));
-    assert_eq!(content.give_up(&digest).expect("left"), Mended::Unread);
+    assert_eq!(
+        content.give_up(&digest, &mut |_| true).expect("left"),
+        Mended::Unread
+    );
     let (findings, _) = check(&store, true, true);
     let named = findings.iter().find(|one| one.kind == "blob-unreadable");
     let finding = named.unwrap_or_else(|| panic!("{findings:?}"));
@@ -205,6 +208,9 @@ fn a_file_that_cannot_be_read_is_told_of_and_stays() {
     assert!(!content.is_whole(&store.ns, &digest).expect("look"));
     drop(shut);
     assert_eq!(fs::read(&file).expect("file"), b"");
-    assert_eq!(content.give_up(&digest).expect("whole"), Mended::Nothing);
+    assert_eq!(
+        content.give_up(&digest, &mut |_| true).expect("whole"),
+        Mended::Nothing
+    );
     assert!(content.is_sound(&digest).expect("look"));
 }
