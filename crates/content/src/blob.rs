@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
-use cairn_sys::raw;
+use cairn_sys::raw::{self, Caching};
 use cairn_types::{Digest, Hasher};
 
 use crate::check::Doubts;
@@ -25,6 +25,7 @@ pub struct Blob {
     hasher: Hasher,
     /// Where it is noted if it turns out to be damaged.
     doubts: Doubts,
+    caching: Caching,
 }
 
 impl Blob {
@@ -37,7 +38,13 @@ impl Blob {
             position: 0,
             hasher,
             doubts,
+            caching: Caching::Kept,
         }
+    }
+
+    /// The same, whose bytes as a [`Read`] leave this in memory.
+    pub fn caching(self, caching: Caching) -> Blob {
+        Blob { caching, ..self }
     }
 
     /// Bytes in all.
@@ -74,7 +81,11 @@ impl Read for Blob {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let got = self.file.read_at(buffer, self.position)?;
+        let got = match self.caching {
+            Caching::Kept => self.file.read_at(buffer, self.position)?,
+            Caching::Aside => raw::read_once(&self.file, buffer, self.position, self.caching)
+                .map_err(|err| io::Error::from(err.errno()))?,
+        };
         let end = self.position + got as u64;
         if end > self.size {
             return Err(self.damaged("it is longer than its record says"));
@@ -98,7 +109,7 @@ impl Read for Blob {
 /// The hash of a file's bytes from its beginning, and how many they are.
 pub(crate) fn hash_file(file: &File, mut hasher: Hasher) -> io::Result<(Hasher, u64)> {
     let mut bytes = 0;
-    read_file(file, |piece| {
+    read_file(file, Caching::Kept, |piece| {
         hasher.update(piece);
         bytes += piece.len() as u64;
         true
@@ -107,6 +118,10 @@ pub(crate) fn hash_file(file: &File, mut hasher: Hasher) -> io::Result<(Hasher, 
 }
 
 /// Gives `take` a file's bytes from its beginning on, until that says `false`.
-pub(crate) fn read_file(file: &File, take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
-    raw::read_through(file, 0..u64::MAX, take).map_err(|err| io::Error::from(err.errno()))
+pub(crate) fn read_file(
+    file: &File,
+    caching: Caching,
+    take: impl FnMut(&[u8]) -> bool,
+) -> io::Result<()> {
+    raw::read_through(file, 0..u64::MAX, caching, take).map_err(|err| io::Error::from(err.errno()))
 }

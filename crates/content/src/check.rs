@@ -12,7 +12,10 @@ use std::{
 };
 
 use cairn_meta::{BlobRecord, View, schema};
-use cairn_sys::{FileType, OFlags, durable, raw};
+use cairn_sys::{
+    FileType, OFlags, durable,
+    raw::{self, Caching},
+};
 use cairn_types::{Algorithm, Classified, Digest, ErrorKind, Hasher, IngestRef, Namespace};
 
 use crate::{
@@ -150,6 +153,7 @@ impl Content {
     pub fn examine(
         &self,
         digest: &Digest,
+        caching: Caching,
         read: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Option<Flaw>> {
         if let Some(flaw) = self.glance(digest)? {
@@ -157,7 +161,7 @@ impl Content {
         }
         // One that comes up from here on is of somebody who has seen more.
         let doubted = self.is_doubted(digest);
-        let Some((flaw, _changing)) = self.look_through(digest, read)? else {
+        let Some((flaw, _changing)) = self.look_through(digest, caching, read)? else {
             return Ok(None);
         };
         let Some(flaw) = flaw else {
@@ -184,6 +188,7 @@ impl Content {
     fn look_through(
         &self,
         digest: &Digest,
+        caching: Caching,
         read: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Option<(Option<Flaw>, Held<Digest>)>> {
         let inode = |file: &File| {
@@ -198,7 +203,7 @@ impl Content {
                         ended = !read(got);
                         !ended
                     };
-                    let flaw = self.flaw_of_bytes(digest, file, &mut told)?;
+                    let flaw = self.flaw_of_bytes(digest, file, caching, &mut told)?;
                     if ended {
                         return Ok(None);
                     }
@@ -253,7 +258,7 @@ impl Content {
     /// What is wrong with the bytes of a file, whatever their number should be.
     fn flaw_of_file(&self, digest: &Digest) -> Result<Option<Flaw>> {
         match self.try_open(digest)? {
-            Ok(file) => self.flaw_of_bytes(digest, &file, &mut |_| true),
+            Ok(file) => self.flaw_of_bytes(digest, &file, Caching::Kept, &mut |_| true),
             Err(flaw) => Ok(Some(flaw)),
         }
     }
@@ -262,12 +267,13 @@ impl Content {
         &self,
         digest: &Digest,
         file: &File,
+        caching: Caching,
         read: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Option<Flaw>> {
         raw::read_in_order(file);
         let mut hasher = Hasher::new(digest.algorithm());
         let mut ended = false;
-        let done = read_file(file, |piece| {
+        let done = read_file(file, caching, |piece| {
             hasher.update(piece);
             ended = !read(piece.len() as u64);
             !ended
@@ -399,7 +405,7 @@ impl Content {
             };
             let seen = self.flaw_at_a_glance(digest, record.size)?;
             let (bytes, changing) = match is_readable(&seen) {
-                true => match self.look_through(digest, read)? {
+                true => match self.look_through(digest, Caching::Kept, read)? {
                     Some((flaw, changing)) => (Some(flaw), changing),
                     None => return Ok(Mended::Stopped),
                 },
@@ -504,7 +510,7 @@ impl Content {
         let Ok(file) = self.try_open(digest)? else {
             return Ok(false);
         };
-        let flaw = self.flaw_of_bytes(digest, &file, &mut |_| true);
+        let flaw = self.flaw_of_bytes(digest, &file, Caching::Kept, &mut |_| true);
         if flaw?.is_some() {
             return Ok(false);
         }

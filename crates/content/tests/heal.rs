@@ -12,6 +12,7 @@ use std::{
 
 use cairn_content::{Flaw, Mended};
 use cairn_meta::{BlobRecord, Timestamp, Tx, View, schema};
+use cairn_sys::raw::Caching;
 use cairn_types::{Digest, Labels};
 
 use common::{Fixture, ns, reference};
@@ -26,10 +27,12 @@ fn flip(path: &Path) {
 
 fn examine(fixture: &Fixture, digest: &Digest) -> Option<Flaw> {
     let mut read = 0;
-    let flaw = fixture.content.examine(digest, &mut |bytes| {
-        read += bytes;
-        true
-    });
+    let flaw = fixture
+        .content
+        .examine(digest, Caching::Kept, &mut |bytes| {
+            read += bytes;
+            true
+        });
     flaw.expect("examined")
 }
 
@@ -261,7 +264,9 @@ fn a_blob_that_is_whole_again_is_doubted_no_longer() {
     let is_sound = || fixture.content.is_sound(&digest).expect("look");
     assert!(!is_sound());
     // Who has not read all of it does not know.
-    let part = fixture.content.examine(&digest, &mut |_| false);
+    let part = fixture
+        .content
+        .examine(&digest, Caching::Kept, &mut |_| false);
     assert_eq!(part.expect("examined"), None);
     assert!(!is_sound());
     assert_eq!(examine(&fixture, &digest), None);
@@ -374,18 +379,20 @@ fn nothing_is_locked_while_a_damaged_blob_is_read() {
     let digest = store(&fixture, &bytes, "web").expect("store");
     flip(&fixture.file(&digest));
     let (mut read, mut others) = (0, 0);
-    let flaw = fixture.content.examine(&digest, &mut |got| {
-        read += got;
-        // It takes the lock that whoever brings the blob takes.
-        others += u64::from(fixture.content.open_any(&digest).is_ok());
-        true
-    });
+    let flaw = fixture
+        .content
+        .examine(&digest, Caching::Aside, &mut |got| {
+            read += got;
+            // It takes the lock that whoever brings the blob takes.
+            others += u64::from(fixture.content.open_any(&digest).is_ok());
+            true
+        });
     assert!(matches!(flaw.expect("examined"), Some(Flaw::Bytes(_))));
     assert_eq!(read, bytes.len() as u64);
     assert!(others > 1);
     // Who brings it while it is read has it read once more, as what it is then.
     let mut again = 0;
-    let flaw = fixture.content.examine(&digest, &mut |got| {
+    let flaw = fixture.content.examine(&digest, Caching::Kept, &mut |got| {
         if again == 0 {
             store(&fixture, &bytes, "ops").expect("bring");
         }

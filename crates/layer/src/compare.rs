@@ -13,7 +13,10 @@ use std::{
     os::unix::ffi::OsStrExt,
 };
 
-use cairn_sys::{Dir, OFlags, Result, Stat, raw};
+use cairn_sys::{
+    Dir, OFlags, Result, Stat,
+    raw::{self, Caching},
+};
 use rustix::fs::FileType;
 
 use crate::{
@@ -63,7 +66,7 @@ pub struct Difference {
 
 /// Compares `tree` with its `model`, whose files' bytes are in `sums`. Tells `read` of bytes of the tree
 /// that were read, and of none at each name; when that says `false` the comparison ends, and what was found is
-/// no longer all there is.
+/// no longer all there is. What it reads leaves in memory what `caching` says.
 ///
 /// # Errors
 /// When one of the trees cannot be read, which may be damage to the file system, or somebody removes it.
@@ -71,10 +74,12 @@ pub fn compare(
     model: &Dir,
     sums: &Sums,
     tree: &Dir,
+    caching: Caching,
     read: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Vec<Difference>> {
     let mut comparing = Comparing {
         sums,
+        caching,
         read,
         ended: false,
         found: Vec::new(),
@@ -113,6 +118,7 @@ fn open(root: &Dir, path: &[u8]) -> Result<Dir> {
 
 struct Comparing<'a> {
     sums: &'a Sums,
+    caching: Caching,
     read: &'a mut dyn FnMut(u64) -> bool,
     ended: bool,
     found: Vec<Difference>,
@@ -384,7 +390,7 @@ impl Comparing<'_> {
                 break;
             }
             sum.zeros(start.saturating_sub(sum.length()));
-            raw::read_through(file, start..end, |piece| {
+            raw::read_through(file, start..end, self.caching, |piece| {
                 sum.data(piece);
                 self.goes_on(piece.len() as u64)
             })?;

@@ -4,6 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::IoSliceMut,
+    num::NonZeroU64,
     ops::Range,
     os::{
         fd::{AsFd, AsRawFd},
@@ -21,6 +22,19 @@ use crate::{Error, Result, fault};
 
 /// Read at once of a file that is read through.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// `RWF_DONTCACHE` of preadv2(2), since Linux 6.14; rustix has no name for it.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// What reading leaves in the memory that the kernel has for files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caching {
+    /// What was read, in the place of what nobody has used for longest.
+    #[default]
+    Kept,
+    /// What was there before. For whoever reads everything and nothing twice.
+    Aside,
+}
 
 /// A descriptor as `strace -y` shows it, `7</var/lib/cairn/…>`: whoever reads the error looks for the
 /// file. Costs a system call, which only a failure pays for.
@@ -195,9 +209,53 @@ pub fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Result<Option
 }
 
 /// Reads once at `offset`: as many bytes as come, none at the end.
-pub fn read_once(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
+pub fn read_once(file: &File, buffer: &mut [u8], offset: u64, caching: Caching) -> Result<usize> {
+    match caching {
+        Caching::Kept => pread(file, buffer, offset),
+        Caching::Aside => read_aside(file, buffer, offset),
+    }
+}
+
+fn pread(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
     let pread = || rustix::io::pread(file, &mut *buffer, offset);
     fault::call("pread", || shown(file), pread)
+}
+
+fn read_aside(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let aside = || {
+        let buffers = &mut [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(file, buffers, offset, DONTCACHE) {
+            Ok(read) => Ok(Some(read)),
+            // Of kernels, sandboxes and file systems that do not know it.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    };
+    match fault::call("preadv2", || shown(file), aside)? {
+        Some(read) => Ok(read),
+        None => read_and_drop(file, buffer, offset),
+    }
+}
+
+/// What is in memory from `offset` on is there for somebody else, and stays. Else all that is read is dropped,
+/// also what was in memory behind the first page that was not.
+fn read_and_drop(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let advise = |from, bytes, advice| {
+        let advise = || rustix::fs::fadvise(file, from, bytes, advice);
+        let _ = fault::call("fadvise", || shown(file), advise);
+    };
+    // Also a look at what is in memory has the kernel read ahead, and the next look would take that for somebody
+    // else's.
+    advise(0, None, Advice::Random);
+    if let Some(read) = read_cached(file, buffer, offset)? {
+        return Ok(read);
+    }
+    let read = pread(file, buffer, offset)?;
+    // No length is all of the file.
+    if let Some(bytes) = NonZeroU64::new(read as u64) {
+        advise(offset, Some(bytes), Advice::DontNeed);
+    }
+    Ok(read)
 }
 
 /// Gives `take` a file's bytes from the begin of `range` on, in pieces, up to its end or the file's, or until
@@ -205,6 +263,7 @@ pub fn read_once(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
 pub fn read_through(
     file: &File,
     range: Range<u64>,
+    caching: Caching,
     mut take: impl FnMut(&[u8]) -> bool,
 ) -> Result<()> {
     // Most files are small, and to clear so much would take longer than the reading.
@@ -215,7 +274,7 @@ pub fn read_through(
     while offset < range.end {
         let left = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
         let most = left.min(buffer.len());
-        let got = read_once(file, &mut buffer[..most], offset)?;
+        let got = read_once(file, &mut buffer[..most], offset, caching)?;
         if got == 0 || !take(&buffer[..got]) {
             break;
         }
@@ -297,6 +356,65 @@ pub(crate) fn grow(
             }
             Err(Errno::RANGE) if size < 1 << 20 => size *= 8,
             Err(errno) => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path, process::Command};
+
+    use super::*;
+
+    /// How many pages of a file are in memory. To look by reading would have them read.
+    fn pages(path: &Path) -> u64 {
+        let mut fincore = Command::new("fincore");
+        fincore.args(["--raw", "--noheadings", "--output", "PAGES"]);
+        let output = fincore.arg(path).output().expect("fincore");
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.trim().parse().expect("a number")
+    }
+
+    /// In whichever way the kernel can do it, the memory is as it was.
+    #[test]
+    fn what_is_read_aside_does_not_stay() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("f");
+        let bytes: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        fs::write(&path, &bytes).expect("write");
+        let file = File::open(&path).expect("open");
+        file.sync_all().expect("sync");
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("advise");
+        if pages(&path) != 0 {
+            return; // Files of a tmpfs are nowhere else.
+        }
+        let mut read = Vec::new();
+        let done = read_through(&file, 0..u64::MAX, Caching::Aside, |piece| {
+            read.extend_from_slice(piece);
+            true
+        });
+        done.expect("read");
+        assert!(read == bytes);
+        assert_eq!(pages(&path), 0);
+        let mut buffer = vec![0; PIECE_BYTES];
+        let mut offset = 0;
+        while let got @ 1.. = read_and_drop(&file, &mut buffer, offset).expect("read") {
+            let from = usize::try_from(offset).expect("small");
+            assert!(buffer[..got] == bytes[from..from + got]);
+            offset += got as u64;
+        }
+        assert_eq!(offset, bytes.len() as u64);
+        assert_eq!(pages(&path), 0);
+        // What somebody else has read stays.
+        let done = read_through(&file, 0..u64::MAX, Caching::Kept, |_| true);
+        done.expect("read");
+        let all = pages(&path);
+        assert!(all > 0);
+        for _ in 0..2 {
+            let done = read_through(&file, 0..u64::MAX, Caching::Aside, |_| true);
+            done.expect("read");
+            read_and_drop(&file, &mut buffer, 0).expect("read");
+            assert_eq!(pages(&path), all);
         }
     }
 }

@@ -397,3 +397,44 @@ fn what_is_in_memory_is_read_without_waiting() {
     let refused = raw::read_cached(&write_only, &mut buffer, 0);
     assert!(refused.expect_err("not for reading").is(Errno::BADF));
 }
+
+#[test]
+fn a_file_is_read_through_in_parts() {
+    let (temp, root) = dir();
+    let bytes: Vec<u8> = (0..400_000_u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(temp.path().join("f"), &bytes).expect("write");
+    let file = root.open_file(name("f"), OFlags::RDONLY, 0).expect("open");
+    let end = bytes.len() as u64;
+    for caching in [raw::Caching::Kept, raw::Caching::Aside] {
+        for range in [
+            0..end,
+            0..u64::MAX,
+            3..9,
+            300_001..1_000_000,
+            5..5,
+            end..end + 9,
+        ] {
+            let mut read = Vec::new();
+            let done = raw::read_through(&file, range.clone(), caching, |piece| {
+                read.extend_from_slice(piece);
+                true
+            });
+            done.expect("read");
+            let place = |at: u64| usize::try_from(at.min(end)).expect("small");
+            assert!(
+                read == bytes[place(range.start)..place(range.end)],
+                "{range:?}"
+            );
+        }
+        let mut pieces = 0;
+        let done = raw::read_through(&file, 0..end, caching, |_| {
+            pieces += 1;
+            pieces < 2
+        });
+        done.expect("read");
+        assert_eq!(pieces, 2);
+    }
+    let itself = root.open_file(name("."), OFlags::RDONLY, 0).expect("open");
+    let err = raw::read_through(&itself, 0..1, raw::Caching::Aside, |_| true);
+    assert!(err.expect_err("a directory").is(Errno::ISDIR));
+}

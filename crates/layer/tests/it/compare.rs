@@ -9,6 +9,7 @@ use std::{
 };
 
 use cairn_layer::{Aspect, Difference, Options, Sums, adopt, apply, compare};
+use cairn_sys::raw::Caching;
 
 use crate::common::{Layer, Place, layer, place};
 
@@ -41,7 +42,8 @@ fn twice(place: &Place, layers: &[Layer]) -> Vec<(String, String, Arc<Sums>)> {
 fn differences(place: &Place, one: &(String, String, Arc<Sums>)) -> Vec<Difference> {
     let (tree, model, sums) = one;
     let mut read = |_| true;
-    compare(&place.upper(model), sums, &place.upper(tree), &mut read).unwrap()
+    let (model, tree) = (place.upper(model), place.upper(tree));
+    compare(&model, sums, &tree, Caching::Aside, &mut read).unwrap()
 }
 
 fn blocks(path: &Path) -> u64 {
@@ -160,7 +162,8 @@ fn it_ends_when_nobody_waits_for_it() {
     let all = twice(&place, &stack());
     let (tree, model, sums) = &all[0];
     let mut reads = 0;
-    let found = compare(&place.upper(model), sums, &place.upper(tree), &mut |_| {
+    let (model, tree) = (place.upper(model), place.upper(tree));
+    let found = compare(&model, sums, &tree, Caching::Kept, &mut |_| {
         reads += 1;
         false
     });
@@ -218,7 +221,8 @@ fn it_ends_also_where_there_is_nothing_to_be_read() {
     let all = twice(&place, &[layer]);
     let (tree, model, sums) = &all[0];
     let mut asked = 0;
-    let found = compare(&place.upper(model), sums, &place.upper(tree), &mut |_| {
+    let (model, tree) = (place.upper(model), place.upper(tree));
+    let found = compare(&model, sums, &tree, Caching::Kept, &mut |_| {
         asked += 1;
         asked < 10
     });

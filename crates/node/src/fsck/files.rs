@@ -4,6 +4,7 @@ use std::{collections::HashSet, thread, time::Duration};
 
 use cairn_content::Flaw;
 use cairn_meta::{Error, View, schema};
+use cairn_sys::raw::Caching;
 use cairn_types::{Digest, SnapshotKind};
 
 use super::{Check, Finding, Severity, images::flag, records::Records, trees::Ordered};
@@ -37,13 +38,16 @@ impl Check<'_> {
                 true => {
                     let mut done = 0;
                     let watcher = self.watcher;
-                    let flaw = self.node.content().examine(digest, &mut |read| {
-                        done += read;
-                        if deep {
-                            watcher.progress(BLOBS, before + done.min(*size), total);
-                        }
-                        !watcher.given_up()
-                    });
+                    let flaw = self
+                        .node
+                        .content()
+                        .examine(digest, Caching::Kept, &mut |read| {
+                            done += read;
+                            if deep {
+                                watcher.progress(BLOBS, before + done.min(*size), total);
+                            }
+                            !watcher.given_up()
+                        });
                     self.report.bytes += done;
                     flaw
                 }

@@ -18,7 +18,7 @@ use std::{
 use cairn_layer::{Aspect, Difference, Options, Sums, Unpacked};
 use cairn_meta::SnapshotRecord;
 use cairn_snapshot::Staged;
-use cairn_sys::Dir;
+use cairn_sys::{Dir, raw::Caching};
 use cairn_types::{DiffId, Digest, Namespace, SnapshotKey, SnapshotKind};
 
 use super::{Check, Finding, FsckWatcher, Severity, records::Records};
@@ -202,7 +202,9 @@ impl Check<'_> {
             };
             let watcher = self.watcher;
             let compared =
-                cairn_layer::compare(model.dir(), sums, &tree, &mut |_| !watcher.given_up());
+                cairn_layer::compare(model.dir(), sums, &tree, Caching::Kept, &mut |_| {
+                    !watcher.given_up()
+                });
             self.go_on()?;
             if self.kind(one)? != Some(SnapshotKind::Committed) {
                 return Ok(());

@@ -9,6 +9,7 @@ use std::{
 use cairn_content::{Flaw, Mended};
 use cairn_meta::{Tx, schema};
 use cairn_node::{Severity, Source};
+use cairn_sys::raw::Caching;
 use cairn_types::{Digest, ImageName, Labels, SnapshotKey};
 
 use crate::{
@@ -25,7 +26,10 @@ fn keys(store: &Store) -> Vec<SnapshotKey> {
 fn assert_whole(store: &Store, layout: &Layout) {
     for digest in parts(layout) {
         let digest = Digest::parse(&digest).expect("digest");
-        let flaw = store.node.content().examine(&digest, &mut |_| true);
+        let flaw = store
+            .node
+            .content()
+            .examine(&digest, Caching::Kept, &mut |_| true);
         assert_eq!(flaw.expect("examined"), None, "{digest}");
     }
     let name = ImageName::parse("docker.io/shop/web:1").expect("name");
@@ -189,7 +193,9 @@ fn a_file_that_cannot_be_read_is_told_of_and_stays() {
     content.flush().expect("flush");
     let file = blob_file(&store, &digest.to_string());
     let shut = Shut::over(&file);
-    let flaw = content.examine(&digest, &mut |_| true).expect("examined");
+    let flaw = content
+        .examine(&digest, Caching::Kept, &mut |_| true)
+        .expect("examined");
     assert!(matches!(flaw, Some(Flaw::Unreadable(_))), "{flaw:?}");
     assert!(!content.is_sound(&digest).expect("look"));
     assert_eq!(
