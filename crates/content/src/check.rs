@@ -231,6 +231,22 @@ impl Content {
         }
     }
 
+    /// Has whoever brings a blob again be let, as if its bytes had been found to be wrong just now.
+    pub fn doubt(&self, digest: &Digest) {
+        self.inner.doubts.add(digest);
+    }
+
+    /// A text that tells the file of a blob from any that comes in its place; `None` when there is none.
+    pub fn file_mark(&self, digest: &Digest) -> Result<Option<String>> {
+        let (dir, name) = self.place(digest);
+        let stat = dir.try_stat(name);
+        let stat = stat.map_err(sys(format!("look at blob {digest}")))?;
+        Ok(stat.map(|stat| {
+            let (inode, seconds, nanos) = (stat.st_ino, stat.st_mtime, stat.st_mtime_nsec);
+            format!("{inode} {seconds}.{nanos:09}")
+        }))
+    }
+
     /// Opens the file of a blob, or says why there is nothing to be read.
     pub(crate) fn try_open(&self, digest: &Digest) -> Result<std::result::Result<File, Flaw>> {
         let (dir, name) = self.place(digest);

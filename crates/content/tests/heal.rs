@@ -416,3 +416,22 @@ fn a_damaged_blob_stays_as_it_is_when_nobody_waits_for_it_to_be_mended() {
     assert_eq!(mended.expect("aside"), Mended::Aside);
     assert!(!fixture.file(&digest).exists());
 }
+
+#[test]
+fn a_file_has_another_mark_when_it_is_another() {
+    let fixture = Fixture::new();
+    let bytes = large();
+    let digest = store(&fixture, &bytes, "web").expect("store");
+    let mark = || fixture.content.file_mark(&digest).expect("look");
+    let first = mark();
+    assert!(first.is_some());
+    assert_eq!(mark(), first);
+    fixture.content.doubt(&digest);
+    assert!(!fixture.content.is_sound(&digest).expect("look"));
+    flip(&fixture.file(&digest));
+    store(&fixture, &bytes, "web").expect("bring");
+    assert!(mark().is_some() && mark() != first);
+    assert!(fixture.content.is_sound(&digest).expect("look"));
+    fs::remove_file(fixture.file(&digest)).expect("remove");
+    assert_eq!(mark(), None);
+}

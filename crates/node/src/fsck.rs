@@ -18,6 +18,7 @@ mod images;
 mod mend;
 mod prove;
 mod records;
+pub mod scrub;
 mod trees;
 
 use std::{
@@ -25,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cairn_sys::raw::Caching;
 use cairn_types::{Classified, Digest, Namespace};
 
 use self::{images::Needed, records::Records};
@@ -112,6 +114,11 @@ pub trait FsckWatcher: Send + Sync {
     fn given_up(&self) -> bool {
         false
     }
+    /// So many bytes were read, or none at one more name of a tree. Whether to go on.
+    fn has_read(&self, bytes: u64) -> bool {
+        let _ = bytes;
+        !self.given_up()
+    }
 }
 
 /// A check under way.
@@ -121,6 +128,7 @@ struct Check<'a> {
     watcher: &'a dyn FsckWatcher,
     report: FsckReport,
     needed: Needed,
+    caching: Caching,
     /// A record is damaged: what no record speaks of may be what that one did.
     doubtful: bool,
 }
@@ -150,8 +158,10 @@ impl Node {
         check.blobs(&records)?;
         let order = trees::order(&records);
         check.snapshots(&order)?;
-        if request.deep {
-            check.trees(&order)?;
+        match request.deep {
+            true => check.trees(&order)?,
+            // Those that are known to be damaged are worth it in any case.
+            false => check.trees(&trees::of(&order, &self.inner.scrubbed.trees()))?,
         }
         check.strays(&records)?;
         check.report.took = began.elapsed();
@@ -167,6 +177,7 @@ impl<'a> Check<'a> {
             watcher,
             report: FsckReport::default(),
             needed: Needed::default(),
+            caching: Caching::Kept,
             doubtful: false,
         }
     }

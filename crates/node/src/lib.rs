@@ -51,7 +51,10 @@ pub use df::{ImageUsage, UsageRow};
 pub use diff::DiffOptions;
 pub use export::ExportRequest;
 pub use failure::{Failure, Report};
-pub use fsck::{Finding, FsckReport, FsckRequest, FsckWatcher, Severity};
+pub use fsck::{
+    Finding, FsckReport, FsckRequest, FsckWatcher, Severity,
+    scrub::{Found, ScrubReport, ScrubStatus, ScrubUnderWay},
+};
 pub use gc::{GcCount, GcReport, GcStep, Holder, Kept, Pins};
 pub use images::{ImageInfo, Removed, Tagged};
 pub use import::{ImportRequest, Reference, References, Source};

@@ -9,6 +9,7 @@
 //!   snapshots/      0700, unpacked layers
 //!   pushes/         0700, what pushes did not finish; made by the first
 //!   lost/           0700, what no record spoke of when some were lost; made then
+//!   scrub           0600, how far the scrub is and what it has found; made by the first
 //! ```
 
 use std::{
@@ -110,6 +111,7 @@ pub(crate) struct Inner {
     pub(crate) places: crate::registries::Places,
     pub(crate) pace: crate::registries::Pace,
     pub(crate) sending: Arc<crate::push::Sending>,
+    pub(crate) scrubbed: crate::fsck::scrub::Scrubbed,
     _lock: RootLock,
 }
 
@@ -161,6 +163,7 @@ impl Node {
             false => content.open_unswept(),
         }
         .map_err(|err| open_failure(&err))?;
+        let scrubbed = crate::fsck::scrub::Scrubbed::read(&dir, &content);
         let node = Node {
             inner: Arc::new(Inner {
                 content,
@@ -185,6 +188,7 @@ impl Node {
                 registry_observer: OnceLock::new(),
                 threads: crate::registries::Threads::default(),
                 sending: Arc::default(),
+                scrubbed,
                 _lock: lock,
             }),
         };

@@ -4,7 +4,6 @@ use std::{collections::HashSet, thread, time::Duration};
 
 use cairn_content::Flaw;
 use cairn_meta::{Error, View, schema};
-use cairn_sys::raw::Caching;
 use cairn_types::{Digest, SnapshotKind};
 
 use super::{Check, Finding, Severity, images::flag, records::Records, trees::Ordered};
@@ -38,16 +37,14 @@ impl Check<'_> {
                 true => {
                     let mut done = 0;
                     let watcher = self.watcher;
-                    let flaw = self
-                        .node
-                        .content()
-                        .examine(digest, Caching::Kept, &mut |read| {
-                            done += read;
-                            if deep {
-                                watcher.progress(BLOBS, before + done.min(*size), total);
-                            }
-                            !watcher.given_up()
-                        });
+                    let content = self.node.content();
+                    let flaw = content.examine(digest, self.caching, &mut |read| {
+                        done += read;
+                        if deep {
+                            watcher.progress(BLOBS, before + done.min(*size), total);
+                        }
+                        watcher.has_read(read)
+                    });
                     self.report.bytes += done;
                     flaw
                 }
@@ -68,13 +65,13 @@ impl Check<'_> {
     }
 
     /// One whose record was lost is as good as any other from here on.
-    fn proven(&self, digest: &Digest) {
+    pub(super) fn proven(&self, digest: &Digest) {
         if let Err(failure) = self.node.has_read(digest) {
             tracing::warn!("note that blob {digest} was read: {failure}");
         }
     }
 
-    fn flawed(&mut self, digest: &Digest, flaw: &Flaw) {
+    pub(super) fn flawed(&mut self, digest: &Digest, flaw: &Flaw) {
         let (severity, kind) = match flaw {
             Flaw::Missing => (Severity::Loss, "blob-missing"),
             Flaw::NotAFile => (Severity::Damage, "blob-no-file"),

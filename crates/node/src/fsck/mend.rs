@@ -20,7 +20,7 @@ impl Check<'_> {
     /// A blob whose bytes are wrong loses its file, so that nobody reads it, and everything else stays.
     pub(super) fn mend_blob(&mut self, mut finding: Finding, digest: &Digest) -> Finding {
         let watcher = self.watcher;
-        let mut read = |_| !watcher.given_up();
+        let mut read = |bytes| watcher.has_read(bytes);
         match self.node.content().give_up(digest, &mut read) {
             Ok(Mended::Whole) => finding.mended("written again from its record"),
             Ok(Mended::Nothing) => finding.mended("it is whole by now"),

@@ -7,7 +7,7 @@
 //! damage above.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io::{self, Read},
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use std::{
 use cairn_layer::{Aspect, Difference, Options, Sums, Unpacked};
 use cairn_meta::SnapshotRecord;
 use cairn_snapshot::Staged;
-use cairn_sys::{Dir, raw::Caching};
+use cairn_sys::Dir;
 use cairn_types::{DiffId, Digest, Namespace, SnapshotKey, SnapshotKind};
 
 use super::{Check, Finding, FsckWatcher, Severity, records::Records};
@@ -31,6 +31,7 @@ const TREES: &str = "unpacked layers";
 const SHOWN_MAX: usize = 100;
 
 /// A snapshot in its turn.
+#[derive(Clone, Copy)]
 pub(super) struct Ordered<'r> {
     pub(super) ns: &'r Namespace,
     pub(super) key: &'r SnapshotKey,
@@ -91,6 +92,35 @@ pub(super) fn order(records: &Records) -> Vec<Ordered<'_>> {
     order
 }
 
+/// Those of an order whose trees have these numbers, and all that they stand on.
+pub(super) fn of<'r>(order: &[Ordered<'r>], trees: &HashSet<u64>) -> Vec<Ordered<'r>> {
+    let mut wanted: Vec<Ordered<'r>> = Vec::new();
+    // What one stands on is before it: the last ones of lesser depth.
+    let mut least = 0;
+    for one in order.iter().rev() {
+        if trees.contains(&one.record.id) || one.depth < least {
+            least = one.depth;
+            wanted.push(*one);
+        }
+    }
+    wanted.reverse();
+    wanted
+}
+
+/// A stack of snapshots, the lowest first, each in its turn.
+pub(super) fn stack(all: &[((Namespace, SnapshotKey), SnapshotRecord)]) -> Vec<Ordered<'_>> {
+    all.iter()
+        .enumerate()
+        .map(|(depth, ((ns, key), record))| Ordered {
+            ns,
+            key,
+            record,
+            depth,
+            rooted: true,
+        })
+        .collect()
+}
+
 /// A tree that others stand on.
 struct Level {
     /// The model of it, or itself where there is none; `None` when it is missing.
@@ -133,6 +163,20 @@ impl Check<'_> {
             self.watcher.progress(TREES, way.total, way.total);
         }
         Ok(())
+    }
+
+    /// One tree, on those `below` as they are, nearest first. What is wrong with them may look like damage to it.
+    pub(super) fn tree_on(&mut self, one: &Ordered<'_>, below: Vec<Dir>) -> Result<(), Failure> {
+        let as_it_is = |dir| Level {
+            dir: Some(dir),
+            _model: None,
+        };
+        let levels: Vec<Level> = below.into_iter().rev().map(as_it_is).collect();
+        let way = Way {
+            before: AtomicU64::new(0),
+            total: 0,
+        };
+        self.tree(one, &levels, &way).map(drop)
     }
 
     fn tree(&mut self, one: &Ordered<'_>, levels: &[Level], way: &Way) -> Result<Level, Failure> {
@@ -201,10 +245,8 @@ impl Check<'_> {
                 Err(_) => return Ok(()),
             };
             let watcher = self.watcher;
-            let compared =
-                cairn_layer::compare(model.dir(), sums, &tree, Caching::Kept, &mut |_| {
-                    !watcher.given_up()
-                });
+            let mut read = |bytes| watcher.has_read(bytes);
+            let compared = cairn_layer::compare(model.dir(), sums, &tree, self.caching, &mut read);
             self.go_on()?;
             if self.kind(one)? != Some(SnapshotKind::Committed) {
                 return Ok(());
@@ -218,6 +260,7 @@ impl Check<'_> {
                 }],
             };
             if differences.is_empty() {
+                self.node.inner.scrubbed.is_whole(one.record.id);
                 return Ok(());
             }
         }
@@ -298,7 +341,7 @@ impl Check<'_> {
             .map_err(|err| said(&err))?;
         let size = source.size();
         let source = Stoppable {
-            source,
+            source: source.caching(self.caching),
             watcher: self.watcher,
         };
         let options = Options {
@@ -378,9 +421,10 @@ struct Stoppable<'a, R> {
 
 impl<R: Read> Read for Stoppable<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.watcher.given_up() {
-            true => Err(io::Error::other("it was stopped")),
-            false => self.source.read(buffer),
+        let got = self.source.read(buffer)?;
+        match self.watcher.has_read(got as u64) {
+            true => Ok(got),
+            false => Err(io::Error::other("it was stopped")),
         }
     }
 }

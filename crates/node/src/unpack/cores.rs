@@ -38,6 +38,11 @@ pub(crate) struct Weight<'l> {
 }
 
 impl Load {
+    /// Whether anything is being unpacked, or waits for it.
+    pub(crate) fn is_any(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > 0
+    }
+
     /// Adds a layer, which then weighs in what the others get.
     pub(crate) fn add(&self, bytes: u64) -> Weight<'_> {
         let own = bytes.min(HEAVIEST);

@@ -101,7 +101,7 @@ fn web() -> ImageName {
 }
 
 /// Makes files of small blobs count: their bytes are in the records no more.
-fn settled(store: &Store) {
+pub(crate) fn settled(store: &Store) {
     store.node.content().flush().expect("flush");
 }
 

@@ -44,7 +44,7 @@ fn layer(names: &str, script: &str) -> (&'static str, Vec<u8>, Vec<u8>) {
 }
 
 /// An image with one of everything, and a layer on it that changes, deletes and hides.
-fn rich() -> Layout {
+pub(crate) fn rich() -> Layout {
     let lower = layer(
         "bin dev etc var",
         "mkdir bin dev etc var var/old; echo hello > bin/hello; chmod 4755 bin/hello; \
@@ -80,7 +80,7 @@ fn set(path: &Path, key: &str, value: Option<&[u8]>) {
 }
 
 /// The trees of the image's layers, lowest first.
-fn trees(store: &Store) -> [PathBuf; 2] {
+pub(crate) fn trees(store: &Store) -> [PathBuf; 2] {
     let all = store.node.snapshots().list(&store.ns).expect("snapshots");
     let tree = |id: u64| store.node.root().join(format!("snapshots/{id}/fs"));
     let lower = all.iter().find(|one| one.parent.is_none()).expect("lower");

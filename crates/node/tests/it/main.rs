@@ -19,6 +19,7 @@ mod gc_stress;
 mod heal;
 mod import;
 mod lost;
+mod scrub;
 mod settle;
 mod share;
 mod shared;
