@@ -108,15 +108,17 @@ impl<'d> Sources<'d> {
             }
             missing = missing.max(u64::from(frames.skipped));
         }
+        let end = match ended {
+            true => "",
+            false => " and its end",
+        };
         match (missing, ended) {
             (0, true) => {}
             (0, false) => self.lost.push("the end of the records' copy".to_owned()),
-            (parts, true) => self
+            (1, _) => self.lost.push(format!("a part of the records' copy{end}")),
+            (parts, _) => self
                 .lost
-                .push(format!("{parts} parts of the records' copy")),
-            (parts, false) => self
-                .lost
-                .push(format!("{parts} parts of the records' copy, and its end")),
+                .push(format!("{parts} parts of the records' copy{end}")),
         }
         Ok(())
     }
