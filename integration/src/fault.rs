@@ -31,7 +31,7 @@ pub use self::{
     reference::Reference,
     scenario::{Before, IMAGES, Step, steps},
 };
-pub(crate) use self::{disk::unmount, oracle::names};
+pub(crate) use self::{disk::unmount, fsck::clean, oracle::names, records::Stage};
 use crate::cairn::Cairn;
 
 /// What is wrong, in a sentence.

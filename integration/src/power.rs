@@ -13,12 +13,14 @@ mod device;
 mod disks;
 mod explore;
 mod facts;
+mod flaws;
 mod image;
 mod judge;
 mod life;
 mod record;
 mod report;
 mod saved;
+mod typed;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +35,7 @@ use tempfile::TempDir;
 use self::{
     daemon::Daemon,
     explore::Explorer,
+    flaws::FLAWS,
     judge::Judge,
     life::{Act, Reference, World},
     record::{Life, Recording, Setting},
@@ -44,10 +47,6 @@ use crate::fault::{Dice, Images};
 /// What is wrong, in a sentence.
 type Verdict<T = ()> = Result<T, String>;
 
-/// Programs that are wrong on purpose, by the words that make them so.
-const FLAWS: [&str; 3] = ["skip-dir-sync", "skip-tree-sync", "record-first"];
-/// Where they are wrong: a file system that writes nothing unless it is asked to.
-const FLAW_KIND: Kind = Kind::Ext4Lazy;
 /// The engines that keep records.
 const ENGINES: [&str; 2] = ["redb", "sled"];
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -136,15 +135,14 @@ pub fn run(options: &Options) -> Result<Report, String> {
     let reference = setting.reference(&acts)?;
     let trees = trees(&setting)?;
     let flawed = FLAWS.map(|flaw| Programs {
-        flaw: Some(flaw),
+        flaw: Some(flaw.word),
         ..options.flawed.clone()
     });
+    let mut dice = Dice(options.seed | 1);
     let right = lives(&Kind::ALL, &ENGINES, &options.programs);
     let right = setting.record(&right, &acts, &reference)?;
-    let wrong = flawed
-        .iter()
-        .flat_map(|programs| lives(&[FLAW_KIND], &ENGINES[..1], programs));
-    let wrong = setting.record(&wrong.collect::<Vec<_>>(), &acts, &reference)?;
+    let wrong = flaws::lives(&flawed, &mut dice);
+    let wrong = setting.record(&wrong, &acts, &reference)?;
     place.boot(2)?;
     let explorer = Explorer {
         options,
@@ -154,12 +152,12 @@ pub fn run(options: &Options) -> Result<Report, String> {
         dir: place.path("states"),
     };
     let mut report = Report::new(options.seed, reference.changes.len());
-    let mut dice = Dice(options.seed | 1);
     explorer.guards(&wrong, &mut report);
     explorer.all(&right, &mut dice, &mut report);
     let openings = explorer.openings(&setting, &right, &mut dice)?;
     place.boot(3)?;
     explorer.again(&openings, &mut dice, &mut report);
+    report.expect(options.states);
     report.took = began.elapsed();
     Ok(report)
 }

@@ -107,6 +107,13 @@ pub(super) fn certain(log: &[Record]) -> Vec<Cut> {
     certain.map(|(at, _)| Cut { at, pick }).collect()
 }
 
+/// Those of them at which a command has been answered.
+pub(super) fn answered(log: &[Record]) -> Vec<Cut> {
+    let mut answered = certain(log);
+    answered.retain(|cut| matches!(log[cut.at - 1], Record::Answered(_)));
+    answered
+}
+
 fn seed(dice: &mut Dice) -> u64 {
     // Nought would stay nought.
     dice.roll(usize::MAX) as u64 | 1
@@ -323,5 +330,7 @@ mod tests {
         assert_eq!(many.len(), 400);
         assert!(many.is_sorted());
         assert_eq!(choose(&log, 400, &mut Dice(1)), many);
+        let counts = [certain(&log).len(), answered(&log).len()];
+        assert_eq!(counts, [100, 50]);
     }
 }

@@ -15,17 +15,21 @@ use std::{
 use super::{
     FAILURES_MAX, Options, Recording, Reference, Report, Saved, Verdict,
     cuts::{self, Cut, Reel, Standing},
-    judge::{Expected, Judge},
-    life::Typed,
+    facts::Change,
+    flaws,
+    judge::{Expected, Judge, Looked},
     record::{Life, Setting},
-    report::Row,
+    report::{Guard, Row},
+    typed::Typed,
 };
-use crate::fault::{Dice, Images};
+use crate::fault::{Dice, Images, caught};
 
 /// States that a worker takes at once: to come to the first of them a recording is gone through.
 const UNIT: usize = 50;
 /// After so many states it is told how many there were.
 const TOLD_EVERY: usize = 500;
+/// Most states, of two kinds each, in which a program is looked for that need not be caught.
+const UNSURE_STATES: usize = 60;
 /// How often a state that fails is looked at in all.
 const LOOKS: usize = 3;
 /// States of each recording whose opening is cut off in turn.
@@ -64,8 +68,28 @@ pub(super) struct Opening {
 #[derive(Default)]
 struct Tally {
     states: AtomicUsize,
+    mounted: AtomicUsize,
+    used: AtomicUsize,
+    deep: AtomicUsize,
     micros: AtomicUsize,
     failures: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    fn looked(&self, looked: Looked) {
+        let Looked {
+            mounted,
+            used,
+            deep,
+        } = looked;
+        for (counter, counts) in [
+            (&self.mounted, mounted),
+            (&self.used, used),
+            (&self.deep, deep),
+        ] {
+            counter.fetch_add(usize::from(counts), Ordering::Relaxed);
+        }
+    }
 }
 
 /// How far all workers are, and when enough is known to be wrong.
@@ -90,19 +114,38 @@ impl Limit {
 }
 
 impl Explorer<'_> {
-    /// Each program that is wrong on purpose has to be caught.
+    /// Each program that is wrong on purpose has to be caught: most by what was answered, others only
+    /// before they make up for it.
     pub(super) fn guards(&self, flawed: &[Recording], report: &mut Report) {
         for recording in flawed {
-            let flaw = recording.flaw.unwrap_or_default();
-            let works = [Work {
-                recording,
-                standing: Standing::default(),
-                cuts: cuts::certain(&recording.log),
-            }];
-            let tallies = self.explore(&works, 1);
-            let states = tallies[0].states.load(Ordering::Relaxed);
-            let failures = taken(&tallies[0].failures);
-            report.guard(flaw, states, failures.first().map(String::as_str));
+            let mut guard = Guard {
+                flaw: recording.flaw.unwrap_or_default(),
+                kind: recording.kind.name(),
+                engine: recording.engine,
+                sure: flaws::is_sure(recording.kind, recording.engine),
+                states: 0,
+                caught: None,
+            };
+            for cuts in [cuts::answered, cuts::certain] {
+                let mut cuts = cuts(&recording.log);
+                // What need not be caught is not looked for for long.
+                if !guard.sure {
+                    let step = cuts.len().div_ceil(UNSURE_STATES).max(1);
+                    cuts = cuts.into_iter().step_by(step).collect();
+                }
+                if guard.caught.is_some() {
+                    break;
+                }
+                let works = [Work {
+                    recording,
+                    standing: Standing::default(),
+                    cuts,
+                }];
+                let tallies = self.explore(&works, 1);
+                guard.states += tallies[0].states.load(Ordering::Relaxed);
+                guard.caught = taken(&tallies[0].failures).into_iter().next();
+            }
+            report.guard(guard);
         }
     }
 
@@ -174,13 +217,18 @@ impl Explorer<'_> {
         for (work, tally) in works.iter().zip(tallies) {
             let (writes, flushes) = work.recording.counts();
             let failures = taken(&tally.failures);
+            let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
             report.add(Row {
                 name: format!("{}{what}", work.recording.kind.name()),
                 engine: work.recording.engine,
                 writes,
                 flushes,
-                states: tally.states.load(Ordering::Relaxed),
-                busy: Duration::from_micros(tally.micros.load(Ordering::Relaxed) as u64),
+                asked: work.cuts.len(),
+                states: count(&tally.states),
+                mounted: count(&tally.mounted),
+                used: count(&tally.used),
+                deep: count(&tally.deep),
+                busy: Duration::from_micros(count(&tally.micros) as u64),
                 failures: failures.len(),
             });
             report.failures.extend(failures);
@@ -234,9 +282,12 @@ impl Explorer<'_> {
             }
             let began = Instant::now();
             reel.wind(cut.at);
-            if let Err(reason) = self.state(judge, work.recording, &reel, number, *cut) {
-                lock(&tally.failures).push(reason);
-                limit.failed.fetch_add(1, Ordering::Relaxed);
+            match self.state(judge, work.recording, &reel, number, *cut) {
+                Ok(looked) => tally.looked(looked),
+                Err(reason) => {
+                    lock(&tally.failures).push(reason);
+                    limit.failed.fetch_add(1, Ordering::Relaxed);
+                }
             }
             let micros = usize::try_from(began.elapsed().as_micros()).unwrap_or(0);
             tally.micros.fetch_add(micros, Ordering::Relaxed);
@@ -252,7 +303,7 @@ impl Explorer<'_> {
         reel: &Reel<'_>,
         number: usize,
         cut: Cut,
-    ) -> Verdict {
+    ) -> Verdict<Looked> {
         let image = reel.image(cut.pick);
         let standing = reel.standing();
         let mut then = standing.then(&self.reference.changes);
@@ -265,7 +316,7 @@ impl Explorer<'_> {
             trees: self.reference.trees.clone(),
             own: self.reference.own.clone(),
             images: self.trees.clone(),
-            again: self.under_way(standing).cloned().collect(),
+            again: self.unanswered(standing),
             then,
         };
         let Recording {
@@ -279,8 +330,9 @@ impl Explorer<'_> {
             image,
             story: String::new(),
         };
-        let Err(reason) = state.judge(judge) else {
-            return Ok(());
+        let reason = match judged(&state, judge) {
+            Ok(looked) => return Ok(looked),
+            Err(reason) => reason,
         };
         state.story = format!(
             "{} {engine}, seed {}, state {number}: behind record {}, of the unflushed writes {}; {} commands \
@@ -301,11 +353,14 @@ impl Explorer<'_> {
         let kept = state.keep(dir);
         let read = kept.and_then(|path| Ok((Saved::read(&path)?, path)));
         let (state, path) = read.map_err(|err| format!("{}: {err}", state.story))?;
-        let failed = 1 + (1..LOOKS).filter(|_| state.judge(judge).is_err()).count();
+        let failed = 1
+            + (1..LOOKS)
+                .filter(|_| judged(&state, judge).is_err())
+                .count();
         match (flaw, failed == LOOKS) {
-            (Some(_), true) => Err(reason),
-            // What happens once was not brought about by the flaw.
-            (Some(_), false) => Ok(()),
+            (Some(flaw), true) if flaws::explains(flaw, &reason) => Err(reason),
+            // What happens once, or is lost otherwise, was not brought about by the flaw.
+            (Some(_), _) => Ok(Looked::default()),
             (None, again) => Err(format!(
                 "{}\n{}next: ./integration/crash power --replay {}",
                 state.story,
@@ -318,11 +373,27 @@ impl Explorer<'_> {
         }
     }
 
+    /// What is to be done again.
+    fn unanswered(&self, standing: &Standing) -> Vec<(Typed, Change)> {
+        let numbers = standing.under_way.iter();
+        let Reference {
+            commands, changes, ..
+        } = self.reference;
+        numbers
+            .map(|number| (commands[*number].clone(), changes[*number].clone()))
+            .collect()
+    }
+
     /// Commands that were begun and not answered.
     fn under_way<'a>(&'a self, standing: &'a Standing) -> impl Iterator<Item = &'a Typed> {
         let numbers = standing.under_way.iter();
         numbers.map(move |number| &self.reference.commands[*number])
     }
+}
+
+/// Looks at a state.
+fn judged(state: &Saved, judge: &Judge<'_>) -> Verdict<Looked> {
+    caught(|| state.judge(judge))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

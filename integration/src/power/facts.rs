@@ -6,14 +6,18 @@ use std::{
 };
 
 use cairn_proto::containerd::services::{
-    content::v1::ListContentRequest,
+    content::v1::{ListContentRequest, ListStatusesRequest},
     images::v1::ListImagesRequest,
     leases::v1::{ListRequest, ListResourcesRequest},
+    namespaces::v1::ListNamespacesRequest,
     snapshots::v1::ListSnapshotsRequest,
 };
 
 use super::Verdict;
-use crate::soak::api::{Api, good, told};
+use crate::{
+    fault::Stage,
+    soak::api::{Api, good, told},
+};
 
 /// The label that says where a snapshot's files are, for those who ask for it.
 const UPPERDIR: &str = "containerd.io/snapshot/overlay.upperdir";
@@ -29,10 +33,41 @@ pub(super) struct Found {
     pub(super) dirs: BTreeMap<String, PathBuf>,
 }
 
-/// Everything but times.
+/// Everything but times, of all namespaces.
 pub(super) async fn gather(api: &Api) -> Verdict<Found> {
+    let mut found = within(api).await?;
+    let request = ListNamespacesRequest::default();
+    let listed = good("list namespaces", api.namespaces().list(request).await)?;
+    for namespace in listed.namespaces {
+        // The one in which all is done is there when anything is.
+        if namespace.name == api.ns() {
+            continue;
+        }
+        let what = format!("namespace {}", namespace.name);
+        labels(&what, &namespace.labels, &mut found.facts);
+        found.facts.insert(what);
+        let there = within(&api.within(&namespace.name)).await?.facts;
+        let there = there.into_iter();
+        let there = there.map(|fact| format!("{ELSEWHERE}{}, {fact}", namespace.name));
+        found.facts.extend(there);
+    }
+    Ok(found)
+}
+
+/// What sentences of other namespaces begin with.
+const ELSEWHERE: &str = "in ";
+
+/// A sentence without its namespace.
+pub(super) fn bare(fact: &str) -> &str {
+    let elsewhere = fact.strip_prefix(ELSEWHERE);
+    let rest = elsewhere.and_then(|rest| rest.split_once(", "));
+    rest.map_or(fact, |(_, rest)| rest)
+}
+
+async fn within(api: &Api) -> Verdict<Found> {
     let (mut facts, mut dirs) = (Facts::new(), BTreeMap::new());
     content(api, &mut facts).await?;
+    uploads(api, &mut facts).await?;
     snapshots(api, &mut facts, &mut dirs).await?;
     let request = ListImagesRequest::default();
     for image in good("list images", api.images().list(request).await)?.images {
@@ -69,6 +104,26 @@ async fn content(api: &Api, facts: &mut Facts) -> Verdict {
     Ok(())
 }
 
+/// Those that a client named; others belong to a process that is gone.
+async fn uploads(api: &Api, facts: &mut Facts) -> Verdict {
+    let request = ListStatusesRequest::default();
+    let listed = good("list uploads", api.content().list_statuses(request).await)?;
+    for upload in listed.statuses {
+        let mut nameless = ["put-", "cairn."].into_iter();
+        if nameless.any(|word| upload.r#ref.starts_with(word)) {
+            continue;
+        }
+        // How much of it has come is no promise.
+        facts.insert(format!(
+            "{UPLOAD}{} of {} bytes",
+            upload.r#ref, upload.total
+        ));
+    }
+    Ok(())
+}
+
+const UPLOAD: &str = "upload ";
+
 async fn snapshots(api: &Api, facts: &mut Facts, dirs: &mut BTreeMap<String, PathBuf>) -> Verdict {
     let request = ListSnapshotsRequest {
         snapshotter: "overlayfs".to_owned(),
@@ -78,6 +133,11 @@ async fn snapshots(api: &Api, facts: &mut Facts, dirs: &mut BTreeMap<String, Pat
     let next = |status| told("list snapshots", &status);
     while let Some(answer) = answers.message().await.map_err(next)? {
         for mut snapshot in answer.info {
+            // A bundle is wherever its life has its directories.
+            if let Some(path) = snapshot.name.strip_prefix(BUNDLE) {
+                let name = path.rsplit('/').next().unwrap_or_default();
+                snapshot.name = format!("{BUNDLE}{name}");
+            }
             if let Some(dir) = snapshot.labels.remove(UPPERDIR) {
                 dirs.insert(snapshot.name.clone(), PathBuf::from(dir));
             }
@@ -95,6 +155,9 @@ async fn snapshots(api: &Api, facts: &mut Facts, dirs: &mut BTreeMap<String, Pat
     Ok(())
 }
 
+/// What the snapshots of bundles are called.
+pub(super) const BUNDLE: &str = "bundle:";
+
 fn labels(what: &str, labels: &BTreeMap<String, String>, facts: &mut Facts) {
     for (key, value) in labels {
         let fact = match key.as_str() {
@@ -106,10 +169,20 @@ fn labels(what: &str, labels: &BTreeMap<String, String>, facts: &mut Facts) {
     }
 }
 
-/// Whether a power cut may take what was acknowledged: an unpacked layer, which is made again from its
-/// blob, with all that is said of it.
+/// Whether a power cut may take what was acknowledged: an unpacked layer, and an upload that is not whole.
 pub(super) fn may_go(fact: &str) -> bool {
-    fact.starts_with("snapshot sha256:")
+    is_layer(fact) || bare(fact).starts_with(UPLOAD)
+}
+
+/// Whether this is of an unpacked layer, which is made again from its blob, with all that is said of it.
+pub(super) fn is_layer(fact: &str) -> bool {
+    bare(fact).starts_with("snapshot sha256:")
+}
+
+/// Whether this is of the snapshot of a bundle.
+pub(super) fn is_bundle(fact: &str) -> bool {
+    let snapshot = bare(fact).strip_prefix("snapshot ");
+    snapshot.is_some_and(|name| name.starts_with(BUNDLE))
 }
 
 /// What a sentence is about, where there is one such sentence for each thing.
@@ -131,6 +204,21 @@ impl Change {
         Change {
             gained: after.difference(before).cloned().collect(),
             lost: before.difference(after).cloned().collect(),
+        }
+    }
+
+    /// How far it came in what was found.
+    pub(super) fn stage(&self, found: &Facts) -> Stage {
+        let there = |facts: &Facts| {
+            let sure = facts.iter().filter(|fact| !may_go(fact));
+            let (there, not): (Vec<&String>, Vec<_>) = sure.partition(|fact| found.contains(*fact));
+            (there.len(), not.len())
+        };
+        match (there(&self.gained), there(&self.lost)) {
+            ((0, 0), (0, 0)) => Stage::Part,
+            ((_, 0), (0, _)) => Stage::All,
+            ((0, _), (_, 0)) => Stage::Nothing,
+            _ => Stage::Part,
         }
     }
 }
@@ -208,6 +296,18 @@ mod tests {
         assert!(known.judge(&facts(&[])).is_err());
         known.answer(&new);
         assert!(known.judge(&facts(&["image a is 1"])).is_err());
+    }
+
+    #[test]
+    fn a_change_is_there_or_not_or_in_part() {
+        let change = Change::between(&facts(&["a", "b"]), &facts(&["b", "c", "d"]));
+        assert_eq!(change.stage(&facts(&["b", "c", "d"])), Stage::All);
+        assert_eq!(change.stage(&facts(&["a", "b"])), Stage::Nothing);
+        for found in [&["a", "c", "d"][..], &["c"], &["b"]] {
+            assert_eq!(change.stage(&facts(found)), Stage::Part, "{found:?}");
+        }
+        let layer = Change::between(&facts(&[]), &facts(&["in x, snapshot sha256:1 is"]));
+        assert_eq!(layer.stage(&facts(&[])), Stage::Part);
     }
 
     #[test]

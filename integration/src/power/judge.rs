@@ -20,12 +20,13 @@ use super::{
     Verdict,
     daemon::{Daemon, Programs},
     disks::{Kind, Mounted},
-    facts::{self, Facts, Found, Known},
+    facts::{self, Change, Facts, Found, Known},
     image::Image,
-    life::{self, Typed, committed, runtime},
+    life::{self, committed, runtime, whole},
+    typed::Typed,
 };
 use crate::{
-    fault::{Images, names},
+    fault::{self, Images, Stage, names},
     image::{MTIME, digest},
     soak::api::{check, good},
     tree::Tree,
@@ -35,8 +36,8 @@ const SNAPSHOTTER: &str = "overlayfs";
 /// Every so many states an image is mounted as well, and every so many the store is used.
 const MOUNTED_EVERY: usize = 4;
 const USED_EVERY: usize = 8;
-/// What is said of something that has been done already.
-const DONE: [&str; 2] = ["exists", "not found"];
+/// Of these, every so many have all their bytes read.
+const DEEP_EVERY: usize = 32;
 
 /// What is known of the store in a state.
 #[derive(Clone, Debug)]
@@ -48,10 +49,31 @@ pub(super) struct Expected {
     pub(super) own: BTreeMap<String, Vec<String>>,
     /// Of images, by the digests of their manifests.
     pub(super) images: BTreeMap<String, Vec<String>>,
-    /// Commands that were begun and not answered.
-    pub(super) again: Vec<Typed>,
+    /// Commands that were begun and not answered, and what they change.
+    pub(super) again: Vec<(Typed, Change)>,
     /// What is known of the store when they have been, and garbage is gone.
     pub(super) then: Known,
+}
+
+/// How a state was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Looked {
+    /// Images were mounted.
+    pub(super) mounted: bool,
+    /// The store was checked and used.
+    pub(super) used: bool,
+    /// And every byte of it read.
+    pub(super) deep: bool,
+}
+
+impl Looked {
+    fn of(number: usize) -> Looked {
+        Looked {
+            mounted: number.is_multiple_of(MOUNTED_EVERY),
+            used: number.is_multiple_of(USED_EVERY),
+            deep: number.is_multiple_of(DEEP_EVERY),
+        }
+    }
 }
 
 /// Where states are looked at, one after the other.
@@ -83,7 +105,7 @@ impl<'j> Judge<'j> {
         image: &Image,
         expected: &Expected,
         number: usize,
-    ) -> Verdict {
+    ) -> Verdict<Looked> {
         let own = self.dir.file_name().unwrap_or_default().display();
         let file = self.dir.join(format!("{own}-{number}.img"));
         let at = self.dir.join("disk");
@@ -99,7 +121,7 @@ impl<'j> Judge<'j> {
             judged.and(ended)
         });
         let _ = fs::remove_file(&file);
-        judged
+        judged.map(|()| Looked::of(number))
     }
 
     fn look(&self, root: &Path, engine: &str, expected: &Expected, number: usize) -> Verdict {
@@ -123,19 +145,24 @@ impl<'j> Judge<'j> {
         let found = self.gather(daemon)?;
         expected.known.judge(&found.facts)?;
         files(root, &found.facts)?;
-        for name in committed(&found.facts) {
+        // Layers that are there are whole, or the opening would have dropped them.
+        for name in whole(&found.facts) {
             same_as(name, &expected.own, &own(&found, name)?)?;
         }
-        if number.is_multiple_of(MOUNTED_EVERY) {
+        let look = Looked::of(number);
+        if look.used {
+            self.fsck(daemon, look.deep)?;
+        }
+        if look.mounted {
             let images: Vec<_> = images(&found.facts).collect();
-            let all = number.is_multiple_of(USED_EVERY);
+            let all = look.used;
             let turn = (number / MOUNTED_EVERY) % images.len().max(1);
             let one = |at: &usize| all || *at == turn;
             for at in (0..images.len()).filter(one) {
                 self.image(daemon, images[at], expected)?;
             }
         }
-        match number.is_multiple_of(USED_EVERY) {
+        match look.used {
             true => self.use_it(daemon, &found, expected, number),
             false => Ok(()),
         }
@@ -154,33 +181,78 @@ impl<'j> Judge<'j> {
             same_as(name, &expected.trees, &seen)?;
         }
         self.actives(daemon, &found.facts)?;
-        for typed in &expected.again {
-            self.again(daemon, typed)?;
+        self.bundles(daemon, &expected.known.certain)?;
+        for (typed, change) in &expected.again {
+            if !typed.is_of_bundle() {
+                self.again(daemon, typed, change.stage(&found.facts))?;
+            }
         }
         self.cairn(daemon, &["gc"])?;
         let judged = settled(&expected.then, &self.gather(daemon)?.facts);
         judged.map_err(|reason| format!("after the same again, and gc: {reason}"))?;
-        self.import(daemon, expected, number / USED_EVERY)
+        self.import(daemon, expected, number / USED_EVERY)?;
+        self.fsck(daemon, false)
+    }
+
+    /// Nothing is wrong, nothing is missing and nothing is left over.
+    fn fsck(&self, daemon: &Daemon, deep: bool) -> Verdict {
+        let words = ["fsck", "--json", "--deep"];
+        let words = if deep { &words[..] } else { &words[..2] };
+        fault::clean(&self.output(daemon, words)?).map(drop)
+    }
+
+    /// Bundles are there whose directories another boot has taken, and go.
+    fn bundles(&self, daemon: &Daemon, certain: &Facts) -> Verdict {
+        let listed = self.cairn(daemon, &["-q", "bundle", "ls"])?.stdout;
+        let listed = String::from_utf8_lossy(&listed).into_owned();
+        let is = |dir: &str, name: &str| Path::new(dir).file_name().is_some_and(|own| own == name);
+        for fact in certain
+            .iter()
+            .filter(|fact| fact.contains(" is active on "))
+        {
+            let name = fact.strip_prefix("snapshot ");
+            let name = name.and_then(|name| name.strip_prefix(facts::BUNDLE));
+            let name = name.and_then(|name| name.split(' ').next());
+            let listed = |name: &str| listed.lines().any(|dir| is(dir, name));
+            check(name.is_none_or(listed), || {
+                format!("no bundle is listed, and {fact}")
+            })?;
+        }
+        for dir in listed.lines() {
+            self.cairn(daemon, &["bundle", "rm", dir])?;
+        }
+        Ok(())
     }
 
     fn gather(&self, daemon: &Daemon) -> Verdict<Found> {
         runtime().block_on(async { facts::gather(&daemon.api().await?).await })
     }
 
-    /// What was under way is simply done again.
-    fn again(&self, daemon: &Daemon, typed: &Typed) -> Verdict {
+    /// What was under way is simply done again. What had been done is refused as that, if it is a thing to
+    /// refuse, and what had not been begun is not.
+    fn again(&self, daemon: &Daemon, typed: &Typed, stage: Stage) -> Verdict {
         let mut command = self.programs.start(&self.programs.cairn, &self.dir);
         command.arg("--address").arg(daemon.socket());
-        typed.add_to(&mut command, self.images)?;
+        typed.add_to(&mut command, self.images, &self.dir)?;
         let output = command
             .output()
             .map_err(|err| format!("start cairn: {err}"))?;
+        if typed.fails {
+            return typed.refused(&output);
+        }
         let said = String::from_utf8_lossy(&output.stderr);
-        // It may have been done already.
-        let done = DONE.iter().any(|done| said.contains(done));
-        check(output.status.success() || done, || {
-            format!("cairn {:?} again: {}:\n{said}", typed.words, output.status)
-        })
+        let error = said.lines().find(|line| line.starts_with("error: "));
+        let done = typed.done();
+        let refused = output.status.code() == Some(1)
+            && done.is_some_and(|done| error.is_some_and(|line| line.contains(done)));
+        let wrong = match (output.status.success(), refused, stage) {
+            (true, _, Stage::All) if done.is_some() => "it was done, and is not refused",
+            (true, ..) => return Ok(()),
+            (false, true, Stage::Nothing) => "it was not done, and is refused",
+            (false, true, _) => return Ok(()),
+            (false, false, _) => "it is refused",
+        };
+        Err(format!("again: {wrong}: {}", typed.told(&output)))
     }
 
     /// An image is unpacked, if it has to be, and is what it was.
@@ -215,7 +287,8 @@ impl<'j> Judge<'j> {
                 .split_once(" is active on ")?;
             Some(key)
         });
-        for key in keys {
+        // Those of bundles are looked at as bundles.
+        for key in keys.filter(|key| !key.starts_with(facts::BUNDLE)) {
             let request = MountsRequest {
                 snapshotter: SNAPSHOTTER.to_owned(),
                 key: key.to_owned(),
@@ -236,18 +309,22 @@ impl<'j> Judge<'j> {
     fn import(&self, daemon: &Daemon, expected: &Expected, turn: usize) -> Verdict {
         let imports = life::imports();
         let (act, name) = &imports[turn % imports.len()];
-        self.again(daemon, act)?;
+        self.again(daemon, act, Stage::Part)?;
         let found = self.gather(daemon)?.facts;
         let image = images(&found).find(|(known, _)| known == name);
         let image = image.ok_or_else(|| format!("{name} was imported and is not there"))?;
         self.image(daemon, image, expected)
     }
 
-    fn cairn(&self, daemon: &Daemon, words: &[&str]) -> Verdict<Output> {
+    fn output(&self, daemon: &Daemon, words: &[&str]) -> Verdict<Output> {
         let mut command = self.programs.start(&self.programs.cairn, &self.dir);
         command.arg("--address").arg(daemon.socket()).args(words);
         let output = command.output();
-        let output = output.map_err(|err| format!("start cairn: {err}"))?;
+        output.map_err(|err| format!("start cairn: {err}"))
+    }
+
+    fn cairn(&self, daemon: &Daemon, words: &[&str]) -> Verdict<Output> {
+        let output = self.output(daemon, words)?;
         check(output.status.success(), || {
             let said = String::from_utf8_lossy(&output.stderr);
             format!("cairn {words:?} ended with {}:\n{said}", output.status)
@@ -256,10 +333,12 @@ impl<'j> Judge<'j> {
     }
 }
 
-/// As [`Known::judge`], when all images have been unpacked again.
+/// As [`Known::judge`], when all images have been unpacked again and bundles are gone.
 fn settled(known: &Known, found: &Facts) -> Verdict {
     let mut known = known.clone();
-    let unpacked = found.iter().filter(|fact| facts::may_go(fact));
+    known.certain.retain(|fact| !facts::is_bundle(fact));
+    known.possible.retain(|fact| !facts::is_bundle(fact));
+    let unpacked = found.iter().filter(|fact| facts::is_layer(fact));
     known.possible.extend(unpacked.cloned());
     known.judge(found)
 }
@@ -305,7 +384,7 @@ fn same(what: &str, known: &[String], seen: &[String]) -> Verdict {
 fn files(root: &Path, found: &Facts) -> Verdict {
     let recorded: BTreeSet<String> = found
         .iter()
-        .filter_map(|fact| fact.strip_prefix("blob ")?.split_once(" of "))
+        .filter_map(|fact| facts::bare(fact).strip_prefix("blob ")?.split_once(" of "))
         .map(|(digest, _)| digest.to_owned())
         .collect();
     let mut there = BTreeSet::new();
@@ -325,7 +404,8 @@ fn files(root: &Path, found: &Facts) -> Verdict {
         format!("blobs without a file: {lost:#?}\nand without a record: {strange:#?}")
     })?;
     let snapshots = found.iter().filter(|fact| {
-        fact.strip_prefix("snapshot ")
+        facts::bare(fact)
+            .strip_prefix("snapshot ")
             .is_some_and(|rest| rest.contains(" on \""))
     });
     let mut trees = names(&root.join("snapshots"))?;

@@ -17,45 +17,12 @@ use super::{
     daemon::{Daemon, Programs},
     disks::{self, Mounted},
     facts::{self, Facts, Found},
+    typed::Typed,
 };
 use crate::{
     fault::Images,
     image::{MTIME, digest, noise},
 };
-
-/// A command as it is typed; `{i}` stands for the directory of the images.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Typed {
-    pub(super) words: Vec<String>,
-    /// A file of that directory for its standard input.
-    pub(super) input: Option<String>,
-}
-
-impl Typed {
-    fn new(line: &str) -> Typed {
-        Typed {
-            words: line.split(' ').map(str::to_owned).collect(),
-            input: None,
-        }
-    }
-
-    /// For people.
-    pub(super) fn title(&self) -> String {
-        self.words.join(" ")
-    }
-
-    /// Adds it to a program.
-    pub(super) fn add_to(&self, command: &mut Command, images: &Images) -> Verdict {
-        let dir = images.path();
-        let shown = dir.display().to_string();
-        command.args(self.words.iter().map(|word| word.replace("{i}", &shown)));
-        if let Some(file) = &self.input {
-            let file = fs::File::open(dir.join(file)).map_err(|err| format!("{file}: {err}"))?;
-            command.stdin(file);
-        }
-        Ok(())
-    }
-}
 
 /// Something that is done to a store.
 #[derive(Clone, Debug)]
@@ -91,8 +58,11 @@ pub(super) fn prepare(images: &Images) {
     }
 }
 
-/// The small ones stand in their records, the others do not.
+/// The small ones stand in their records, the others do not. Of `whole` the half is the beginning.
 const FILES: &[(&str, usize, u64)] = &[
+    ("half", 25_000, 17),
+    ("whole", 50_000, 17),
+    ("there", 4000, 18),
     ("small", 3000, 11),
     ("large", 50_000, 12),
     ("p0", 700, 13),
@@ -129,6 +99,12 @@ pub(super) fn imports() -> [(Typed, &'static str); 3] {
 
 fn alone(images: &Images) -> Vec<Act> {
     let run = |line: &str| Act::Run(Typed::new(line));
+    let begin = |name: &str| {
+        let line = format!("content put --ref {name} --expected-size 50000 {{i}}/half");
+        let mut typed = Typed::new(&line);
+        typed.fails = true;
+        Act::Run(typed)
+    };
     let [import_a, import_b, import_c] = imports().map(|(typed, _)| Act::Run(typed));
     let (a, b) = (images.chain("a:1"), images.chain("b:two"));
     vec![
@@ -142,6 +118,12 @@ fn alone(images: &Images) -> Vec<Act> {
         Act::Write("work-files", Work::Files),
         run("snapshots commit files work-files"),
         run("content put {i}/large"),
+        run("namespaces create other team=a"),
+        begin("up"),
+        run(&format!("snapshots view seen {a}")),
+        run("-n other content put {i}/there"),
+        run("-n other snapshots prepare idle-there"),
+        run("bundle create localhost/b:two {a}/bundle-1"),
         run("leases create --id keep -x 0"),
         run(&format!("leases add keep content {}", of("large"))),
         run(&format!(
@@ -151,6 +133,11 @@ fn alone(images: &Images) -> Vec<Act> {
         run("images tag localhost/a:1 localhost/t:1"),
         run("images label localhost/t:1 colour=blue"),
         import_c,
+        begin("gone"),
+        run("namespaces label other team=b"),
+        run("content put --ref up {i}/whole"),
+        run("bundle rm {a}/bundle-1"),
+        run("content abort gone"),
         run(&format!("snapshots prepare running {a}")),
         run("images rm localhost/c:3"),
         run("gc"),
@@ -167,6 +154,7 @@ fn served(images: &Images) -> Vec<Act> {
         "leases create --id many -x 0",
         "images tag localhost/a:1 localhost/u:1",
         "snapshots prepare idle",
+        "namespaces create brief",
     ];
     vec![
         Act::Serve,
@@ -179,11 +167,15 @@ fn served(images: &Images) -> Vec<Act> {
         Act::Write("work-more", Work::Names),
         run("snapshots commit more work-more"),
         Act::Together(others.map(Typed::new).to_vec()),
+        run("bundle create localhost/b:two {a}/bundle-2"),
+        run("snapshots rm seen"),
+        run("namespaces rm brief"),
         run("leases rm --sync keep"),
         run("images rm localhost/a:1 localhost/u:1"),
         run(&format!("content rm {}", of("p1"))),
         run("snapshots rm more"),
         run("gc"),
+        run("bundle rm {a}/bundle-2"),
         run("snapshots label files colour=red"),
         Act::Stop,
         import_a,
@@ -276,30 +268,32 @@ impl<'w> World<'w> {
 
     fn command(&self, typed: &Typed, number: usize, note: &(dyn Fn(Moment) + Sync)) -> Verdict {
         note(Moment::Begun(number));
-        self.succeeds(typed)?;
+        match typed.fails {
+            false => self.succeeds(typed).map(drop)?,
+            true => typed.refused(&self.output(typed)?)?,
+        }
         note(Moment::Answered(number));
         Ok(())
     }
 
     fn succeeds(&self, typed: &Typed) -> Verdict<Output> {
+        let output = self.output(typed)?;
+        match output.status.success() {
+            true => Ok(output),
+            false => Err(typed.told(&output)),
+        }
+    }
+
+    fn output(&self, typed: &Typed) -> Verdict<Output> {
         let mut command = self.programs.start(&self.programs.cairn, &self.aside);
         match &self.daemon {
             Some(daemon) => command.arg("--address").arg(daemon.socket()),
             None => command.arg("--root").arg(self.root()),
         };
         command.env("CAIRN_METADATA__ENGINE", self.engine);
-        typed.add_to(&mut command, self.images)?;
+        typed.add_to(&mut command, self.images, &self.aside)?;
         let output = command.output();
-        let output = output.map_err(|err| format!("start cairn: {err}"))?;
-        match output.status.success() {
-            true => Ok(output),
-            false => Err(format!(
-                "cairn {:?} ended with {}:\n{}",
-                typed.words,
-                output.status,
-                String::from_utf8_lossy(&output.stderr)
-            )),
-        }
+        output.map_err(|err| format!("start cairn: {err}"))
     }
 
     /// As a container does: nothing of it is synced.
@@ -458,6 +452,8 @@ impl World<'_> {
             let at = self.aside.join("tree");
             let tree = self.with_daemon(|daemon| super::judge::tree(daemon, name, &at))?;
             reference.trees.insert(name.to_owned(), tree);
+        }
+        for name in whole(&change.gained) {
             let own = super::judge::own(&found, name)?;
             reference.own.insert(name.to_owned(), own);
         }
@@ -469,9 +465,13 @@ impl World<'_> {
 
 /// The snapshots among these sentences that a client committed.
 pub(super) fn committed(facts: &Facts) -> impl Iterator<Item = &str> {
+    whole(facts).filter(|name| !name.starts_with("sha256:"))
+}
+
+/// Those and the unpacked layers.
+pub(super) fn whole(facts: &Facts) -> impl Iterator<Item = &str> {
     facts
         .iter()
-        .filter(|fact| !facts::may_go(fact))
         .filter_map(|fact| {
             fact.strip_prefix("snapshot ")?
                 .split_once(" is committed on ")

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::{
     Verdict,
     disks::Kind,
-    facts::{Facts, Known},
+    facts::{Change, Facts, Known},
     image::Image,
-    judge::{Expected, Judge},
-    life::Typed,
+    judge::{Expected, Judge, Looked},
+    typed::Typed,
 };
 use crate::image::digest;
 
@@ -32,7 +32,7 @@ pub(super) struct Saved {
 
 impl Saved {
     /// Looks at it.
-    pub(super) fn judge(&self, judge: &Judge<'_>) -> Verdict {
+    pub(super) fn judge(&self, judge: &Judge<'_>) -> Verdict<Looked> {
         let Saved {
             kind,
             engine,
@@ -47,7 +47,12 @@ impl Saved {
     /// Writes it into a directory; where.
     pub(super) fn keep(&self, dir: &Path) -> io::Result<PathBuf> {
         let Expected { known, then, .. } = &self.expected;
-        let typed = |typed: &Typed| json!([typed.words, typed.input]);
+        let typed = |(typed, change): &(Typed, Change)| {
+            json!([
+                [typed.words, typed.input, typed.fails],
+                [change.gained, change.lost]
+            ])
+        };
         let again: Vec<Value> = self.expected.again.iter().map(typed).collect();
         let head = json!({
             "filesystem": self.kind.name(),
@@ -90,8 +95,8 @@ impl Saved {
         let facts = |key: &str| serde_json::from_value::<Facts>(head[key].clone());
         let trees =
             |key: &str| serde_json::from_value::<BTreeMap<String, Vec<String>>>(head[key].clone());
-        let again: Vec<(Vec<String>, Option<String>)> =
-            serde_json::from_value(head["again"].clone())?;
+        type Words = (Vec<String>, Option<String>, bool);
+        let again: Vec<(Words, (Facts, Facts))> = serde_json::from_value(head["again"].clone())?;
         Ok(Saved {
             kind: Kind::of(&text("filesystem")).ok_or_else(|| wrong("no such file system"))?,
             engine: text("engine"),
@@ -107,7 +112,14 @@ impl Saved {
                 images: trees("images")?,
                 again: again
                     .into_iter()
-                    .map(|(words, input)| Typed { words, input })
+                    .map(|((words, input, fails), (gained, lost))| {
+                        let typed = Typed {
+                            words,
+                            input,
+                            fails,
+                        };
+                        (typed, Change { gained, lost })
+                    })
                     .collect(),
                 then: Known {
                     certain: facts("then certain")?,
