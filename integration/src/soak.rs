@@ -4,12 +4,17 @@
 //! A killed client may leave what it held: its leases with what they keep, images it had made. That is
 //! its own doing, and is removed by name. Everything else has to be gone in the end, and no answer may
 //! be another than the client's piece of work says.
+//!
+//! There are two: one of everything ([`Kind::Everything`]), and one of what clients share and the collector
+//! removes ([`Kind::Collecting`]).
 
 pub(crate) mod api;
 mod client;
+mod collector;
 mod daemon;
 mod ends;
 mod memory;
+mod shelf;
 mod slot;
 mod work;
 
@@ -23,7 +28,7 @@ use std::{
 
 pub use self::client::{Who, run as client};
 use self::{daemon::Served, memory::Memory, slot::Slot};
-use crate::fault::Dice;
+use crate::{fault::Dice, registry::Registry};
 
 /// First words of what a client says.
 const STARTED: &str = "started";
@@ -38,14 +43,29 @@ const MEMORY_MAX: u64 = 100 << 20;
 const GROWTH_MAX: f64 = 1.25;
 /// What a longer life in a process's allocator may add to that, in bytes.
 const GROWTH_BYTES: u64 = 4 << 20;
+/// Connections to a registry that are kept for the next pull.
+const KEPT_CONNECTIONS: u64 = 64;
 /// Shorter runs cannot tell growth from warming up.
 const LONG: Duration = Duration::from_secs(300);
 /// Faults that are kept; the first say what is wrong.
 const FAULTS_MAX: usize = 50;
 
+/// What clients do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// All that can be done.
+    #[default]
+    Everything,
+    /// They pull images that share layers, build on them and let go of them, while garbage is collected
+    /// ten times a second. At the end nothing is damaged, and all room is accounted for.
+    Collecting,
+}
+
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What clients do.
+    pub kind: Kind,
     /// The daemon's program.
     pub daemon: PathBuf,
     /// The program that is a client when it is told to.
@@ -65,6 +85,8 @@ pub struct Report {
     pub done: BTreeMap<String, u64>,
     /// Clients killed.
     pub killed: u64,
+    /// Collections that were asked for.
+    pub collections: u64,
     /// Everything that should not be.
     pub faults: Vec<String>,
     /// Most anonymous memory of the daemon, in bytes.
@@ -90,6 +112,9 @@ impl fmt::Display for Report {
         let all: u64 = self.done.values().sum();
         writeln!(f, "{all:>8}  pieces of work in {:?}", self.took)?;
         writeln!(f, "{:>8}  clients killed", self.killed)?;
+        if self.collections > 0 {
+            writeln!(f, "{:>8}  collections", self.collections)?;
+        }
         writeln!(
             f,
             "anonymous memory: peak {}, second quarter {}, last quarter {}",
@@ -116,6 +141,7 @@ struct Told {
     faults: Vec<String>,
     /// Lives that ended by a kill.
     killed: BTreeSet<String>,
+    collections: u64,
 }
 
 impl Told {
@@ -131,6 +157,12 @@ impl Told {
 /// # Errors
 /// When it cannot even begin.
 pub fn run(options: &Options) -> io::Result<Report> {
+    let collecting = options.kind == Kind::Collecting;
+    let registry = collecting.then(Registry::start);
+    if let Some(registry) = &registry {
+        shelf::fill(registry);
+    }
+    let host = registry.as_ref().map(Registry::host).unwrap_or_default();
     let mut daemon = Served::start(&options.daemon)?;
     let (before, began) = (daemon.descriptors()?, Instant::now());
     let end = began + options.time;
@@ -143,6 +175,7 @@ pub fn run(options: &Options) -> io::Result<Report> {
                 number,
                 ns: format!("shared{}", number % NAMESPACES),
                 program: &options.client,
+                registry: &host,
                 daemon: &daemon,
                 told: &told,
                 end,
@@ -150,10 +183,18 @@ pub fn run(options: &Options) -> io::Result<Report> {
             let seed = dice.roll(usize::MAX) as u64 | 1;
             scope.spawn(move || slot.run(seed));
         }
+        if collecting {
+            scope.spawn(|| collector::collect(&daemon, end, &told));
+        }
         memory.watch(&daemon, end, &told);
     });
     let mut told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
-    ends::check(&daemon, before, &mut told);
+    if collecting {
+        // What is removed here is what was held by those that were killed; before that it has to be whole.
+        collector::check(&daemon, &mut told);
+    }
+    let kept = if collecting { KEPT_CONNECTIONS } else { 0 };
+    ends::check(&daemon, before + kept, &mut told);
     if !daemon.stop()? {
         told.fault("the daemon does not stop".to_owned());
     }
@@ -175,6 +216,7 @@ fn judge(options: &Options, took: Duration, mut told: Told, memory: &Memory) -> 
     Report {
         done: told.done,
         killed: told.killed.len() as u64,
+        collections: told.collections,
         faults: told.faults,
         peak: memory.peak(),
         quarters,

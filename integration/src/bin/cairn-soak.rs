@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use cairn_integration::soak::{self, Options, Who};
+use cairn_integration::soak::{self, Kind, Options, Who};
 
 const USAGE: &str =
-    "usage: cairn-soak [--minutes N | --seconds N] [--clients N] [--seed N] [--daemon FILE]";
+    "usage: cairn-soak [gc] [--minutes N | --seconds N] [--clients N] [--seed N] [--daemon FILE]";
 
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "its output")]
 fn main() -> ExitCode {
@@ -18,7 +18,12 @@ fn main() -> ExitCode {
             Err(reason) => wrong(&reason),
         };
     }
+    let collecting = words.next_if(|word| word == "gc").is_some();
     let options = match options(words) {
+        Ok(options) if collecting => Options {
+            kind: Kind::Collecting,
+            ..options
+        },
         Ok(options) => options,
         Err(reason) => return wrong(&reason),
     };
@@ -53,6 +58,7 @@ fn options(words: impl Iterator<Item = String>) -> Result<Options, String> {
     let own = std::env::current_exe().map_err(|err| format!("cannot find this program: {err}"))?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let mut options = Options {
+        kind: Kind::Everything,
         daemon: own.with_file_name("cairnd"),
         client: own,
         time: Duration::from_secs(600),
@@ -82,6 +88,7 @@ fn who(words: impl Iterator<Item = String>) -> Result<Who, String> {
         name: String::new(),
         seed: 1,
         dir: PathBuf::new(),
+        registry: String::new(),
     };
     for (name, value) in pairs(words)? {
         match &*name {
@@ -90,6 +97,7 @@ fn who(words: impl Iterator<Item = String>) -> Result<Who, String> {
             "--name" => who.name = value,
             "--seed" => who.seed = number(&name, &value)?,
             "--dir" => who.dir = PathBuf::from(value),
+            "--registry" => who.registry = value,
             _ => return Err(format!("unknown option {name}")),
         }
     }

@@ -3,11 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use cairn_proto::containerd::services::{
-    content::v1::content_client::ContentClient, diff::v1::diff_client::DiffClient,
-    events::v1::events_client::EventsClient, images::v1::images_client::ImagesClient,
-    leases::v1::leases_client::LeasesClient, namespaces::v1::namespaces_client::NamespacesClient,
-    snapshots::v1::snapshots_client::SnapshotsClient, version::v1::version_client::VersionClient,
+use cairn_proto::{
+    cairn::v1::store_client::StoreClient,
+    containerd::services::{
+        content::v1::content_client::ContentClient, diff::v1::diff_client::DiffClient,
+        events::v1::events_client::EventsClient, images::v1::images_client::ImagesClient,
+        leases::v1::leases_client::LeasesClient,
+        namespaces::v1::namespaces_client::NamespacesClient,
+        snapshots::v1::snapshots_client::SnapshotsClient,
+        transfer::v1::transfer_client::TransferClient, version::v1::version_client::VersionClient,
+    },
 };
 use tonic::{
     Code, Request, Response, Status,
@@ -104,7 +109,7 @@ macro_rules! clients {
 clients! {
     content: ContentClient, diff: DiffClient, events: EventsClient, images: ImagesClient,
     leases: LeasesClient, namespaces: NamespacesClient, snapshots: SnapshotsClient,
-    version: VersionClient,
+    store: StoreClient, transfers: TransferClient, version: VersionClient,
 }
 
 /// It has to succeed.

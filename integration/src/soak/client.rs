@@ -23,6 +23,8 @@ use cairn_proto::containerd::services::leases::v1::{CreateRequest, DeleteRequest
 
 /// How long what a killed client held is kept, in seconds.
 const LEASE_SECONDS: i64 = 600;
+/// The same where leases are to end meanwhile; longer than any piece of work.
+const SHORT_LEASE_SECONDS: i64 = 120;
 
 /// Who it is.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Who {
     pub seed: u64,
     /// Where it mounts.
     pub dir: PathBuf,
+    /// The registry of the images that all share; empty where there is none, and everything is done.
+    pub registry: String,
 }
 
 /// What a piece of work needs.
@@ -49,6 +53,8 @@ pub(super) struct Desk {
     pub(super) name: String,
     /// Where to mount.
     pub(super) dir: PathBuf,
+    /// Of the images that all share.
+    pub(super) registry: String,
 }
 
 impl Desk {
@@ -95,13 +101,14 @@ async fn works(who: &Who, stop: &AtomicBool) -> Verdict {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let (kind, work) = work::choose(dice.roll(work::SHARES));
+        let (kind, work) = work::choose(&mut dice, &who.registry);
         let name = format!("{}-{number}", who.name);
         let mut desk = Desk {
             api: api.clone(),
             dice: Dice(dice.roll(usize::MAX) as u64 | 1),
             name,
             dir: who.dir.clone(),
+            registry: who.registry.clone(),
         };
         leased(&mut desk, work)
             .await
@@ -115,7 +122,10 @@ async fn works(who: &Who, stop: &AtomicBool) -> Verdict {
 async fn leased(desk: &mut Desk, work: work::Work) -> Verdict {
     let plain = desk.api.clone();
     let lease = format!("lease-{}", desk.name);
-    let expire = expiry();
+    let expire = expiry(match desk.registry.is_empty() {
+        true => LEASE_SECONDS,
+        false => SHORT_LEASE_SECONDS,
+    });
     let request = CreateRequest {
         id: lease.clone(),
         labels: map(&[("containerd.io/gc.expire", &expire)]),
@@ -131,9 +141,9 @@ async fn leased(desk: &mut Desk, work: work::Work) -> Verdict {
     Ok(())
 }
 
-fn expiry() -> String {
+fn expiry(seconds: i64) -> String {
     let now = jiff::Timestamp::now();
-    let end = now.as_second() + LEASE_SECONDS;
+    let end = now.as_second() + seconds;
     jiff::Timestamp::from_second(end)
         .expect("this century")
         .to_string()

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use cairn_proto::containerd::services::{
-    content::v1::{ListContentRequest, ListStatusesRequest},
+    content::v1::{AbortRequest, ListContentRequest, ListStatusesRequest},
     images::v1::{DeleteImageRequest, ListImagesRequest},
     leases::v1::{CreateRequest, DeleteRequest, ListRequest},
     namespaces::v1::{DeleteNamespaceRequest, ListNamespacesRequest},
@@ -18,6 +18,8 @@ use super::{
 };
 use crate::wait::within;
 
+/// What the names of uploads of pulls begin with.
+const PULLED: &str = "cairn.pull-";
 /// What goes on behind an answer has so long to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -107,6 +109,17 @@ async fn records(daemon: &Served, killed: &BTreeSet<String>, found: &mut Vec<Str
                 ..DeleteImageRequest::default()
             };
             good("delete image", api.images().delete(request).await)?;
+        }
+        // What a pull that broke off leaves to the next one, for a day.
+        let request = ListStatusesRequest::default();
+        let uploads = good("list uploads", api.content().list_statuses(request).await)?;
+        for upload in uploads.statuses {
+            if upload.r#ref.starts_with(PULLED) {
+                let request = AbortRequest {
+                    r#ref: upload.r#ref,
+                };
+                good("abort", api.content().abort(request).await)?;
+            }
         }
     }
     // One collection for all.

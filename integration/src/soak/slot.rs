@@ -21,6 +21,8 @@ pub(super) struct Slot<'s> {
     pub(super) number: usize,
     pub(super) ns: String,
     pub(super) program: &'s Path,
+    /// Of the images that all share, or nothing.
+    pub(super) registry: &'s str,
     pub(super) daemon: &'s Served,
     pub(super) told: &'s Mutex<Told>,
     pub(super) end: Instant,
@@ -35,9 +37,9 @@ impl Slot<'_> {
                 return;
             }
             let name = format!("c{}-{life}", self.number);
-            // One in four lives as long as the soak.
+            // One in four lives as long as the soak, but where kills are what it is about: in the end all would.
             let limit = match dice.roll(4) {
-                0 => self.end,
+                0 if self.registry.is_empty() => self.end,
                 _ => {
                     let life = Duration::from_millis(200 + dice.roll(LIFE_MAX_MS) as u64);
                     Instant::now() + life
@@ -110,6 +112,7 @@ impl Slot<'_> {
             .arg(self.daemon.socket())
             .arg("--dir")
             .arg(self.daemon.path(&format!("mnt/{name}")))
+            .args(["--registry", self.registry])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

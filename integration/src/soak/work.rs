@@ -4,27 +4,28 @@
 mod content;
 mod images;
 mod others;
+mod shared;
 mod snapshots;
 
 use std::pin::Pin;
 
 use super::{api::Verdict, client::Desk};
+use crate::fault::Dice;
 
 type Doing<'d> = Pin<Box<dyn Future<Output = Verdict> + 'd>>;
 /// A piece of work.
 pub(super) type Work = for<'d> fn(&'d mut Desk) -> Doing<'d>;
 
+/// How often each is chosen, and its name.
+type Works = &'static [(usize, &'static str, Work)];
+
 macro_rules! works {
     ($($share:literal $kind:literal $work:path;)*) => {
-        /// How often each is chosen, and its name.
-        const WORKS: &[(usize, &str, Work)] = &[
-            $(($share, $kind, |desk| Box::pin($work(desk)))),*
-        ];
-        /// All chances together.
-        pub(super) const SHARES: usize = 0 $(+ $share)*;
+        &[$(($share, $kind, |desk| Box::pin($work(desk)))),*]
     };
 }
-works! {
+
+const EVERYTHING: Works = works! {
     6 "write a blob" content::write;
     3 "resume a write" content::resume;
     2 "abort a write" content::abort;
@@ -38,11 +39,28 @@ works! {
     2 "keep a lease" others::lease;
     2 "look at everything" others::look;
     3 "want what others want" others::rivals;
-}
+};
 
-/// The work that a number below [`SHARES`] stands for.
-pub(super) fn choose(mut number: usize) -> (&'static str, Work) {
-    for &(share, kind, work) in WORKS {
+/// What holds and lets go.
+const SHARED: Works = works! {
+    6 "pull and run" shared::run;
+    5 "pull and build" shared::build;
+    3 "pull and change the name" shared::rename;
+    2 "make, run and remove an image" images::live;
+    2 "write what others write" content::common;
+    2 "take a difference" snapshots::difference;
+    1 "keep a lease" others::lease;
+};
+
+/// What is done next: of everything, or where there is a registry of what holds and lets go.
+pub(super) fn choose(dice: &mut Dice, registry: &str) -> (&'static str, Work) {
+    let works = if registry.is_empty() {
+        EVERYTHING
+    } else {
+        SHARED
+    };
+    let mut number = dice.roll(works.iter().map(|(share, ..)| share).sum());
+    for &(share, kind, work) in works {
         match number.checked_sub(share) {
             Some(rest) => number = rest,
             None => return (kind, work),

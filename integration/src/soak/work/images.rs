@@ -20,7 +20,7 @@ use super::{
 };
 use crate::image::{Layer, OCI_CONFIG, OCI_MANIFEST, Packing, Stored, digest};
 
-fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
+pub(super) fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
     Descriptor {
         media_type: media_type.to_owned(),
         digest: digest(bytes),
