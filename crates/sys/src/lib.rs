@@ -26,4 +26,4 @@ pub use error::{Error, Result};
 pub use part::Part;
 pub use place::{boot_id, is_crowded, is_root};
 pub use rustix::fs::{FileType, OFlags, Stat, Timespec};
-pub use tree::DirEntry;
+pub use tree::{DirEntry, Meter};

@@ -5,6 +5,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     os::unix::ffi::OsStrExt,
+    path::Path,
 };
 
 use cairn_types::Usage;
@@ -148,9 +149,7 @@ impl Dir {
     /// Allocated bytes and inodes of this directory and all below, each inode once. Does not cross
     /// mounts. What disappears while it is measured is not counted.
     pub fn usage(&self) -> Result<Usage> {
-        let mut meter = Meter::default();
-        self.each_dir(&mut |dir| meter.enter(dir))?;
-        Ok(meter.usage)
+        Meter::default().tree(self)
     }
 
     /// Visits this directory and all below it, without crossing mounts; a visit answers the directories in
@@ -175,6 +174,23 @@ impl Dir {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether there is anything at a relative path of ours, whatever it is.
+    pub fn has(&self, path: &Path) -> Result<bool> {
+        let Some(name) = path.file_name() else {
+            return Ok(false);
+        };
+        let above = path.parent().map(Path::as_os_str);
+        let dir = match above.filter(|above| !above.is_empty()) {
+            None => self.clone(),
+            Some(above) => match self.open_dir(above) {
+                Ok(dir) => dir,
+                Err(err) if err.is(Errno::NOENT) => return Ok(false),
+                Err(err) => return Err(err),
+            },
+        };
+        Ok(dir.try_stat(name)?.is_some())
     }
 }
 
@@ -205,18 +221,71 @@ fn each_file(dir: &Dir, visit: &mut dyn FnMut(&File) -> Result<()>) -> Result<Ve
     Ok(directories)
 }
 
-/// Counts blocks and inodes.
+/// Counts allocated bytes, which are blocks times 512, and inodes: each inode once, however many names
+/// lead there among all that one meter is shown. Does not cross mounts.
 #[derive(Default)]
-struct Meter {
-    usage: Usage,
-    /// Inodes with more than one name that were counted. One file system, so their numbers suffice.
-    linked: HashSet<u64>,
+pub struct Meter {
+    /// Inodes with more than one name that were counted, by device and number.
+    linked: HashSet<(u64, u64)>,
 }
 
 impl Meter {
+    /// A directory and all below it. What disappears meanwhile is not counted.
+    pub fn tree(&mut self, dir: &Dir) -> Result<Usage> {
+        let mut usage = Usage::default();
+        dir.each_dir(&mut |dir| self.enter(dir, &mut usage))?;
+        Ok(usage)
+    }
+
+    /// Whatever is called `name`, with all below it; `None` when nothing is, or something is mounted there.
+    pub fn entry(&mut self, dir: &Dir, name: &OsStr) -> Result<Option<Usage>> {
+        let Some(stat) = dir.try_stat(name)? else {
+            return Ok(None);
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Ok(Some(self.inode(&stat)));
+        }
+        let measured = open_same_mount(dir, name, true).and_then(|dir| self.tree(&dir));
+        match measured {
+            Ok(usage) => Ok(Some(usage)),
+            Err(err) if skipped(err.errno()) => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// What a directory itself takes, and each name in it but those of `other`, with all below it.
+    pub fn entries(
+        &mut self,
+        dir: &Dir,
+        other: &[&str],
+    ) -> Result<(Usage, Vec<(OsString, Usage)>)> {
+        let own = self.inode(&dir.self_stat()?);
+        let mut entries = Vec::new();
+        for DirEntry { name, .. } in dir.entries()? {
+            if !other.iter().any(|other| name == *other)
+                && let Some(usage) = self.entry(dir, &name)?
+            {
+                entries.push((name, usage));
+            }
+        }
+        Ok((own, entries))
+    }
+
+    /// One inode; nothing when it was counted by another name.
+    pub fn inode(&mut self, stat: &Stat) -> Usage {
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if !is_dir && stat.st_nlink > 1 && !self.linked.insert((stat.st_dev, stat.st_ino)) {
+            return Usage::default();
+        }
+        Usage {
+            bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+            inodes: 1,
+        }
+    }
+
     /// Counts a directory and what is in it; answers the directories in it.
-    fn enter(&mut self, dir: &Dir) -> Result<Vec<OsString>> {
-        self.count(&dir.self_stat()?);
+    fn enter(&mut self, dir: &Dir, usage: &mut Usage) -> Result<Vec<OsString>> {
+        *usage += self.inode(&dir.self_stat()?);
         let mut directories = Vec::new();
         each_name(dir, |name, kind| {
             if kind == FileType::Directory {
@@ -224,18 +293,13 @@ impl Meter {
             } else if let Some(stat) = dir.try_stat(name)? {
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                     directories.push(name.to_owned());
-                } else if stat.st_nlink < 2 || self.linked.insert(stat.st_ino) {
-                    self.count(&stat);
+                } else {
+                    *usage += self.inode(&stat);
                 }
             }
             Ok(())
         })?;
         Ok(directories)
-    }
-
-    fn count(&mut self, stat: &Stat) {
-        self.usage.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-        self.usage.inodes += 1;
     }
 }
 

@@ -6,7 +6,7 @@ mod common;
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use cairn_sys::{Dir, OFlags, mount};
+use cairn_sys::{Dir, Meter, OFlags, mount};
 use common::{dir, name};
 use rustix::{
     io::Errno,
@@ -206,6 +206,47 @@ fn usage_counts_each_inode_once() {
         .expect("number");
     let usage = root.usage().expect("usage");
     assert_eq!((usage.bytes, usage.inodes), (blocks * 512, 3));
+}
+
+#[test]
+fn one_meter_counts_an_inode_once_wherever_its_names_are() {
+    let (temp, root) = dir();
+    for path in ["a", "b/deep", "other"] {
+        fs::create_dir_all(temp.path().join(path)).expect("mkdir");
+    }
+    fs::write(temp.path().join("a/f"), vec![1; 10_000]).expect("write");
+    fs::hard_link(temp.path().join("a/f"), temp.path().join("b/deep/g")).expect("link");
+    fs::hard_link(temp.path().join("a/f"), temp.path().join("h")).expect("link");
+    let target = temp.path().join("mnt");
+    fs::create_dir(&target).expect("mkdir");
+    mount::bind(Path::new("/dev/shm"), &target, false).expect("bind");
+    let mounted = Mounted(&target);
+    let mut meter = Meter::default();
+    let (own, entries) = meter.entries(&root, &["other"]).expect("measure");
+    drop(mounted);
+    let inodes = |of: &str| {
+        let found = entries.iter().find(|(name, _)| name == of);
+        found.map(|(_, usage)| usage.inodes)
+    };
+    assert_eq!(
+        (own.inodes, inodes("other"), inodes("mnt")),
+        (1, None, None)
+    );
+    // By whichever name it was met first.
+    let all: u64 = entries.iter().map(|(_, usage)| usage.inodes).sum();
+    assert_eq!((all, inodes("b") >= Some(2)), (4, true));
+    let bytes: u64 = entries.iter().map(|(_, usage)| usage.bytes).sum();
+    assert!((10_000..30_000).contains(&bytes), "{bytes}");
+    let none = meter.entry(&root, name("none")).expect("measure");
+    assert_eq!(none, None);
+    for (path, there) in [
+        ("h", true),
+        ("b/deep/g", true),
+        ("b/none", false),
+        ("none/f", false),
+    ] {
+        assert_eq!(root.has(Path::new(path)).expect(path), there, "{path}");
+    }
 }
 
 #[test]

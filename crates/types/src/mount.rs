@@ -1,5 +1,7 @@
 //! What a snapshot is handed out as.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 
 /// One mount to make, in the words of `mount(8)`, as containerd's API spells it.
@@ -46,4 +48,11 @@ pub struct Usage {
     pub bytes: u64,
     /// Inodes, the layer's root directory included.
     pub inodes: u64,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Usage) {
+        self.bytes += other.bytes;
+        self.inodes += other.inodes;
+    }
 }
