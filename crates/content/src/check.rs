@@ -325,24 +325,25 @@ impl Content {
             // No name of ours; it may be gone.
             return self.is_there(name);
         };
-        // Its record may be what is damaged.
-        let recorded = |content: &Content| {
-            let view = content
-                .inner
-                .meta
-                .read(|view| view.get(&schema::BLOBS, &digest));
-            match view {
-                Err(cairn_meta::Error::Corrupt { .. }) => Ok(true),
-                view => Ok::<_, Error>(view?.is_some()),
-            }
-        };
-        if recorded(self)? {
+        if self.is_recorded(&digest)? {
             return Ok(false);
         }
         let Some(_changing) = self.inner.changing.try_lock(&digest) else {
             return Ok(false);
         };
-        Ok(!recorded(self)? && !self.is_left(&digest) && self.is_there(name)?)
+        Ok(!self.is_recorded(&digest)? && !self.is_left(&digest) && self.is_there(name)?)
+    }
+
+    /// Whether a blob has a record, which may be what is damaged.
+    pub(crate) fn is_recorded(&self, digest: &Digest) -> Result<bool> {
+        let read = self
+            .inner
+            .meta
+            .read(|view| view.get(&schema::BLOBS, digest));
+        match read {
+            Err(cairn_meta::Error::Corrupt { .. }) => Ok(true),
+            record => Ok(record?.is_some()),
+        }
     }
 
     /// Removes a file for which [`Content::is_stray`] holds; whether it did.

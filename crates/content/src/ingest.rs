@@ -3,9 +3,11 @@
 mod shared;
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs::File,
     io::{self, Write},
+    sync::{MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -276,6 +278,7 @@ impl Content {
                     Err(Error::NoIngest { reference, ns })
                 }
             })?;
+        self.mark_ending([id]);
         self.remove_ingest(id);
         Ok(())
     }
@@ -309,12 +312,26 @@ impl Content {
         stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))
     }
 
+    /// Says of uploads whose records went in one transaction that their files are to go as well, however
+    /// long each has to wait for [`Content::remove_ingest`].
+    pub fn mark_ending(&self, ids: impl IntoIterator<Item = u64>) {
+        self.ending().extend(ids);
+    }
+
+    /// Those whose files are still there, or were a moment ago.
+    pub(crate) fn ending(&self) -> MutexGuard<'_, HashSet<u64>> {
+        let ending = self.inner.ending.lock();
+        ending.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes the file of an upload whose record is gone; what fails is left to the next sweep.
     pub fn remove_ingest(&self, id: u64) {
         let name = id.to_string();
         match self.inner.ingests.unlink(OsStr::new(&name)) {
             Err(err) if !is_missing(&err) => tracing::warn!("remove file of ingest {name}: {err}"),
-            _ => {}
+            _ => {
+                self.ending().remove(&id);
+            }
         }
     }
 }

@@ -18,6 +18,7 @@
 
 mod adopt;
 mod blob;
+mod census;
 mod check;
 mod error;
 mod ingest;
@@ -44,6 +45,7 @@ use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, N
 pub use self::{
     adopt::{Adopted, PutBy, UNREAD},
     blob::Blob,
+    census::{Counted, Purpose},
     check::{Flaw, Mended},
     error::{Error, Result},
     ingest::{Ingest, IngestInfo},
@@ -85,6 +87,7 @@ pub struct Content {
 
 struct Inner {
     meta: Store,
+    root: Dir,
     /// One for each of [`Algorithm::ALL`].
     blobs: [Blobs; 3],
     ingests: Dir,
@@ -93,8 +96,10 @@ struct Inner {
     /// Digests whose file and records are being changed. Without it a deletion, whose record goes
     /// before its file, could remove the file that a commit in between has found and believed.
     changing: Locks<Digest>,
-    /// Blobs that are recorded no longer and whose names somebody held when their files were to go.
+    /// Blobs that are recorded no longer and whose files are to go, when nobody holds their names.
     left: Mutex<HashSet<Digest>>,
+    /// Uploads whose records are gone and whose files are to go.
+    ending: Mutex<HashSet<u64>>,
     /// Blobs whose bytes were found to be wrong.
     doubts: Doubts,
     /// Small blobs whose files are not known to be on the disk.
@@ -123,11 +128,13 @@ impl Content {
         Ok(Content {
             inner: Arc::new(Inner {
                 meta,
+                root: root.clone(),
                 blobs: [of(a)?, of(b)?, of(c)?],
                 ingests: make("ingest")?,
                 writing: Locks::new(),
                 changing: Locks::new(),
                 left: Mutex::default(),
+                ending: Mutex::default(),
                 doubts: Doubts::default(),
                 youth: Mutex::default(),
                 puts: AtomicU64::new(0),

@@ -176,19 +176,26 @@ impl Content {
     /// the same blob since, or is at it: whoever publishes one holds its name, and believes a file that
     /// is there. In that case [`Content::remove_left`] tries again.
     pub fn remove_unrecorded(&self, digest: &Digest) {
-        self.left().insert(digest.clone());
+        self.mark_left([digest]);
         self.remove_left();
+    }
+
+    /// Says of blobs whose records went in one transaction that their files are to go as well, however long
+    /// each has to wait for [`Content::remove_unrecorded`].
+    pub fn mark_left<'d>(&self, digests: impl IntoIterator<Item = &'d Digest>) {
+        self.left().extend(digests.into_iter().cloned());
     }
 
     /// Removes files of blobs that are recorded no longer and were in somebody's hands when they were
     /// to go. What cannot go now either stays for the next call, or for the next opening's sweep.
     pub fn remove_left(&self) {
-        let left = std::mem::take(&mut *self.left());
+        let left: Vec<Digest> = self.left().iter().cloned().collect();
         for digest in left {
             let Some(_changing) = self.inner.changing.try_lock(&digest) else {
-                self.left().insert(digest);
                 continue;
             };
+            // Before the look: one that is to go once more from here on has been noted once more.
+            self.left().remove(&digest);
             match self.size_of_any(&digest) {
                 Ok(None) => self.remove_file(&digest),
                 Ok(Some(_)) => {}
@@ -197,7 +204,7 @@ impl Content {
         }
     }
 
-    /// Whether its file is to go, and somebody had its name when it was to.
+    /// Whether its file is to go.
     pub(crate) fn is_left(&self, digest: &Digest) -> bool {
         self.left().contains(digest)
     }

@@ -54,10 +54,14 @@ impl Content {
             let dir = &blobs.dir;
             for entry in dir.entries().map_err(sys("sweep blobs"))? {
                 let text = format!("{}:{}", algorithm.name(), entry.name.to_string_lossy());
-                if let Ok(digest) = Digest::parse(&text)
-                    && (recorded.contains(&digest) || self.is_seen(&digest)?)
-                {
-                    continue;
+                if let Ok(digest) = Digest::parse(&text) {
+                    if recorded.contains(&digest) {
+                        continue;
+                    }
+                    if self.is_seen(&digest)? {
+                        tracing::error!("{}", crate::unrecorded(&digest));
+                        continue;
+                    }
                 }
                 tracing::info!("remove unrecorded blob {text}");
                 removed += remove(dir, &entry.name);
@@ -68,17 +72,13 @@ impl Content {
 
     /// Whether a namespace can see a blob although nothing is known of it: its record is lost, and its file
     /// is all there is to make it from again.
-    fn is_seen(&self, digest: &Digest) -> Result<bool> {
-        let seen = self.inner.meta.read(|view| {
+    pub(crate) fn is_seen(&self, digest: &Digest) -> Result<bool> {
+        self.inner.meta.read(|view| {
             let (namespaces, damaged) = view.scan_sound(&schema::NAMESPACES, &())?;
             let mut keys = namespaces.into_iter().map(|(ns, _)| (ns, digest.clone()));
             let has = |key| !matches!(view.get(&schema::BLOB_LINKS, &key), Ok(None));
             Ok::<_, Error>(!damaged.is_empty() || keys.any(has))
-        })?;
-        if seen {
-            tracing::error!("{}", crate::unrecorded(digest));
-        }
-        Ok(seen)
+        })
     }
 
     fn sweep_ingests(&self, now: Timestamp) -> Result<u64> {

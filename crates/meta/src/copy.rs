@@ -41,6 +41,14 @@ pub(crate) fn log_name(number: u64) -> String {
     format!("log.{number}")
 }
 
+/// Whether a name is that of either, or of a copy that is not whole.
+pub(crate) fn is_either(name: &str) -> bool {
+    let number = |(kind, number): (&str, &str)| {
+        matches!(kind, "copy" | "log") && number.parse::<u64>().is_ok()
+    };
+    name == UNFINISHED || name.split_once('.').is_some_and(number)
+}
+
 /// Which copies and logs there are, by number.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {

@@ -20,6 +20,9 @@ pub(crate) use self::{journaled::Journaled, journaled::taken_over};
 use self::{redb::Redb, sled::Sled};
 use crate::{EngineKind, Error, record};
 
+/// What the engines call what they keep in their directories.
+pub(crate) const FILES: [&str; 2] = [redb::FILE, sled::DIRECTORY];
+
 /// Changes that become durable together: new bytes, or removal.
 pub(crate) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 

@@ -26,6 +26,8 @@ use crate::{
 
 /// Where a database is made until all of it is known to be right.
 const UNFINISHED: &str = "import.tmp";
+/// What records are called that give way begins with it.
+const BACKUP: &str = "backup";
 /// A longer line is none of an export: it could hold the longest record twice.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 /// How much of the lines is made one commit of.
@@ -251,7 +253,7 @@ pub(crate) fn finish(dir: &Dir) -> Result<Option<String>, Error> {
             for before in EngineKind::ALL {
                 if dir.try_stat(OsStr::new(before.name()))?.is_some() {
                     backup = Some(match by_import {
-                        true => keep(dir, before, "backup")?,
+                        true => keep(dir, before, BACKUP)?,
                         false => keep(dir, before, &rebuild::stem())?,
                     });
                 }
@@ -262,6 +264,15 @@ pub(crate) fn finish(dir: &Dir) -> Result<Option<String>, Error> {
         }
     }
     Ok(None)
+}
+
+/// Whether a name is that of records that were put by, whole or damaged.
+pub(crate) fn is_backup(name: &str) -> bool {
+    let engine = name.rsplit_once('.').map(|(_, engine)| engine);
+    let is_ours = EngineKind::ALL
+        .iter()
+        .any(|kind| engine == Some(kind.name()));
+    is_ours && (name.starts_with(BACKUP) || name.starts_with(rebuild::DAMAGED))
 }
 
 /// Puts records by under the first name of this kind that is free.

@@ -21,7 +21,7 @@ pub(crate) use self::salvage::{Salvaged, salvage};
 use crate::{Timestamp, engine::Batch};
 
 /// The names of the segments.
-const SEGMENTS: [&str; 2] = ["journal.a", "journal.b"];
+pub(crate) const SEGMENTS: [&str; 2] = ["journal.a", "journal.b"];
 /// Bytes of a segment: how much the engine takes over at once.
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// How far behind a frame that does not prove itself others are looked for.

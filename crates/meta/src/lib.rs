@@ -4,6 +4,7 @@
 //! keeps them; it is the only one that names an engine. It deliberately knows no rule of images,
 //! blobs or snapshots: those live in the rooms that write the records.
 
+mod census;
 mod committer;
 mod copy;
 mod engine;
@@ -23,6 +24,7 @@ mod store;
 mod txn;
 mod watch;
 
+pub use census::{Counted, Purpose};
 pub use committer::Committed;
 pub use error::{Error, ReadOnly};
 pub use export::Exported;

@@ -27,7 +27,7 @@ const REPORT_BYTES_MAX: u64 = 1 << 20;
 /// Says that there may be more on the disk than the records know.
 const UNSETTLED: &str = "unsettled";
 /// What damaged records are called from then on begins with it.
-const DAMAGED: &str = "damaged-";
+pub(crate) const DAMAGED: &str = "damaged-";
 /// How much is made one commit of.
 const BATCH_BYTES: u64 = 4 << 20;
 /// How many records are in memory at once.
@@ -52,6 +52,11 @@ pub struct Rebuilt {
     /// The directories beside the records' in which damaged ones are.
     #[serde(skip)]
     pub aside: Vec<String>,
+}
+
+/// Whether a file in the directory of the records tells of them.
+pub(crate) fn is_note(name: &str) -> bool {
+    [REPORT, UNSETTLED].contains(&name)
 }
 
 /// The name of a database that is to be the records.

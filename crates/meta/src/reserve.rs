@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 
 use cairn_sys::{Dir, OFlags, raw};
 
-const NAME: &str = "reserve";
+pub(crate) const NAME: &str = "reserve";
 /// Several commits of either engine.
 const BYTES: u64 = 4 << 20;
 /// With less than this the disk counts as full.

@@ -96,7 +96,7 @@ impl Snapshots {
 
     /// Whether a number was given out since the opening: its directory may be in the making. What was there
     /// before without a record the opening has removed, as far as it could.
-    fn is_own(&self, id: u64) -> bool {
+    pub(crate) fn is_own(&self, id: u64) -> bool {
         lock(&self.inner.first_id).is_some_and(|first| id >= first)
     }
 
@@ -121,6 +121,7 @@ impl Snapshots {
         staged: Staged,
     ) -> Result<()> {
         if let Some(old) = self.put_in_place(ns, key, id, staged, &|| Ok(true))? {
+            lock(&self.inner.replaced).insert(old.id());
             old.keep();
         }
         Ok(())

@@ -21,6 +21,7 @@
 //! of them.
 
 mod aside;
+mod census;
 mod check;
 mod disk;
 mod error;
@@ -33,7 +34,7 @@ mod stage;
 mod writable;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -45,8 +46,8 @@ use cairn_types::{
     Labels, LayerTiming, Namespace, SnapshotKey, SnapshotKind, Usage, merge_labels, validate_label,
 };
 
-use self::{error::sys, remover::Remover};
 pub use self::{
+    census::{Counted, Purpose},
     error::{Error, Result},
     lifecycle::Erased,
     recover::Recovered,
@@ -54,6 +55,7 @@ pub use self::{
     stage::{Staged, StagedLayer},
     writable::{Shown, Writable},
 };
+use self::{error::sys, remover::Remover};
 
 /// What is known of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +136,8 @@ struct Inner {
     first_id: Mutex<Option<u64>>,
     /// Held by who puts a tree in the place of another.
     replacing: Mutex<()>,
+    /// Numbers under which trees are kept that others have taken the place of.
+    replaced: Mutex<HashSet<u64>>,
     sync: disk::Sync,
     /// Committed, and not known to be on the disk.
     pending: Mutex<HashMap<(Namespace, SnapshotKey), Waiting>>,
@@ -191,6 +195,7 @@ impl Snapshots {
                 ids: Mutex::default(),
                 first_id: Mutex::default(),
                 replacing: Mutex::default(),
+                replaced: Mutex::default(),
                 sync: disk::Sync::default(),
                 pending: Mutex::default(),
                 options,

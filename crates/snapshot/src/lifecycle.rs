@@ -238,6 +238,14 @@ impl Snapshots {
         }
     }
 
+    /// Says of snapshots whose records went in one transaction that their files are to go as well, however
+    /// long each has to wait for [`Snapshots::let_go`] or [`Snapshots::remove_erased`].
+    pub fn mark_leaving<'e>(&self, erased: impl IntoIterator<Item = &'e Erased>) {
+        for erased in erased.into_iter().filter(|erased| erased.last) {
+            self.inner.remover.mark(erased.record.id);
+        }
+    }
+
     /// Whether files of removed snapshots are still there.
     pub fn is_removing(&self) -> bool {
         self.inner.remover.is_busy()

@@ -5,6 +5,7 @@
 //! of two empty directories takes as long as the commit of its record.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     sync::{
         Arc, Condvar, Mutex, OnceLock, PoisonError,
@@ -37,6 +38,8 @@ struct Served {
 
 struct Shared {
     trees: Trees,
+    /// Trees that are to go and still have their place among the snapshots.
+    leaving: Mutex<HashSet<u64>>,
     counts: Mutex<Counts>,
     removed: Condvar,
     /// What waits is left to the next recovery.
@@ -61,6 +64,7 @@ impl Remover {
         Remover {
             shared: Arc::new(Shared {
                 trees: Trees { root, trash },
+                leaving: Mutex::default(),
                 counts: Mutex::default(),
                 removed: Condvar::new(),
                 given_up: AtomicBool::new(false),
@@ -69,8 +73,19 @@ impl Remover {
         }
     }
 
+    /// Notes that the directory of a snapshot has no record any more and is to go.
+    pub(crate) fn mark(&self, id: u64) {
+        lock(&self.shared.leaving).insert(id);
+    }
+
+    /// Those that still have their place.
+    pub(crate) fn leaving(&self) -> HashSet<u64> {
+        lock(&self.shared.leaving).clone()
+    }
+
     /// Removes the directory of a snapshot that has no record any more, sooner or later.
     pub(crate) fn add(&self, id: u64) {
+        self.mark(id);
         let Some(served) = self.served.get_or_init(|| self.serve()) else {
             return self.remove(id);
         };
@@ -90,7 +105,8 @@ impl Remover {
 
     /// Removes it now.
     pub(crate) fn remove(&self, id: u64) {
-        self.shared.trees.remove(id);
+        self.mark(id);
+        self.shared.remove(id);
     }
 
     fn serve(&self) -> Option<Served> {
@@ -157,32 +173,41 @@ fn work(shared: &Shared, waiting: &Receiver<u64>) {
     let _ended = Ended(shared);
     for id in waiting {
         if !shared.given_up.load(Ordering::Relaxed) {
-            shared.trees.remove(id);
+            shared.remove(id);
         }
         lock(&shared.counts).done += 1;
         shared.removed.notify_all();
     }
 }
 
-impl Trees {
-    /// What fails is left to the next recovery.
+impl Shared {
     fn remove(&self, id: u64) {
+        if self.trees.remove(id) {
+            lock(&self.leaving).remove(&id);
+        }
+    }
+}
+
+impl Trees {
+    /// Whether it has left its place. What fails is left to the next recovery.
+    fn remove(&self, id: u64) -> bool {
         let name = id.to_string();
         let name = OsStr::new(&name);
         // Most snapshots were never written to, and then there is nothing to be listed.
         if matches!(self.root.remove_hollow(name, &[FS, WORK]), Ok(true)) {
-            return;
+            return true;
         }
         match self.root.rename(name, &self.trash, name) {
             Ok(()) => {}
-            Err(err) if err.kind() == ErrorKind::NotFound => return,
+            Err(err) if err.kind() == ErrorKind::NotFound => return true,
             Err(err) => {
                 tracing::warn!("remove directory of snapshot {id}: {err}");
-                return;
+                return false;
             }
         }
         if let Err(err) = self.trash.remove_tree(name) {
             tracing::warn!("remove directory of snapshot {id}: {err}");
         }
+        true
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
-const FILE: &str = "records.redb";
+pub(super) const FILE: &str = "records.redb";
 const CACHE_BYTES: usize = 32 << 20;
 
 type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;

@@ -35,7 +35,7 @@ use crate::{
     error::{is_damage, kind_of_io},
 };
 
-const DIRECTORY: &str = "sled";
+pub(super) const DIRECTORY: &str = "sled";
 const VALUE_BYTES_MAX: usize = 32 << 10;
 /// Room for the longest path.
 const KEY_BYTES_MAX: usize = 6 << 10;
