@@ -322,6 +322,9 @@ pub enum Command {
     #[command(visible_alias = "namespace", alias = "ns")]
     Namespaces(NamespacesArgs),
     /// Where the space went
+    ///
+    /// As the records say: of all namespaces together, and what several have once. Blobs count by their
+    /// bytes, snapshots by the blocks on the disk that they took when they were committed.
     #[command(before_help = examples::DF)]
     Df(DfArgs),
     /// What keeps a thing from being removed

@@ -249,7 +249,7 @@ fn dispatch(context: &Context, command: Command) -> Result {
         Command::Df(args)
         | Command::System {
             verb: SystemVerb::Df(args),
-        } => store::df(context, args.wide),
+        } => store::df(context, args),
         Command::Why { object } => store::why(context, &object),
         Command::Gc { dry_run } => store::gc(context, dry_run),
         Command::System {

@@ -8,6 +8,7 @@ use cairn_types::{Labels, SnapshotKind};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+mod disk;
 mod fsck;
 mod progress;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod schema;
 mod transfer;
 mod version;
 
+pub use disk::{Disk, DiskRow, Unexplained};
 pub use fsck::{Checked, Finding, Fsck};
 pub use progress::Progress;
 pub use transfer::{Host, HostFrom, Transfer, TransferredLayer};
@@ -377,6 +379,8 @@ pub struct Usage {
     pub reclaimable: u64,
     /// Of `images`: each by itself; unknown unless `--wide` asks for it.
     pub images: Option<Vec<ImageUsage>>,
+    /// Of `images`: each namespace by itself; unknown unless `--wide` asks for it.
+    pub namespaces: Option<Vec<NamespaceUsage>>,
 }
 
 /// A thing, and what keeps `gc` from removing it (`why`).
@@ -433,6 +437,20 @@ pub struct ImageUsage {
     /// Bytes on disk of its snapshots; unknown when it is not unpacked.
     pub unpacked_size: Option<u64>,
     /// Bytes of both that no other image of any namespace has.
+    pub unique_size: u64,
+}
+
+/// What one namespace takes.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NamespaceUsage {
+    /// Its name.
+    pub name: String,
+    /// Bytes of the blobs that it sees.
+    pub content_size: u64,
+    /// Bytes on disk of its committed snapshots.
+    pub snapshot_size: u64,
+    /// Bytes of both that no other namespace has.
     pub unique_size: u64,
 }
 

@@ -16,12 +16,14 @@ use crate::{
     table::{Cell, Column, Table, printable, short_digest},
 };
 
+mod disk;
 mod document;
 mod fsck;
 mod mounts;
 mod records;
 mod transfer;
 
+pub use disk::{df_namespaces, disk, unexplained};
 pub use fsck::findings;
 pub use mounts::mounts;
 pub use records::{events, ingests, label_lines, leases, namespaces, plugin, plugins, resources};

@@ -1,9 +1,12 @@
 //! Where the space went.
 
+mod disk;
+
 use std::collections::HashMap;
 
 use cairn_types::{ChainId, Classified, Digest, ErrorKind, ImageName, Namespace, SnapshotKey};
 
+pub use self::disk::{DiskKind, DiskRow, DiskUsage, Unexplained};
 use crate::{
     Failure, GcCount, Node,
     store::StoreBlobs,
@@ -46,7 +49,7 @@ pub struct ImageUsage {
 /// Something of an image's on the disk. A blob is there once for all namespaces, and so may a layer be,
 /// which is told by its directory's number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Part {
+pub(crate) enum Part {
     Blob(Digest),
     Layer(u64),
 }

@@ -29,6 +29,7 @@ use std::{
 use cairn_sys::raw::Caching;
 use cairn_types::{Classified, Digest, Namespace};
 
+pub(crate) use self::files::{BETWEEN, LOOKS};
 use self::{images::Needed, records::Records};
 use crate::{Failure, Node};
 

@@ -41,6 +41,7 @@ mod graph;
 mod item;
 mod labels;
 mod pins;
+mod spaces;
 mod sweep;
 mod turns;
 mod why;
@@ -63,6 +64,7 @@ pub(crate) use self::{
 };
 pub use self::{
     pins::Pins,
+    spaces::NamespaceUsage,
     why::{Holder, Kept},
 };
 use crate::{Failure, Node};

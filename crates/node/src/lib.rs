@@ -47,7 +47,7 @@ pub use apply::LayerApplied;
 pub use bundle::{BundleBegun, BundleInfo, BundleOrder};
 pub use cairn_meta::Rebuilt;
 pub use caller::{Caller, Resource};
-pub use df::{ImageUsage, UsageRow};
+pub use df::{DiskKind, DiskRow, DiskUsage, ImageUsage, Unexplained, UsageRow};
 pub use diff::DiffOptions;
 pub use export::ExportRequest;
 pub use failure::{Failure, Report};
@@ -55,7 +55,7 @@ pub use fsck::{
     Finding, FsckReport, FsckRequest, FsckWatcher, Severity,
     scrub::{Found, ScrubReport, ScrubStatus, ScrubUnderWay},
 };
-pub use gc::{GcCount, GcReport, GcStep, Holder, Kept, Pins};
+pub use gc::{GcCount, GcReport, GcStep, Holder, Kept, NamespaceUsage, Pins};
 pub use images::{ImageInfo, Removed, Tagged};
 pub use import::{ImportRequest, Reference, References, Source};
 pub use inspect::{Inspect, InspectNode, Role};

@@ -21,7 +21,7 @@ use cairn_types::{Classified, Digest, Labels, Namespace};
 use crate::{Failure, Node, failure::size};
 
 /// Where what cannot be known is put by.
-const LOST: &str = "lost";
+pub(crate) const LOST: &str = "lost";
 /// The namespace that sees the blobs whose records were lost.
 const RECOVERED: &str = "recovered";
 /// What it holds is not collected (containerd `core/metadata`).

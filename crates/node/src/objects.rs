@@ -97,6 +97,7 @@ impl Node {
             all.into_iter().map(erase).collect::<Result<Vec<_>, _>>()
         });
         let erased = erased.map_err(|err| failed(&err))?;
+        self.snapshots().mark_leaving(&erased);
         for (one, erased) in doomed.iter().zip(erased) {
             self.snapshots().let_go(&erased);
             self.happened(Event::of(ns, What::SnapshotRemoved { key: one.clone() }));

@@ -42,7 +42,7 @@ use self::{
     plan::{Kind, Piece, Place, Plan},
     send::{Arrival, Retries, Sender, Tracks},
 };
-pub(crate) use kept::Sending;
+pub(crate) use kept::{DIR as KEPT, Sending};
 
 use crate::{
     Event, Failure, Node, Phase, Progress,

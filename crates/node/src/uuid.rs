@@ -8,7 +8,7 @@ use cairn_types::ErrorKind;
 use crate::{Failure, Node};
 
 const ATTEMPTED: &str = "read the name of the store";
-const NAME: &str = "uuid";
+pub(crate) const NAME: &str = "uuid";
 const FILE_BYTES_MAX: u64 = 64;
 
 impl Node {

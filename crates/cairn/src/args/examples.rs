@@ -70,7 +70,7 @@ examples! {
     BUNDLE_LS: "bundle ls                        what is mounted, and how big its changes are",
                "bundle ls -q                     their directories";
     DF: "df                               by kind",
-        "df --wide                        also by image, and what is of one image alone";
+        "df --disk                        what each byte on the disk is there for";
     WHY: "why sha256:1f1c6fd                who has this blob or layer",
          "why busybox --json | jq -r '.[].held_by[].frees'";
     GC: "gc --dry-run                     what would go",

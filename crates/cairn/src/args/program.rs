@@ -9,9 +9,21 @@ use super::examples;
 /// `df`
 #[derive(Clone, Copy, Debug, Args)]
 pub struct DfArgs {
-    /// Also by image, with what no other image has
+    /// Also by image and by namespace, with what no other has
     #[arg(long)]
     pub wide: bool,
+    /// Every byte and inode on the disk, and what it is there for
+    ///
+    /// All that is below the root is walked through; without this the records are asked, which is
+    /// quick however much there is. Sizes are those of `du`, allocated blocks, and each inode counts
+    /// once. Types are `content` (blobs), snapshots as `committed`, `active` or `views`, `ingests`
+    /// (unfinished uploads), `staging` (being made), `garbage` (waiting to be deleted) and `replaced`
+    /// (mended trees, gone at the next start of the server), `records` with their `journal`, `copies`,
+    /// `reserve` and `backups`, `pushes` (uploads to registries that can be resumed), `lost` (what no
+    /// record spoke of when some were lost), `backend` (the store of that socket) and `store` (its own
+    /// directories). What none of these explains is listed by path.
+    #[arg(long, conflicts_with = "wide")]
+    pub disk: bool,
 }
 
 /// `fsck`

@@ -14,14 +14,17 @@ use crate::{args::Global, model};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Client {
-    /// Where the space went; `by_image` also by each image.
+    /// Where the space went; `by_image` also by each image and namespace.
     pub fn df(&self, by_image: bool) -> Result<Vec<model::Usage>> {
         let mut store = client!(self.link, StoreClient<_>);
         let answer = store.usage(self.link.request(v1::UsageRequest { by_image }));
         let usage = self.link.wait(answer)?.into_inner();
         let mut images = by_image.then(|| usage.images.into_iter().map(image_usage).collect());
+        let namespaces = usage.namespaces.into_iter().map(namespace_usage);
+        let mut namespaces = by_image.then(|| namespaces.collect());
         let row = |row: v1::UsageRow| model::Usage {
             images: (row.kind == "images").then(|| images.take()).flatten(),
+            namespaces: (row.kind == "images").then(|| namespaces.take()).flatten(),
             kind: row.kind,
             total: row.total,
             active: row.active,
@@ -29,6 +32,28 @@ impl Client {
             reclaimable: row.reclaimable,
         };
         Ok(usage.rows.into_iter().map(row).collect())
+    }
+
+    /// What is on the disk, and what it is there for.
+    pub fn disk(&self) -> Result<model::Disk> {
+        let mut store = client!(self.link, StoreClient<_>);
+        let answer = store.measure(self.link.request(v1::MeasureRequest {}));
+        let measured = self.link.wait(answer)?.into_inner();
+        let row = |row: v1::DiskRow| model::DiskRow {
+            kind: row.kind,
+            total: row.total,
+            size: row.bytes,
+            inodes: row.inodes,
+        };
+        let unexplained = |one: v1::UnexplainedPath| model::Unexplained {
+            path: one.path,
+            size: one.bytes,
+            inodes: one.inodes,
+        };
+        Ok(model::Disk::of(
+            measured.rows.into_iter().map(row).collect(),
+            measured.unexplained.into_iter().map(unexplained).collect(),
+        ))
     }
 
     /// What keeps whatever is called so.
@@ -83,6 +108,15 @@ fn image_usage(usage: v1::ImageUsage) -> model::ImageUsage {
         namespace: usage.namespace,
         content_size: usage.content_size,
         unpacked_size: usage.unpacked_size,
+        unique_size: usage.unique_size,
+    }
+}
+
+fn namespace_usage(usage: v1::NamespaceUsage) -> model::NamespaceUsage {
+    model::NamespaceUsage {
+        name: usage.name,
+        content_size: usage.content_size,
+        snapshot_size: usage.snapshot_size,
         unique_size: usage.unique_size,
     }
 }

@@ -59,7 +59,7 @@ fn told(context: &Context, done: &Fsck) {
 }
 
 /// Says what leads on, as after an error, with the flags that lead to the same store.
-fn advise(context: &Context, steps: Vec<String>) {
+pub(super) fn advise(context: &Context, steps: Vec<String>) {
     let none = Problem::usage("");
     let problem = steps.into_iter().fold(none, |all, step| all.next(step));
     for step in &problem.pointed_at(&context.global).next {

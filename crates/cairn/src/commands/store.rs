@@ -1,26 +1,66 @@
 //! Verbs without a group: what the store is, what it takes, what can go.
 
-use super::{Context, Result};
+use super::{Context, Result, fsck::advise};
 use crate::{
+    args::DfArgs,
     client::Client,
     error::{pointed, quote},
-    model::{Holder, Program, Server, Versions},
-    size, view,
+    model::{Disk, Holder, Program, Server, Versions},
+    size,
+    table::Table,
+    view,
 };
 
 /// The version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Where in the store files without record are found, and removed, by `fsck`.
+const CHECKED: [&str; 2] = ["content/blobs/", "snapshots/"];
+
 /// `df`
-pub fn df(context: &Context, wide: bool) -> Result {
-    let rows = Client::open(&context.global)?.df(wide)?;
+pub fn df(context: &Context, args: DfArgs) -> Result {
+    let client = Client::open(&context.global)?;
+    if args.disk {
+        return disk(context, &client.disk()?);
+    }
+    let rows = client.df(args.wide)?;
     context.list(&view::df(&rows), &rows);
+    if context.global.wants_json() {
+        return Ok(());
+    }
     let images = rows.iter().find_map(|row| row.images.as_ref());
-    if let Some(images) = images.filter(|_| !context.global.wants_json()) {
-        // The tables' columns have nothing to do with each other.
-        let table = view::df_images(images);
-        let text = table.render(context.out.stdout, context.global.no_trunc);
-        context.out.text(&format!("\n{text}"));
+    let namespaces = rows.iter().find_map(|row| row.namespaces.as_ref());
+    if let Some(images) = images {
+        below(context, &view::df_images(images));
+    }
+    if let Some(namespaces) = namespaces {
+        below(context, &view::df_namespaces(namespaces));
+    }
+    Ok(())
+}
+
+/// One more table, whose columns have nothing to do with those before.
+fn below(context: &Context, table: &Table) {
+    let text = table.render(context.out.stdout, context.global.no_trunc);
+    context.out.text(&format!("\n{text}"));
+}
+
+/// `df --disk`
+fn disk(context: &Context, disk: &Disk) -> Result {
+    context.list(&view::disk(disk), disk);
+    if disk.unexplained.is_empty() || context.global.wants_json() {
+        return Ok(());
+    }
+    below(context, &view::unexplained(&disk.unexplained));
+    if context.out.quiet {
+        return Ok(());
+    }
+    let is_checked = |path: &str| CHECKED.iter().any(|place| path.starts_with(place));
+    match disk.unexplained.iter().any(|one| is_checked(&one.path)) {
+        true => advise(context, vec!["cairn fsck".to_owned()]),
+        false => context
+            .out
+            .note("nothing here has made these or will remove them"),
     }
     Ok(())
 }

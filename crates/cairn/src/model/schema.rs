@@ -50,6 +50,7 @@ fn the_schema_files_are_those_of_the_documents() {
     let documents = [
         ("blob", schema::<Blob>()),
         ("bundle", schema::<Bundle>()),
+        ("disk", schema::<Disk>()),
         ("error", schema::<Failure>()),
         ("event", schema::<Event>()),
         ("fsck", schema::<Fsck>()),

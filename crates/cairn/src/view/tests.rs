@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{Removed, Target, Time, TimingMs},
+    model::{Disk, DiskRow, Removed, Target, Time, TimingMs, Unexplained},
     out::Stream,
 };
 use cairn_types::{Labels, SnapshotKind};
@@ -168,6 +168,7 @@ fn df_and_gc() {
         size,
         reclaimable,
         images: None,
+        namespaces: None,
     };
     let rows = [
         row("images", 1, 1, 93_533_000, 0),
@@ -202,6 +203,47 @@ ingests        0       0        0 B          0 B (0%)
 TYPE     REMOVED    FREED
 content        3  1.0 MiB
 total          3  1.0 MiB in 12 ms
+"
+    );
+}
+
+#[test]
+fn what_is_on_the_disk() {
+    let row = |kind: &str, total, size, inodes| DiskRow {
+        kind: kind.to_owned(),
+        total,
+        size,
+        inodes,
+    };
+    let rows = vec![
+        row("content", 8, 94_686_000, 8),
+        row("committed", 5, 255_433_000, 9_011),
+        row("garbage", 0, 0, 0),
+        row("store", 0, 45_056, 11),
+    ];
+    let stray = Unexplained {
+        path: "snapshots/notes".to_owned(),
+        size: 4096,
+        inodes: 1,
+    };
+    let all = Disk::of(rows, vec![stray]);
+    assert_eq!((all.size, all.inodes), (350_168_152, 9_031));
+    assert_eq!(
+        disk(&all).render(on(100), false),
+        "\
+TYPE         TOTAL       SIZE  INODES
+content          8   90.3 MiB       8
+committed        5  243.6 MiB    9011
+store            0   44.0 KiB      11
+unexplained      1    4.0 KiB       1
+total            -  333.9 MiB    9031
+"
+    );
+    assert_eq!(
+        unexplained(&all.unexplained).render(on(100), false),
+        "\
+PATH                SIZE  INODES
+snapshots/notes  4.0 KiB       1
 "
     );
 }

@@ -11,8 +11,8 @@ use crate::Failure;
 
 /// A file without record is looked at so many times, with so much time between: what is on its way in or
 /// out has somebody at work on it, who needs a moment.
-const LOOKS: u32 = 10;
-const BETWEEN: Duration = Duration::from_millis(50);
+pub(crate) const LOOKS: u32 = 10;
+pub(crate) const BETWEEN: Duration = Duration::from_millis(50);
 
 /// What blobs are called in what is told of the progress.
 const BLOBS: &str = "blobs";

@@ -118,6 +118,7 @@ impl<'n> Sweep<'n> {
             let batch;
             (batch, left) = left.split_at(self.batch.min(left.len()));
             let gone = self.batch(batch.to_vec())?;
+            self.mark(&gone);
             for gone in gone {
                 self.finish(gone);
             }
@@ -174,6 +175,20 @@ impl<'n> Sweep<'n> {
             _ => self.batch,
         };
         written.map_err(|err| Failure::of(ATTEMPTED, &err))
+    }
+
+    /// All of a batch at once: the files of the last may have to wait for those of a large tree.
+    fn mark(&self, gone: &[Removed]) {
+        for gone in gone {
+            match gone {
+                Removed::Image(..) | Removed::Blob(_, false, _) => {}
+                Removed::Snapshot(_, _, erased) => {
+                    self.node.snapshots().mark_leaving([&**erased]);
+                }
+                Removed::Blob(digest, true, _) => self.node.content().mark_left([digest]),
+                Removed::Ingest(id) => self.node.content().mark_ending([*id]),
+            }
+        }
     }
 
     /// Files go after records.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Failure, Node, node::own_dir};
 
 /// Where they are in the root.
-const DIR: &str = "pushes";
+pub(crate) const DIR: &str = "pushes";
 /// How long one is believed in.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is smaller is sooner sent again.

@@ -10,6 +10,7 @@ mod disk;
 mod compress;
 mod concurrent;
 mod cores;
+mod df;
 mod diff;
 mod ends;
 mod fsck;

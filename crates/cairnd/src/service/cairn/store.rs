@@ -4,9 +4,10 @@ use cairn_node::{Failure, FsckRequest, Node, SnapshotInfo};
 use cairn_proto::cairn::v1::{
     CheckRequest, CheckResponse, CollectRequest, CollectResponse, GetSnapshotRequest,
     GetSnapshotResponse, InfoRequest, InfoResponse, ListNamespacesRequest, ListNamespacesResponse,
-    ListSnapshotsRequest, ListSnapshotsResponse, RemoveBlobRequest, RemoveBlobResponse,
-    RemoveSnapshotRequest, RemoveSnapshotResponse, ResolveRequest, ResolveResponse, Snapshot,
-    UsageRequest, UsageResponse, WhyRequest, WhyResponse, store_server::Store,
+    ListSnapshotsRequest, ListSnapshotsResponse, MeasureRequest, MeasureResponse,
+    RemoveBlobRequest, RemoveBlobResponse, RemoveSnapshotRequest, RemoveSnapshotResponse,
+    ResolveRequest, ResolveResponse, Snapshot, UsageRequest, UsageResponse, WhyRequest,
+    WhyResponse, store_server::Store,
 };
 use cairn_types::{Digest, Namespace, SnapshotKey, SnapshotKind};
 use tonic::{Request, Response, Status};
@@ -43,17 +44,30 @@ impl Store for Service {
         let node = self.node.clone();
         let by_image = request.into_inner().by_image;
         let usage = blocking(move || {
-            let images = match by_image {
-                true => node.df_images().map_err(details::of)?,
-                false => Vec::new(),
+            let (images, namespaces) = match by_image {
+                true => (
+                    node.df_images().map_err(details::of)?,
+                    node.df_namespaces().map_err(details::of)?,
+                ),
+                false => (Vec::new(), Vec::new()),
             };
-            Ok((node.df().map_err(details::of)?, images))
+            Ok((node.df().map_err(details::of)?, images, namespaces))
         });
-        let (rows, images) = usage.await?;
+        let (rows, images, namespaces) = usage.await?;
         Ok(Response::new(UsageResponse {
             rows: rows.into_iter().map(wire::usage_row).collect(),
             images: images.into_iter().map(wire::image_usage).collect(),
+            namespaces: namespaces.into_iter().map(wire::namespace_usage).collect(),
         }))
+    }
+
+    async fn measure(
+        &self,
+        _: Request<MeasureRequest>,
+    ) -> Result<Response<MeasureResponse>, Status> {
+        let node = self.node.clone();
+        let measured = blocking(move || node.df_disk().map_err(details::of)).await?;
+        Ok(Response::new(wire::measured(measured)))
     }
 
     async fn collect(

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use cairn_meta::Timestamp;
 use cairn_node::{
-    Event, GcCount, GcReport, Holder, ImageInfo, ImageUsage, Inspect, InspectNode, Kept,
-    NamespaceInfo, Phase, Role, SnapshotInfo, Tagged, TransferredLayer, UsageRow,
+    DiskRow, DiskUsage, Event, GcCount, GcReport, Holder, ImageInfo, ImageUsage, Inspect,
+    InspectNode, Kept, NamespaceInfo, NamespaceUsage, Phase, Role, SnapshotInfo, Tagged,
+    TransferredLayer, Unexplained, UsageRow,
 };
 use cairn_proto::cairn::v1;
 use cairn_types::{Digest, LayerTiming, SnapshotKind, Usage};
@@ -262,6 +263,33 @@ pub(super) fn image_usage(usage: ImageUsage) -> v1::ImageUsage {
         content_size: usage.content_size,
         unpacked_size: usage.unpacked_size,
         unique_size: usage.unique_size,
+    }
+}
+
+pub(super) fn namespace_usage(usage: NamespaceUsage) -> v1::NamespaceUsage {
+    v1::NamespaceUsage {
+        name: usage.namespace.to_string(),
+        content_size: usage.content_size,
+        snapshot_size: usage.snapshot_size,
+        unique_size: usage.unique_size,
+    }
+}
+
+pub(super) fn measured(disk: DiskUsage) -> v1::MeasureResponse {
+    let row = |row: DiskRow| v1::DiskRow {
+        kind: row.kind.name().to_owned(),
+        total: row.total,
+        bytes: row.usage.bytes,
+        inodes: row.usage.inodes,
+    };
+    let unexplained = |one: Unexplained| v1::UnexplainedPath {
+        path: one.path.to_string_lossy().into_owned(),
+        bytes: one.usage.bytes,
+        inodes: one.usage.inodes,
+    };
+    v1::MeasureResponse {
+        rows: disk.rows.into_iter().map(row).collect(),
+        unexplained: disk.unexplained.into_iter().map(unexplained).collect(),
     }
 }
 
