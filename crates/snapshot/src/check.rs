@@ -3,7 +3,7 @@
 use std::{collections::HashSet, ffi::OsStr};
 
 use cairn_meta::{View, schema};
-use cairn_sys::{Dir, FileType, Stat};
+use cairn_sys::{Dir, FileType, Stat, mount::MountTables};
 use cairn_types::{Classified, ErrorKind, Namespace, SnapshotKey, SnapshotKind};
 
 use crate::{
@@ -101,7 +101,15 @@ impl Snapshots {
     }
 
     /// Removes a directory that [`Snapshots::strays`] named.
+    ///
+    /// # Errors
+    /// [`Error::Mounted`] when somebody looks at what is in it.
     pub fn remove_stray(&self, name: &str) -> Result<()> {
+        let tree = self.shown_at(OsStr::new(name));
+        if let Some(at) = MountTables::read().showing(&tree) {
+            let (name, at) = (name.to_owned(), at.to_owned());
+            return Err(Error::Mounted { name, at });
+        }
         let removed = self.inner.root.remove_tree(OsStr::new(name));
         removed.map_err(sys(format!("remove directory {name} among the snapshots")))
     }

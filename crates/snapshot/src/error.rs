@@ -1,5 +1,7 @@
 //! What can go wrong with snapshots: containerd's classes, and the words its clients look for.
 
+use std::path::PathBuf;
+
 use cairn_meta::ReadOnly;
 use cairn_types::{Classified, ErrorKind, LabelError, SnapshotKey};
 
@@ -81,6 +83,14 @@ pub enum Error {
         /// What is missing.
         reason: String,
     },
+    /// Somebody looks at the files of a directory that is to go.
+    #[error("directory {name} among the snapshots is mounted at {}", at.display())]
+    Mounted {
+        /// Which.
+        name: String,
+        /// Where.
+        at: PathBuf,
+    },
     /// A label that may not be set.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -121,7 +131,8 @@ impl Classified for Error {
             | Error::CannotStandOn { .. }
             | Error::Committed { .. }
             | Error::HasChildren { .. }
-            | Error::TooDeep { .. } => ErrorKind::FailedPrecondition,
+            | Error::TooDeep { .. }
+            | Error::Mounted { .. } => ErrorKind::FailedPrecondition,
             Error::Damaged { .. } => ErrorKind::DataLoss,
             Error::Label(err) => err.kind(),
             Error::ReadOnly(broken) => broken.kind(),

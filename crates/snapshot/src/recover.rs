@@ -1,14 +1,18 @@
 //! What crashes and power cuts leave, mended before the snapshots are used.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsStr,
+    path::PathBuf,
+};
 
 use cairn_meta::{SnapshotRecord, View, schema};
-use cairn_sys::Dir;
+use cairn_sys::{Dir, mount::MountTables};
 use cairn_types::{Classified, ErrorKind, Namespace, SnapshotKey, SnapshotKind};
 
 use crate::{
     Error, Result, Snapshots, Waiting,
-    disk::{TRASH, lock},
+    disk::{FS, TRASH, lock},
     error::sys,
     lifecycle::erase,
 };
@@ -151,34 +155,63 @@ impl Snapshots {
     }
 
     /// A tree that cannot be removed (somebody mounted something in it) is no reason not to open the
-    /// store: the next recovery tries again.
+    /// store: the next recovery tries again. Nor is one that somebody has mounted, and who would lose his
+    /// files: he may know of it what the records do not.
     fn sweep(&self, alive: &HashSet<String>) -> Result<u64> {
-        Ok(sweep_in(&self.inner.root, alive)? + self.clean_up()?)
+        let mut swept = 0;
+        let mut mounts = None;
+        for entry in self.inner.root.entries().map_err(sys("sweep snapshots"))? {
+            let name = entry.name.to_str();
+            if name.is_some_and(|name| name == TRASH || alive.contains(name)) {
+                continue;
+            }
+            // Asked for once, and mostly not at all.
+            let mounts = mounts.get_or_insert_with(MountTables::read);
+            if let Some(at) = mounts.showing(&self.shown_at(&entry.name)) {
+                let at = at.display();
+                tracing::warn!(
+                    "keep directory {:?} of no snapshot: it is mounted at {at}",
+                    entry.name
+                );
+            } else if sweep_one(&self.inner.root, &entry.name) {
+                swept += 1;
+                continue;
+            }
+            // It is still to go.
+            if let Some(id) = name.and_then(|name| name.parse().ok()) {
+                self.inner.remover.mark(id);
+            }
+        }
+        Ok(swept + self.clean_up()?)
+    }
+
+    /// What mounts show of the directory of this name.
+    pub(crate) fn shown_at(&self, name: &OsStr) -> PathBuf {
+        self.inner.path.join(name).join(FS)
     }
 
     /// Removes trees whose removal failed, and tells how many. Unlike a recovery it may come at any
     /// time, and waits for those under way.
     pub fn clean_up(&self) -> Result<u64> {
         self.wait_removed();
-        sweep_in(&self.inner.trash, &HashSet::new())
+        let trash = &self.inner.trash;
+        let entries = trash.entries().map_err(sys("sweep snapshots"))?;
+        let swept = entries.iter().filter(|it| sweep_one(trash, &it.name));
+        Ok(swept.count() as u64)
     }
 }
 
-fn sweep_in(dir: &Dir, alive: &HashSet<String>) -> Result<u64> {
-    let mut swept = 0;
-    for entry in dir.entries().map_err(sys("sweep snapshots"))? {
-        let name = entry.name.to_str();
-        if name.is_some_and(|name| name == TRASH || alive.contains(name)) {
-            continue;
-        }
-        match dir.remove_tree(&entry.name) {
-            Ok(()) => swept += 1,
-            // Whoever removed it was also at it.
-            Err(err) if err.kind() == ErrorKind::NotFound => {}
-            Err(err) => tracing::warn!("remove what was left of a snapshot: {err}"),
+/// Removes a tree of nobody; whether it did.
+fn sweep_one(dir: &Dir, name: &OsStr) -> bool {
+    match dir.remove_tree(name) {
+        Ok(()) => true,
+        // Whoever removed it was also at it.
+        Err(err) if err.kind() == ErrorKind::NotFound => false,
+        Err(err) => {
+            tracing::warn!("remove what was left of a snapshot: {err}");
+            false
         }
     }
-    Ok(swept)
 }
 
 /// Whether a tree may be torn.

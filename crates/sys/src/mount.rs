@@ -35,7 +35,7 @@ pub use mapped::perform_mapped;
 use options::Overlay;
 pub use options::escape;
 pub use table::{MountInfo, is_mount_point, mounts_below};
-pub use users::{Users, users};
+pub use users::{MountTables, Users, users};
 
 /// `OVL_MAX_STACK` in the kernel: most lower directories, with or without an upper.
 pub const OVERLAY_LOWER_COUNT_MAX: usize = 500;

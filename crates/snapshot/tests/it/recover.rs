@@ -8,6 +8,7 @@ use std::{
 
 use cairn_meta::{Timestamp, View, schema};
 use cairn_snapshot::Recovered;
+use cairn_sys::mount;
 use cairn_types::{ErrorKind, Labels, Mount, Namespace, SnapshotKey, SnapshotKind};
 
 use crate::common::{Fixture, Mounted, key, ns, read, refused};
@@ -63,6 +64,74 @@ fn what_a_crash_leaves_is_swept() {
     drop(mounted);
     let (_, again) = store.reopen("boot-1");
     assert_eq!(again, Recovered::default());
+}
+
+/// Who has mounted what no record speaks of has his files for as long as he has it.
+#[test]
+fn what_is_mounted_is_not_swept() {
+    let store = Fixture::new();
+    store.layer("base", None, |_| {});
+    let mut kept = Vec::new();
+    for (name, parent) in [("bound", None), ("over", Some("base"))] {
+        let mounts = store.prepare(name, parent);
+        let mounted = Mounted::new(&mounts);
+        fs::write(mounted.path().join("file"), name).expect("write");
+        kept.push((directory(&mounts), mounted, name));
+    }
+    // As when older records were imported.
+    let lost = store.meta.write(|tx| {
+        tx.delete(&schema::SNAPSHOTS, &(ns(), key("bound")))?;
+        tx.delete(&schema::CHILDREN, &(ns(), key("base"), key("over")))?;
+        tx.delete(&schema::SNAPSHOTS, &(ns(), key("over")))
+    });
+    lost.expect("their records are gone");
+    let (store, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered.swept, 0);
+    for (dir, mounted, name) in &kept {
+        assert_eq!(read(mounted.path().join("file")), *name);
+        assert_eq!(read(dir.join("fs/file")), *name);
+        let number = dir.file_name().and_then(|name| name.to_str());
+        let removed = store.snapshots.remove_stray(number.expect("number"));
+        refused(removed, ErrorKind::FailedPrecondition);
+    }
+    let dirs: Vec<PathBuf> = kept.into_iter().map(|(dir, ..)| dir).collect();
+    let (_, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered.swept, 2);
+    assert!(dirs.iter().all(|dir| !dir.exists()));
+}
+
+/// Undoes a mount even when its test fails.
+struct Bound(PathBuf);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = mount::unmount(&self.0);
+    }
+}
+
+/// What is mounted in a directory that goes belongs to somebody else.
+#[test]
+fn nothing_is_swept_through_a_mount() {
+    let precious = tempfile::tempdir().expect("tempdir");
+    fs::write(precious.path().join("file"), "kept").expect("write");
+    let store = Fixture::new();
+    let place = store.root.path().join("snapshots");
+    for (dir, inside) in [("4711", "fs/etc/mnt"), ("trash/4712", "fs/mnt")] {
+        let target = place.join(dir).join(inside);
+        fs::create_dir_all(&target).expect("mkdir");
+        mount::bind(precious.path(), &target, false).expect("bind");
+    }
+    let bound = ["4711/fs/etc/mnt", "trash/4712/fs/mnt"].map(|path| Bound(place.join(path)));
+    let (store, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered.swept, 0);
+    assert_eq!(read(precious.path().join("file")), "kept");
+    for Bound(target) in &bound {
+        assert!(mount::is_mount_point(target).expect("statx"));
+    }
+    drop(bound);
+    let (_, recovered) = store.reopen("boot-1");
+    assert_eq!(recovered.swept, 2);
+    assert_eq!(read(precious.path().join("file")), "kept");
 }
 
 #[test]

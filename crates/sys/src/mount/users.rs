@@ -32,54 +32,96 @@ pub struct Users {
 /// overlays that were mounted by names that are relative to where only their mounter knows, its two last
 /// names are enough to be taken for it.
 pub fn users(dir: &Path) -> Users {
-    let mut users = Users::default();
-    let here = table::mounts_below(Path::new("/"));
-    let processes = fs::read_dir("/proc");
-    // Who cannot look has not seen that there is none.
-    users.silent |= here.is_err() || processes.is_err() || !sees_all();
-    let here = here.unwrap_or_default();
-    let sought = Sought {
-        bound: inside(dir, &here),
-        dir,
-    };
-    // Nothing is bound to what is not there.
-    users.silent |= sought.bound.is_none() && dir.exists();
-    let mut seen = HashSet::new();
-    let processes = processes.into_iter().flatten().flatten();
-    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    // What this process sees comes first, and is named by it.
-    let own = i32::try_from(std::process::id()).unwrap_or(0);
-    for pid in std::iter::once(own).chain(ids) {
-        let link = |what: &str| fs::read_link(format!("/proc/{pid}/{what}"));
-        // Of one namespace, processes with other roots see other parts.
-        let (namespace, root) = match (link("ns/mnt"), link("root")) {
-            (Ok(namespace), Ok(root)) => (namespace, root),
-            (Err(err), _) | (_, Err(err)) => {
-                users.silent |= !has_ended(&err);
+    MountTables::read().users(dir)
+}
+
+/// What was mounted at one time, in the mount namespace of every process that can be seen from here.
+pub struct MountTables {
+    /// Of each namespace once, with a process that has it; what this process sees comes first.
+    tables: Vec<(i32, Vec<MountInfo>)>,
+    /// What this process sees.
+    here: Vec<MountInfo>,
+    /// There may be more.
+    silent: bool,
+}
+
+impl MountTables {
+    /// Asks `/proc`.
+    pub fn read() -> MountTables {
+        let here = table::mounts_below(Path::new("/"));
+        let processes = fs::read_dir("/proc");
+        let mut all = MountTables {
+            tables: Vec::new(),
+            // Who cannot look has not seen that there is none.
+            silent: here.is_err() || processes.is_err() || !sees_all(),
+            here: here.unwrap_or_default(),
+        };
+        let mut seen = HashSet::new();
+        let processes = processes.into_iter().flatten().flatten();
+        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        // What this process sees is named by it.
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        for pid in std::iter::once(own).chain(ids) {
+            let link = |what: &str| fs::read_link(format!("/proc/{pid}/{what}"));
+            // Of one namespace, processes with other roots see other parts.
+            let (namespace, root) = match (link("ns/mnt"), link("root")) {
+                (Ok(namespace), Ok(root)) => (namespace, root),
+                (Err(err), _) | (_, Err(err)) => {
+                    all.silent |= !has_ended(&err);
+                    continue;
+                }
+            };
+            if seen.contains(&(namespace.clone(), root.clone())) {
                 continue;
             }
-        };
-        if seen.contains(&(namespace.clone(), root.clone())) {
-            continue;
+            let table = match fs::read(format!("/proc/{pid}/mountinfo")) {
+                Ok(table) => table,
+                Err(err) => {
+                    all.silent |= !has_ended(&err);
+                    continue;
+                }
+            };
+            // Only now: of one that ended before its table was read another may tell.
+            seen.insert((namespace, root));
+            all.tables.push((pid, table::parse(&table).collect()));
         }
-        let table = match fs::read(format!("/proc/{pid}/mountinfo")) {
-            Ok(table) => table,
-            Err(err) => {
-                users.silent |= !has_ended(&err);
-                continue;
-            }
+        all
+    }
+
+    /// As [`users`], of that time.
+    pub fn users(&self, dir: &Path) -> Users {
+        let sought = Sought::new(dir, &self.here);
+        let mut users = Users {
+            found: Vec::new(),
+            // Nothing is bound to what is not there.
+            silent: self.silent || (sought.bound.is_none() && dir.exists()),
         };
-        // Only now: of one that ended before its table was read another may tell.
-        seen.insert((namespace, root));
-        for info in table::parse(&table) {
-            match sought.shown_by(&info) {
-                Some(true) => users.found.push((info.mount_point, pid)),
+        for (pid, info) in self.all() {
+            match sought.shown_by(info) {
+                Some(true) => users.found.push((info.mount_point.clone(), pid)),
                 Some(false) => {}
                 None => users.silent = true,
             }
         }
+        users
     }
-    users
+
+    /// Where `dir`, or something in it, is shown for sure: relative names, of which nobody knows what they
+    /// mean, do not count.
+    pub fn showing(&self, dir: &Path) -> Option<&Path> {
+        let sought = Sought {
+            surely: true,
+            ..Sought::new(dir, &self.here)
+        };
+        let mut all = self.all();
+        let found = all.find(|(_, info)| sought.shown_by(info) == Some(true));
+        found.map(|(_, info)| info.mount_point.as_path())
+    }
+
+    fn all(&self) -> impl Iterator<Item = (i32, &MountInfo)> {
+        let tables = self.tables.iter();
+        tables.flat_map(|(pid, table)| table.iter().map(move |info| (*pid, info)))
+    }
 }
 
 /// Whether `/proc` shows all processes of the machine. In a namespace of processes, and with `hidepid=`
@@ -105,9 +147,19 @@ struct Sought<'d> {
     dir: &'d Path,
     /// Device, and path in that.
     bound: Option<(String, PathBuf)>,
+    /// Names that may be those of another directory are not taken for it.
+    surely: bool,
 }
 
 impl Sought<'_> {
+    fn new<'d>(dir: &'d Path, here: &[MountInfo]) -> Sought<'d> {
+        Sought {
+            bound: inside(dir, here),
+            dir,
+            surely: false,
+        }
+    }
+
     /// Whether a mount shows it; `None` when the mount does not say.
     fn shown_by(&self, info: &MountInfo) -> Option<bool> {
         if info.fs_type != "overlay" {
@@ -139,7 +191,8 @@ impl Sought<'_> {
                 .rposition(is_between)
                 .map_or(0, |at| at + 1);
             let is_absolute = options.get(first) == Some(&b'/');
-            begins && ends && (!is_absolute || options[..end].ends_with(whole))
+            let is_whole = is_absolute && options[..end].ends_with(whole);
+            begins && ends && (is_whole || (!is_absolute && !self.surely))
         };
         let windows = options.windows(short.len()).enumerate();
         Some(
@@ -168,9 +221,10 @@ mod tests {
 
     #[test]
     fn what_shows_a_directory() {
-        let sought = Sought {
+        let sought = |surely| Sought {
             dir: Path::new("/var/lib/cairn/snapshots/12/fs"),
             bound: Some(("0:1".to_owned(), PathBuf::from("/cairn/snapshots/12/fs"))),
+            surely,
         };
         let own = "/var/lib/cairn/snapshots";
         for (fs_type, root, options, expected) in [
@@ -238,8 +292,13 @@ mod tests {
             ),
             ("ext4", "/", "rw".to_owned(), Some(false)),
         ] {
-            let seen = sought.shown_by(&info(fs_type, root, &options));
+            let info = info(fs_type, root, &options);
+            let seen = sought(false).shown_by(&info);
             assert_eq!(seen, expected, "{fs_type} {root} {options}");
+            let unsure = options.contains("lowerdir=12/fs");
+            let seen = sought(true).shown_by(&info);
+            let expected = if unsure { Some(false) } else { expected };
+            assert_eq!(seen, expected, "for sure: {fs_type} {root} {options}");
         }
     }
 }
