@@ -56,6 +56,27 @@ fn a_mount_is_undone_whole() {
     assert_eq!(failure.kind, ErrorKind::NotFound, "{failure}");
 }
 
+/// Nothing is taken from who has a file open: neither the mount nor what it shows.
+#[test]
+fn what_is_open_is_neither_unmounted_nor_removed() {
+    let store = imported();
+    let target = store.dir.path().join("mnt");
+    for rw in [false, true] {
+        mount(&store, &request(&store, &target, rw)).expect("mount");
+        let held = fs::File::open(target.join("etc/motd")).expect("open");
+        let known = keys(&store);
+        let failure = unmount(&store, &target, true).expect_err("busy");
+        assert!(failure.to_string().contains("busy"), "{failure}");
+        assert_eq!((keys(&store), known.len()), (known, 1));
+        let motd = fs::read_to_string(target.join("etc/motd")).expect("motd");
+        assert_eq!(motd, "welcome\n");
+        drop(held);
+        unmount(&store, &target, true).expect("unmount");
+        assert_eq!(keys(&store), [""; 0]);
+        assert_eq!(fs::read_dir(&target).expect("directory").count(), 0);
+    }
+}
+
 #[test]
 fn what_cannot_be_mounted_leaves_nothing() {
     let store = imported();

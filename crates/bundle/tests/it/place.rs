@@ -129,6 +129,23 @@ fn one_that_runs_is_not_removed() {
     assert_no_bundle(&store);
 }
 
+/// Nothing is deleted under who has a file open, on whichever side of the mount.
+#[test]
+fn one_of_which_a_file_is_open_is_not_removed() {
+    let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
+    let bundle = create(&store, |_| ()).expect("create");
+    let root = bundle.join("rootfs");
+    fs::write(root.join("data/written"), "x").expect("write");
+    let held = fs::File::open(root.join("bin/busybox")).expect("open");
+    let failure = remove(&store, &bundle).expect_err("busy");
+    assert!(failure.to_string().contains("busy"), "{failure}");
+    assert_eq!(fs::read(root.join("data/written")).expect("kept"), b"x");
+    assert!(root.join("bin/busybox").exists(), "still mounted");
+    drop(held);
+    remove(&store, &bundle).expect("remove");
+    assert_no_bundle(&store);
+}
+
 #[test]
 fn one_that_is_mounted_elsewhere_is_not_removed() {
     let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
