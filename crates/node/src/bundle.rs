@@ -13,6 +13,7 @@ use cairn_types::{
 
 use crate::{
     Failure, Node, Progress,
+    objects::word,
     store::StoreBlobs,
     walk::{Body, Tree},
 };
@@ -283,7 +284,7 @@ impl Node {
                 let reason = "there is one already";
                 Err(Failure::new(ErrorKind::AlreadyExists, CREATE, reason)
                     .object("bundle", dir)
-                    .next(format!("cairn bundle rm {dir}")))
+                    .next(format!("cairn bundle rm {}", word(dir.as_str()))))
             }
             Err(err) => Err(failed(CREATE, dir, &err)),
         }

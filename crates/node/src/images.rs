@@ -11,6 +11,7 @@ use cairn_types::{
 use crate::{
     Failure, Node,
     events::{Event, What},
+    objects::{held_by_bundles, word},
     store::StoreBlobs,
     walk::{Body, Tree},
 };
@@ -240,7 +241,11 @@ impl Node {
                 Err(Failure::new(ErrorKind::AlreadyExists, "tag", reason)
                     .object("image", target)
                     .namespace(ns)
-                    .next(format!("cairn images tag --force {source} {target}")))
+                    .next(format!(
+                        "cairn images tag --force {} {}",
+                        word(source.as_str()),
+                        word(target.as_str())
+                    )))
             }
             Err(err) => Err(Failure::of("tag", &err)
                 .object("image", target)
@@ -306,21 +311,16 @@ impl Node {
         self.image_record(ns, name, attempted)?;
         let scan = self.meta().read(|view| view.scan(&schema::BUNDLES, &()));
         let scan = scan.map_err(|err| Failure::of(attempted, &err).object("image", name))?;
-        let bundles: Vec<PathBuf> = scan
+        let bundles: Vec<String> = scan
             .into_iter()
             .filter(|(_, bundle)| bundle.namespace == *ns && bundle.image == *name)
-            .map(|(dir, _)| PathBuf::from(dir))
+            .map(|(dir, _)| dir)
             .collect();
-        if let Some(first) = bundles.first().filter(|_| !force) {
-            let first = first.display();
-            let reason = format!("bundle {first} was made from it");
-            return Err(
-                Failure::new(ErrorKind::FailedPrecondition, attempted, reason)
-                    .object("image", name)
-                    .namespace(ns)
-                    .next(format!("cairn bundle rm {first}"))
-                    .next(format!("cairn images rm --force {name}")),
-            );
+        if !bundles.is_empty() && !force {
+            let words = ("was made from it", "were made from it");
+            let force = format!("cairn images rm --force {}", word(name.as_str()));
+            let failure = held_by_bundles(attempted, &bundles, words).next(force);
+            return Err(failure.object("image", name).namespace(ns));
         }
         let key = (ns.clone(), name.clone());
         let written = self.meta().write(move |tx: &mut Tx| {
@@ -333,7 +333,7 @@ impl Node {
                 self.happened(Event::of(ns, What::ImageDeleted { name: name.clone() }));
                 Ok(Removed {
                     name: name.clone(),
-                    bundles,
+                    bundles: bundles.into_iter().map(PathBuf::from).collect(),
                 })
             }
             Ok(false) => Err(self.no_such_image(ns, name, attempted)),

@@ -8,7 +8,7 @@ use cairn_types::{
     SnapshotKey, SnapshotKind,
 };
 
-use crate::{Failure, Node, Progress, gc::EXPIRE};
+use crate::{Failure, Node, Progress, gc::EXPIRE, objects::word};
 
 const MOUNT: &str = "mount image";
 const UNMOUNT: &str = "unmount";
@@ -88,7 +88,7 @@ impl Node {
                     return Err(Failure::new(kind, MOUNT, reason)
                         .object("snapshot", &key)
                         .namespace(ns)
-                        .next(format!("cairn snapshots rm '{key}'")));
+                        .next(format!("cairn snapshots rm {}", word(key.as_str()))));
                 }
                 let mounts = snapshots.mounts(ns, &key).map_err(|err| failed(&err))?;
                 return Ok(MountInfo {

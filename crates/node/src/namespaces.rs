@@ -145,15 +145,6 @@ impl Node {
                     .object("namespace", ns),
             );
         }
-        for ingest in self
-            .content()
-            .ingests(ns)
-            .map_err(|err| failed("remove", ns, &err))?
-        {
-            self.content()
-                .abort(ns, &ingest.reference)
-                .map_err(|err| failed("remove", ns, &err))?;
-        }
         let key = ns.clone();
         let written = self.meta().write(move |tx: &mut Tx| {
             let images = tx.scan(&schema::IMAGES, &key)?.len();
@@ -161,7 +152,13 @@ impl Node {
             let snapshots = tx.scan(&schema::SNAPSHOTS, &key)?.len();
             let containers = tx.scan(&schema::CONTAINERS, &key)?.len();
             if images + blobs + snapshots + containers > 0 {
-                return Ok(Some((images, blobs, snapshots, containers)));
+                return Ok(Err((images, blobs, snapshots, containers)));
+            }
+            // Only now: one that stays keeps what came of them.
+            let mut ended = Vec::new();
+            for (ingest, record) in tx.scan(&schema::INGESTS, &key)? {
+                tx.delete(&schema::INGESTS, &ingest)?;
+                ended.push(record.id);
             }
             for (resource, ()) in tx.scan(&schema::LEASE_RESOURCES, &key)? {
                 tx.delete(&schema::LEASE_RESOURCES, &resource)?;
@@ -170,14 +167,18 @@ impl Node {
                 tx.delete(&schema::LEASES, &lease)?;
             }
             tx.delete(&schema::NAMESPACES, &key)?;
-            Ok::<_, cairn_meta::Error>(None)
+            Ok::<_, cairn_meta::Error>(Ok(ended))
         });
         match written.map_err(|err| failed("remove", ns, &err))? {
-            None => {
+            Ok(ended) => {
+                self.content().mark_ending(ended.iter().copied());
+                for ingest in ended {
+                    self.content().remove_ingest(ingest);
+                }
                 self.happened(Event::of(ns, What::NamespaceDeleted));
                 Ok(())
             }
-            Some((images, blobs, snapshots, containers)) => {
+            Err((images, blobs, snapshots, containers)) => {
                 let mut holds = Vec::new();
                 for (count, what) in [
                     (images, "image"),

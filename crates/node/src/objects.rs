@@ -11,7 +11,7 @@ use cairn_snapshot::Snapshots;
 use cairn_types::{Classified, Digest, ErrorKind, Namespace, SnapshotKey};
 
 use crate::{
-    Failure, Node,
+    Failure, Holder, Node,
     events::{Event, What},
     gc::{Item, Place},
     resolve::{ambiguous, digest_prefix},
@@ -19,8 +19,8 @@ use crate::{
 
 const REMOVE_SNAPSHOT: &str = "remove snapshot";
 
-/// Children that a refusal lists by name.
-const CHILDREN_SHOWN: usize = 5;
+/// Children, and then holders, that a refusal lists by name.
+const SHOWN: usize = 5;
 
 impl Node {
     /// Finds the snapshot a person means: its exact key, or at least 7 hex digits of a key that is
@@ -80,16 +80,15 @@ impl Node {
         let known = self.snapshots().list(ns).map_err(|err| failed(&err))?;
         let doomed = family(&known, key);
         if doomed.len() > 1 && !recursive {
-            return Err(stood_on(ns, key, &known));
+            let holders = self.held_through(ns, key)?;
+            return Err(stood_on(ns, key, &known, &holders));
         }
         // Waits for calls that rely on one (an import, a mount), and makes others wait: what is looked
         // at now stays so.
         let snapshots = doomed.iter().cloned().map(Item::Snapshot);
         let places: Vec<Place> = snapshots.map(|one| (ns.clone(), one)).collect();
         let _condemned = self.inner.pins.condemn(&places);
-        for one in &doomed {
-            self.check_unused(ns, key, one)?;
-        }
+        self.check_unused(ns, key, &doomed)?;
         let all: Vec<_> = doomed.iter().map(|one| (ns.clone(), one.clone())).collect();
         // All or nothing: a child may have been made since they were listed.
         let erased = self.meta().write(move |tx: &mut Tx| {
@@ -110,28 +109,23 @@ impl Node {
         &self,
         ns: &Namespace,
         asked: &SnapshotKey,
-        key: &SnapshotKey,
+        doomed: &[SnapshotKey],
     ) -> Result<(), Failure> {
-        let refuse = |reason: String, next: String| {
-            let kind = ErrorKind::FailedPrecondition;
-            let failure = Failure::new(kind, REMOVE_SNAPSHOT, reason)
-                .object("snapshot", asked)
-                .namespace(ns);
-            Err(failure.next(next))
-        };
+        let about = |failure: Failure| failure.object("snapshot", asked).namespace(ns);
         let bundles = self.meta().read(|view| view.scan(&schema::BUNDLES, &()));
-        let bundles = bundles.map_err(|err| {
-            Failure::of(REMOVE_SNAPSHOT, &err)
-                .object("snapshot", asked)
-                .namespace(ns)
-        })?;
-        for (dir, bundle) in bundles {
-            if bundle.namespace == *ns && bundle.snapshot == *key {
-                let reason = format!("bundle {dir} stands on it");
-                return refuse(reason, format!("cairn bundle rm {}", word(&dir)));
+        let bundles: Vec<String> = bundles
+            .map_err(|err| about(Failure::of(REMOVE_SNAPSHOT, &err)))?
+            .into_iter()
+            .filter(|(_, bundle)| bundle.namespace == *ns && doomed.contains(&bundle.snapshot))
+            .map(|(dir, _)| dir)
+            .collect();
+        match bundles.is_empty() {
+            true => Ok(()),
+            false => {
+                let words = ("stands on it", "stand on it");
+                Err(about(held_by_bundles(REMOVE_SNAPSHOT, &bundles, words)))
             }
         }
-        Ok(())
     }
 
     /// Removes a blob from a namespace, whoever refers to it.
@@ -205,7 +199,13 @@ fn family(known: &[SnapshotInfo], key: &SnapshotKey) -> Vec<SnapshotKey> {
     order.into_iter().rev().cloned().collect()
 }
 
-fn stood_on(ns: &Namespace, key: &SnapshotKey, known: &[SnapshotInfo]) -> Failure {
+/// All that is in the way, and the commands that take it out of it: bundles go before what they stand on.
+fn stood_on(
+    ns: &Namespace,
+    key: &SnapshotKey,
+    known: &[SnapshotInfo],
+    holders: &[Holder],
+) -> Failure {
     let children: Vec<&SnapshotKey> = known
         .iter()
         .filter(|info| info.parent.as_ref() == Some(key))
@@ -216,17 +216,50 @@ fn stood_on(ns: &Namespace, key: &SnapshotKey, known: &[SnapshotInfo]) -> Failur
         n => format!("{n} snapshots stand on it"),
     };
     let kind = ErrorKind::FailedPrecondition;
-    let mut failure = Failure::new(kind, REMOVE_SNAPSHOT, reason)
+    let failure = Failure::new(kind, REMOVE_SNAPSHOT, reason)
         .object("snapshot", key)
         .namespace(ns);
-    for child in children.iter().take(CHILDREN_SHOWN) {
-        failure = failure.cause(format!("child {child}"));
-    }
-    if children.len() > CHILDREN_SHOWN {
-        failure = failure.cause(format!("… and {} more", children.len() - CHILDREN_SHOWN));
-    }
+    let children = children.iter().map(|child| format!("child {child}"));
+    let failure = caused_by(failure, children);
+    let kept = holders.iter().map(|holder| {
+        let (kind, name) = (holder.kind, word(&holder.name));
+        format!("kept by {kind} {name}")
+    });
+    let failure = caused_by(failure, kept);
+    let bundles = holders.iter().filter(|holder| holder.kind == "bundle");
+    let bundles: Vec<String> = bundles.map(|holder| word(&holder.name)).collect();
+    let failure = match bundles.is_empty() {
+        true => failure,
+        false => failure.next(format!("cairn bundle rm {}", bundles.join(" "))),
+    };
     let key = word(key.as_str());
     failure.next(format!("cairn snapshots rm --recursive {key}"))
+}
+
+/// The first of them, and how many more there are.
+fn caused_by(failure: Failure, causes: impl ExactSizeIterator<Item = String>) -> Failure {
+    let more = causes.len().saturating_sub(SHOWN);
+    let failure = causes.take(SHOWN).fold(failure, Failure::cause);
+    match more {
+        0 => failure,
+        more => failure.cause(format!("… and {more} more")),
+    }
+}
+
+/// The failure of a removal that bundles are in the way of, all of which are told, as is how they go;
+/// `words` are what one does, and what several do.
+pub(crate) fn held_by_bundles(attempted: &str, bundles: &[String], words: (&str, &str)) -> Failure {
+    let quoted: Vec<String> = bundles.iter().map(|dir| word(dir)).collect();
+    let reason = match quoted.as_slice() {
+        [dir] => format!("bundle {dir} {}", words.0),
+        all => format!("{} bundles {}", all.len(), words.1),
+    };
+    let failure = Failure::new(ErrorKind::FailedPrecondition, attempted, reason);
+    let failure = match quoted.len() {
+        1 => failure,
+        _ => caused_by(failure, quoted.iter().map(|dir| format!("bundle {dir}"))),
+    };
+    failure.next(format!("cairn bundle rm {}", quoted.join(" ")))
 }
 
 /// A text as one word of a shell.

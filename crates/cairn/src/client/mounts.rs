@@ -74,18 +74,26 @@ impl Client {
                 at += 1;
             }
         }
+        let mut targets = Vec::new();
         for one in &family {
-            if let Some(target) = cairn_bundle::mounted_at(&SnapshotKey::parse(one)?) {
-                let reason = format!("it is mounted at {target}");
-                let kind = ErrorKind::FailedPrecondition;
-                let next = format!("cairn images unmount --rm {}", quote(target.as_str()));
-                let mut problem =
-                    Problem::new(kind, "remove snapshot", key.as_str(), reason).next(next);
-                problem.namespace = Some(self.ns.to_string());
-                return Err(problem);
-            }
+            targets.extend(cairn_bundle::mounted_at(&SnapshotKey::parse(one)?));
         }
-        Ok(())
+        let reason = match targets.as_slice() {
+            [] => return Ok(()),
+            [target] => format!("it is mounted at {target}"),
+            all => format!("{} mounts show it", all.len()),
+        };
+        let kind = ErrorKind::FailedPrecondition;
+        let mut problem = Problem::new(kind, "remove snapshot", key.as_str(), reason);
+        problem.namespace = Some(self.ns.to_string());
+        for target in &targets {
+            if targets.len() > 1 {
+                problem = problem.cause(format!("mounted at {target}"));
+            }
+            let target = quote(target.as_str());
+            problem = problem.next(format!("cairn images unmount --rm {target}"));
+        }
+        Err(problem)
     }
 }
 

@@ -105,6 +105,24 @@ impl Node {
         Ok(kept)
     }
 
+    /// What keeps a snapshot, itself or through what stands on it, and is no snapshot.
+    pub(crate) fn held_through(
+        &self,
+        ns: &Namespace,
+        key: &SnapshotKey,
+    ) -> Result<Vec<Holder>, Failure> {
+        let collection = self.marked(None, &mut |_| ())?;
+        let Some(space) = collection.spaces.get(ns) else {
+            return Ok(Vec::new());
+        };
+        let Some(id) = space.graph.find(&Item::Snapshot(key.clone())) else {
+            return Ok(Vec::new());
+        };
+        let mut holders = self.held_by(ns, &collection, &space.graph, id).holders;
+        holders.retain(|holder| !matches!(holder.kind, "snapshot" | "call"));
+        Ok(holders)
+    }
+
     /// What may be called so, whether it is there or not.
     fn meant(&self, ns: &Namespace, text: &str) -> Result<Vec<Item>, Failure> {
         let mut items = Vec::new();

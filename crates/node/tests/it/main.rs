@@ -18,6 +18,7 @@ mod fsck_trees;
 mod gc_beside;
 mod gc_stress;
 mod heal;
+mod held;
 mod import;
 mod lost;
 mod scrub;
