@@ -387,7 +387,7 @@ pub struct Usage {
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Kept {
-    /// `image`, `content`, `snapshot`, `ingest`.
+    /// `image`, `blob`, `snapshot`, `ingest`.
     pub kind: String,
     /// Its name, digest, key or reference.
     pub name: String,
@@ -401,12 +401,12 @@ pub struct Kept {
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Holder {
-    /// `image`, `container`, `bundle`, `lease`, `ingest`; `content` or `snapshot`, which a label keeps; or
+    /// `image`, `container`, `bundle`, `lease`, `ingest`; `blob` or `snapshot`, which a label keeps; or
     /// `call`, which is under way.
     pub kind: String,
     /// Its name; of a call what it relies on.
     pub name: String,
-    /// The label by which content or a snapshot is kept whatever else leads to it.
+    /// The label by which a blob or a snapshot is kept whatever else leads to it.
     pub label: Option<String>,
     /// What lies between it and the thing, on a shortest way.
     pub through: Vec<Step>,
@@ -418,7 +418,7 @@ pub struct Holder {
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Step {
-    /// `image`, `content`, `snapshot`, `ingest`, `container`.
+    /// `image`, `blob`, `snapshot`, `ingest`, `container`.
     pub kind: String,
     /// Its name, digest, key or reference.
     pub name: String,

@@ -108,7 +108,7 @@ fn lets_go(holder: &Holder) -> Option<String> {
         ("bundle", _) => format!("cairn bundle rm {name}"),
         ("lease", _) => format!("cairn leases rm {name}"),
         ("ingest", _) => format!("cairn content abort {name}"),
-        ("content", Some(label)) => format!("cairn content label {name} {}=", quote(label)),
+        ("blob", Some(label)) => format!("cairn content label {name} {}=", quote(label)),
         ("snapshot", Some(label)) => format!("cairn snapshots label {name} {}=", quote(label)),
         _ => return None,
     };

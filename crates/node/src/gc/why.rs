@@ -17,7 +17,7 @@ const ATTEMPTED: &str = "find what holds";
 /// A thing, and whatever keeps it from being collected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// `image`, `content`, `snapshot` or `ingest`.
+    /// `image`, `blob`, `snapshot` or `ingest`.
     pub kind: &'static str,
     /// Its name, digest, key or reference.
     pub name: String,
@@ -30,12 +30,12 @@ pub struct Kept {
 /// What keeps a thing. It is enough that one does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
-    /// `image`, `container`, `bundle`, `lease`, `ingest`; `content` or `snapshot`, which a label keeps; or
+    /// `image`, `container`, `bundle`, `lease`, `ingest`; `blob` or `snapshot`, which a label keeps; or
     /// `call`, which is under way.
     pub kind: &'static str,
     /// Its name; of a call what it relies on.
     pub name: String,
-    /// The label by which content or a snapshot is kept whatever else leads to it.
+    /// The label by which a blob or a snapshot is kept whatever else leads to it.
     pub label: Option<String>,
     /// What lies between it and the thing, on a shortest way: kinds and names.
     pub through: Vec<(&'static str, String)>,
@@ -74,7 +74,7 @@ impl Ways {
 
 fn named(item: &Item) -> (&'static str, String) {
     match item {
-        Item::Blob(digest) => ("content", digest.to_string()),
+        Item::Blob(digest) => ("blob", digest.to_string()),
         Item::Snapshot(key) => ("snapshot", key.to_string()),
         Item::Image(name) => ("image", name.to_string()),
         Item::Ingest(reference) => ("ingest", reference.to_string()),
