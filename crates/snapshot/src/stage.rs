@@ -1,6 +1,6 @@
 //! Layers that are unpacked aside and become snapshots together.
 
-use cairn_meta::{SnapshotRecord, Timestamp, View, schema};
+use cairn_meta::{SnapshotRecord, Timestamp, Tx, View, schema};
 use cairn_sys::Dir;
 use cairn_types::{
     DiffId, Digest, Labels, LayerTiming, Namespace, SnapshotKey, SnapshotKind, Usage,
@@ -132,25 +132,9 @@ impl Snapshots {
         }
         let namespace = ns.clone();
         let taken = self.inner.meta.write(move |tx| {
-            let ns = namespace;
-            let mut taken = Vec::with_capacity(records.len());
-            for (key, record) in records {
-                match tx.get(&schema::SNAPSHOTS, &(ns.clone(), key.clone()))? {
-                    None => {}
-                    Some(known) if known.kind == SnapshotKind::Committed => {
-                        taken.push(Taken::Known(key, known.id));
-                        continue;
-                    }
-                    Some(_) => return Err(Error::Exists { key }),
-                }
-                if let Some(parent) = &record.parent {
-                    let found = tx.get(&schema::SNAPSHOTS, &(ns.clone(), parent.clone()))?;
-                    committed(&key, parent, found.as_ref())?;
-                }
-                insert(tx, &ns, &key, &record)?;
-                taken.push(Taken::New(key));
-            }
-            Ok(taken)
+            let layers = records.into_iter();
+            let taken = layers.map(|(key, record)| take(tx, &namespace, key, &record));
+            taken.collect::<Result<Vec<Taken>>>()
         });
         let taken = match taken {
             Ok(taken) => taken,
@@ -224,4 +208,26 @@ impl Snapshots {
         }
         Ok(())
     }
+}
+
+/// Records a layer, unless there is one of its name.
+fn take(
+    tx: &mut Tx<'_>,
+    ns: &Namespace,
+    key: SnapshotKey,
+    record: &SnapshotRecord,
+) -> Result<Taken> {
+    match tx.get(&schema::SNAPSHOTS, &(ns.clone(), key.clone()))? {
+        None => {}
+        Some(known) if known.kind == SnapshotKind::Committed => {
+            return Ok(Taken::Known(key, known.id));
+        }
+        Some(_) => return Err(Error::Exists { key }),
+    }
+    if let Some(parent) = &record.parent {
+        let found = tx.get(&schema::SNAPSHOTS, &(ns.clone(), parent.clone()))?;
+        committed(&key, parent, found.as_ref())?;
+    }
+    insert(tx, ns, &key, record)?;
+    Ok(Taken::New(key))
 }

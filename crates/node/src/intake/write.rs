@@ -334,39 +334,17 @@ fn record(
                 break;
             }
         }
-        let mut told = Vec::with_capacity(records.len());
-        for (name, target, labels) in records {
-            let key = (holder.ns.clone(), name.clone());
-            let known = match tx.get(&schema::IMAGES, &key) {
-                // A damaged one is made anew.
-                Err(cairn_meta::Error::Corrupt { .. }) => None,
-                known => known?,
+        let told = records.into_iter().map(|(name, target, labels)| {
+            let record = ImageRecord {
+                target,
+                labels,
+                created_at: now,
+                updated_at: now,
             };
-            let is_new = known.is_none();
-            let record = match known {
-                Some(mut known) => {
-                    known.target = target;
-                    known.updated_at = now;
-                    if replace || !labels.is_empty() {
-                        known.labels = labels;
-                    }
-                    known
-                }
-                None => ImageRecord {
-                    target,
-                    labels,
-                    created_at: now,
-                    updated_at: now,
-                },
-            };
-            tx.put(&schema::IMAGES, &key, &record)?;
-            let labels = record.labels;
-            told.push(match is_new {
-                true => What::ImageCreated { name, labels },
-                false => What::ImageUpdated { name, labels },
-            });
-        }
-        Ok::<_, cairn_meta::Error>(Some(told))
+            record_one(tx, (holder.ns.clone(), name), record, replace)
+        });
+        told.collect::<Result<Vec<What>, cairn_meta::Error>>()
+            .map(Some)
     });
     let written = written.map_err(|err| work.unwritten("the image's record", &err))?;
     let lease = caller.lease.as_deref().unwrap_or_default();
@@ -374,6 +352,34 @@ fn record(
         work.node.happened(events::Event::of(work.ns, what));
     }
     Ok(imported)
+}
+
+/// Names one, as of `record` unless it is there: then it keeps when it came, and its labels where there
+/// are no others and they are not to be `replace`d.
+fn record_one(
+    tx: &mut Tx<'_>,
+    key: (Namespace, ImageName),
+    mut record: ImageRecord,
+    replace: bool,
+) -> Result<What, cairn_meta::Error> {
+    let known = match tx.get(&schema::IMAGES, &key) {
+        // A damaged one is made anew.
+        Err(cairn_meta::Error::Corrupt { .. }) => None,
+        known => known?,
+    };
+    let is_new = known.is_none();
+    if let Some(known) = known {
+        record.created_at = known.created_at;
+        if !replace && record.labels.is_empty() {
+            record.labels = known.labels;
+        }
+    }
+    tx.put(&schema::IMAGES, &key, &record)?;
+    let (name, labels) = (key.1, record.labels);
+    Ok(match is_new {
+        true => What::ImageCreated { name, labels },
+        false => What::ImageUpdated { name, labels },
+    })
 }
 
 /// Bytes of them all. A manifest may say anything of its blobs before they come.
