@@ -128,6 +128,11 @@ impl Daemon {
         wait::until(answers, || format!("no answer:\n{}", log()));
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// A path beside the root.
     pub fn path(&self, name: &str) -> PathBuf {
         self.work.path().join(name)

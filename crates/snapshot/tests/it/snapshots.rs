@@ -503,6 +503,33 @@ fn mounts_have_the_options_that_were_chosen() {
     }
 }
 
+/// Recorded at their commits: nothing on the disk is looked at for it, so there need be nothing.
+#[test]
+fn usage_of_committed_snapshots_asks_no_file() {
+    let store = Fixture::new();
+    store.layer("written", None, |root| {
+        fs::write(root.join("file"), vec![1; 50_000]).expect("write");
+    });
+    let names: Vec<String> = (0..200).map(|number| format!("layer-{number}")).collect();
+    let stack = names.iter().map(|name| store.staged(name, Some("written")));
+    let committed = store.snapshots.commit_stack(&ns(), stack.collect());
+    committed.expect("commit");
+    store.prepare("active", None);
+    let usage = |name: &str| store.snapshots.usage(&ns(), &key(name));
+    let all = || -> Vec<Usage> {
+        let names = names.iter().map(String::as_str).chain(["written"]);
+        names.map(|name| usage(name).expect("usage")).collect()
+    };
+    let before = all();
+    assert!(before[200].bytes >= 50_000 && before[..200].iter().all(|one| one.inodes == 2));
+    for entry in fs::read_dir(store.root.path().join("snapshots")).expect("directory") {
+        fs::remove_dir_all(entry.expect("entry").path()).expect("remove");
+    }
+    assert_eq!(all(), before);
+    // That of what can still be written to is there.
+    refused(usage("active"), ErrorKind::DataLoss);
+}
+
 #[test]
 fn the_files_of_a_snapshot_are_told_by_a_label() {
     let root = tempfile::tempdir().expect("tempdir");
