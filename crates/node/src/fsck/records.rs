@@ -163,7 +163,8 @@ impl Check<'_> {
 
     /// Whether records that belong together are all there.
     pub(super) fn relations(&mut self, records: &Records) -> Result<(), Failure> {
-        self.links(records)?;
+        self.unrecorded(records)?;
+        self.unseen(records)?;
         self.family(records)?;
         self.held(records)?;
         self.bundles(records)?;
@@ -181,8 +182,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Namespaces that see a blob of which nothing is known, and the reverse.
-    fn links(&mut self, records: &Records) -> Result<(), Failure> {
+    /// Namespaces that see a blob of which nothing is known.
+    fn unrecorded(&mut self, records: &Records) -> Result<(), Failure> {
         let mut lost: Vec<&Digest> = records.links.keys().collect();
         lost.retain(|digest| !records.blobs.contains_key(digest));
         lost.sort();
@@ -217,6 +218,11 @@ impl Check<'_> {
             };
             self.found(finding);
         }
+        Ok(())
+    }
+
+    /// Blobs that no namespace sees.
+    fn unseen(&mut self, records: &Records) -> Result<(), Failure> {
         let mut unseen: Vec<&Digest> = records.blobs.keys().collect();
         unseen.retain(|digest| !records.links.contains_key(digest));
         for digest in unseen {
