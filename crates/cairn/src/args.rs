@@ -9,7 +9,10 @@ use std::{
 };
 
 use cairn_types::{Namespace, Platform};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    parser::ValueSource,
+};
 
 use crate::{
     error::{Problem, quote},
@@ -98,6 +101,25 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Reads a command line, whose first word is the program.
+    ///
+    /// # Errors
+    /// What clap says of one that makes no sense, or asks for help.
+    pub fn read<W>(words: impl IntoIterator<Item = W>) -> Result<Cli, clap::Error>
+    where
+        W: Into<OsString> + Clone,
+    {
+        let mut command = Cli::command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        let cli = Cli::from_arg_matches(&matches);
+        let mut cli = cli.map_err(|err| err.format(&mut command))?;
+        let source = matches.value_source("namespace");
+        cli.global.namespace_typed = source == Some(ValueSource::CommandLine);
+        Ok(cli)
+    }
+}
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ProgressChoice {
@@ -130,6 +152,9 @@ pub struct Global {
           value_name = "NS", default_value = NAMESPACE,
           value_parser = |t: &str| Namespace::parse(t))]
     pub namespace: Namespace,
+    /// It was typed, and is neither the usual one nor the environment's.
+    #[arg(skip)]
+    pub namespace_typed: bool,
     /// One JSON document on standard output
     #[arg(long, global = true)]
     pub json: bool,
@@ -347,8 +372,8 @@ pub enum Command {
     /// Check the store: is everything as its records say?
     ///
     /// Looks at every record, at every blob's file and every unpacked layer's directory, in all
-    /// namespaces, while they are in use. With --deep it also reads every byte: blobs are held against
-    /// their digests. What it finds has a weight. `damage` is here and not what it should be; `loss` is
+    /// namespaces or, with --namespace, in one, while they are in use. With --deep it also reads every
+    /// byte: blobs are held against their digests. What it finds has a weight. `damage` is here and not what it should be; `loss` is
     /// needed and not here; `litter` takes room and does no harm; a `note` (with -v) is for whoever looks
     /// closely. With --repair it mends what can be mended from what is here. A damaged blob loses its
     /// file and keeps its record, so that pulling or importing its image again brings it back, and all

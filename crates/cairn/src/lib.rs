@@ -23,12 +23,10 @@ pub mod view;
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
-
 /// Reads the command line, runs it, reports, and answers with the exit code: 0 done, 1 failed,
 /// 2 wrong usage.
 pub fn main() -> ExitCode {
-    let cli = match args::Cli::try_parse() {
+    let cli = match args::Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(err) => return wrong_usage(&err),
     };

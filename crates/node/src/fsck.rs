@@ -36,12 +36,14 @@ use crate::{Failure, Node};
 const ATTEMPTED: &str = "check the store";
 
 /// What to check.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FsckRequest {
     /// Reads every byte.
     pub deep: bool,
     /// Mends what it finds.
     pub repair: bool,
+    /// Only what is of this one, and the blobs that it sees; everything when `None`.
+    pub namespace: Option<Namespace>,
 }
 
 /// How much a finding matters.
@@ -159,7 +161,7 @@ impl Node {
         check.blobs(&records)?;
         let order = trees::order(&records);
         check.snapshots(&order)?;
-        match request.deep {
+        match check.request.deep {
             true => check.trees(&order)?,
             // Those that are known to be damaged are worth it in any case.
             false => check.trees(&trees::of(&order, &self.inner.scrubbed.trees()))?,

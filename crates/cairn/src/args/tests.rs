@@ -13,6 +13,20 @@ fn the_grammar_is_consistent() {
 }
 
 #[test]
+fn a_namespace_that_is_typed_is_known_from_one_that_is_meant() {
+    for (line, typed) in [
+        ("cairn fsck", false),
+        ("cairn fsck -n default", true),
+        ("cairn --namespace dev fsck --deep", true),
+        ("cairn images ls", false),
+        ("cairn images ls -n dev", true),
+    ] {
+        let cli = Cli::read(line.split(' ')).expect(line);
+        assert_eq!(cli.global.namespace_typed, typed, "{line}");
+    }
+}
+
+#[test]
 fn aliases_and_global_flags_after_the_verb() {
     for line in [
         "cairn images ls -n x --json",

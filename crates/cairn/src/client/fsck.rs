@@ -3,18 +3,28 @@
 use cairn_proto::cairn::v1::{
     self, CheckRequest, check_response::Part, finding::Severity, store_client::StoreClient,
 };
-use cairn_types::ErrorKind;
+use cairn_types::{ErrorKind, Namespace};
 
 use super::{Client, Event, Phase, Progress, Result, link::client, some};
 use crate::{error::Problem, model};
 
 impl Client {
-    /// Checks the store, and mends it if asked to.
-    pub fn fsck(&self, deep: bool, repair: bool, progress: &dyn Progress) -> Result<model::Fsck> {
+    /// Checks the store, or what is `only` of one namespace, and mends it if asked to.
+    pub fn fsck(
+        &self,
+        deep: bool,
+        repair: bool,
+        only: Option<&Namespace>,
+        progress: &dyn Progress,
+    ) -> Result<model::Fsck> {
         let mut findings = Vec::new();
         let report = self.link.run(async {
             let mut store = client!(self.link, StoreClient<_>);
-            let answers = store.check(self.link.request(CheckRequest { deep, repair }));
+            let answers = store.check(self.link.request(CheckRequest {
+                deep,
+                repair,
+                namespace: only.map(Namespace::to_string).unwrap_or_default(),
+            }));
             let answers = answers.await.map_err(|status| self.link.problem(&status))?;
             let mut answers = answers.into_inner();
             let mut part = String::new();

@@ -1,6 +1,6 @@
 //! `fsck`: what is damaged, what that means, and what was done about it.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{Context, Result, Stop};
 use crate::{
@@ -19,14 +19,19 @@ const STEPS: usize = 3;
 pub fn fsck(context: &Context, args: FsckArgs) -> Result {
     let client = Client::open(&context.global)?;
     let show = context.progress("fsck", None)?;
-    let done = client.fsck(args.deep, args.repair, &show)?;
+    let only = context.global.namespace_typed;
+    let only = only.then_some(&context.global.namespace);
+    let done = client.fsck(args.deep, args.repair, only, &show)?;
     drop(show);
+    if let Some(only) = only {
+        let note = format!("only what is of namespace {only} was checked");
+        context.out.note(note);
+    }
     let left = done.findings.iter().any(Finding::is_left);
     if context.global.wants_json() {
         context.out.json(&done);
     } else if context.out.quiet {
-        let left = done.findings.iter().filter(|finding| finding.is_left());
-        context.names(left.map(|finding| &*finding.name));
+        context.names(names_left(&done));
     } else {
         told(context, &done);
     }
@@ -34,6 +39,15 @@ pub fn fsck(context: &Context, args: FsckArgs) -> Result {
         true => Err(Stop::Failed),
         false => Ok(()),
     }
+}
+
+/// What is not as it should be, each once in however many places.
+fn names_left(done: &Fsck) -> Vec<&str> {
+    let left = done.findings.iter().filter(|finding| finding.is_left());
+    let mut names: Vec<&str> = left.map(|finding| &*finding.name).collect();
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(*name));
+    names
 }
 
 fn told(context: &Context, done: &Fsck) {
@@ -132,4 +146,41 @@ fn steps(done: &Fsck) -> Vec<String> {
         }
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Checked;
+
+    #[test]
+    fn what_is_wrong_in_two_places_is_named_once() {
+        let finding = |name: &str, path: &str, severity, repaired| Finding {
+            severity,
+            kind: "tree-content".to_owned(),
+            object: "snapshot".to_owned(),
+            name: name.to_owned(),
+            namespace: None,
+            path: Some(path.to_owned()),
+            detail: String::new(),
+            meaning: String::new(),
+            next: Vec::new(),
+            repaired,
+            action: None,
+        };
+        let done = Fsck {
+            deep: true,
+            repair: false,
+            checked: Checked::default(),
+            findings: vec![
+                finding("b", "/bin/sh", "damage", false),
+                finding("a", "/bin/sh", "damage", false),
+                finding("mended", "/bin/sh", "damage", true),
+                finding("b", "/etc/motd", "loss", false),
+                finding("note", "/bin/sh", "note", false),
+            ],
+            wall_ms: 0,
+        };
+        assert_eq!(names_left(&done), ["b", "a"]);
+    }
 }

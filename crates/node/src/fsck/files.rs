@@ -7,7 +7,7 @@ use cairn_meta::{Error, View, schema};
 use cairn_types::{Digest, SnapshotKind};
 
 use super::{Check, Finding, Severity, images::flag, records::Records, trees::Ordered};
-use crate::Failure;
+use crate::{Failure, objects::word};
 
 /// A file without record is looked at so many times, with so much time between: what is on its way in or
 /// out has somebody at work on it, who needs a moment.
@@ -103,6 +103,7 @@ impl Check<'_> {
             };
             let (ns, key) = (one.ns, one.key);
             let detail = format!("its directory {missing} is missing");
+            let remove = format!("cairn{} snapshots rm {}", flag(ns), word(key.as_str()));
             let finding = Finding::new(Severity::Loss, "snapshot-missing", "snapshot", key, detail)
                 .within(ns)
                 .at(format!("snapshots/{missing}"));
@@ -110,10 +111,10 @@ impl Check<'_> {
                 SnapshotKind::Committed => self.about_layer(finding, key),
                 SnapshotKind::Active => finding
                     .meaning("what was written in it is lost")
-                    .next(format!("cairn{} snapshots rm {key}", flag(ns))),
+                    .next(remove),
                 SnapshotKind::View => finding
                     .meaning("it cannot be mounted; nothing of it is lost")
-                    .next(format!("cairn{} snapshots rm {key}", flag(ns))),
+                    .next(remove),
             };
             let finding = match (self.request.repair, kind) {
                 (true, SnapshotKind::Committed) => match self.rebuild(one, None) {
@@ -160,7 +161,8 @@ impl Check<'_> {
 
     /// Files that no record speaks of, nor is about to.
     pub(super) fn strays(&mut self, records: &Records) -> Result<(), Failure> {
-        if self.doubtful {
+        // What nobody's record speaks of is of no namespace.
+        if self.doubtful || self.request.namespace.is_some() {
             return Ok(());
         }
         let content = self.node.content().clone();

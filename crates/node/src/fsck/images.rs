@@ -16,6 +16,7 @@ use crate::{
     Failure, Node,
     documents::{DOCUMENT_BYTES_MAX, DocumentError},
     intake::is_foreign,
+    objects::word,
     walk::{Blobs, Body, ManifestBody, Tree},
 };
 
@@ -207,7 +208,11 @@ impl Check<'_> {
             let finding = Finding::new(Severity::Loss, "image-part", "image", name, detail)
                 .within(ns)
                 .meaning("it cannot be unpacked or sent")
-                .next(format!("cairn{} images pull {name}", flag(ns)))
+                .next(format!(
+                    "cairn{} images pull {}",
+                    flag(ns),
+                    word(name.as_str())
+                ))
                 .next("import it again");
             self.found(finding);
         }
@@ -287,7 +292,11 @@ impl Check<'_> {
             .map(|image| self.needed.images[*image].1.as_str());
         finding
             .meaning(format!("needed by {}", few(names)))
-            .next(format!("cairn{} images pull {name}", flag(ns)))
+            .next(format!(
+                "cairn{} images pull {}",
+                flag(ns),
+                word(name.as_str())
+            ))
             .next("import it again")
     }
 }

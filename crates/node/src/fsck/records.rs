@@ -9,7 +9,7 @@ use cairn_meta::{
 use cairn_types::{Digest, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey, SnapshotKind};
 
 use super::{Blobs, Check, Finding, Severity, mend::stands_on};
-use crate::{Failure, gc::Item, lost};
+use crate::{Failure, gc::Item, lost, objects::word};
 
 /// Records in one look. With one of the engines nothing is committed during a look.
 const PART: usize = 256;
@@ -69,12 +69,32 @@ impl Records {
         })?;
         each(check, &mut damaged, &schema::CONTAINERS, |_, _| ())?;
         check.doubtful = !damaged.is_empty();
+        if let Some(ns) = &check.request.namespace {
+            all.limit(ns);
+        }
         all.damaged = damaged;
         check.report.blobs = all.blobs.len() as u64;
         check.report.snapshots = all.snapshots.len() as u64;
         check.report.images = all.images.len() as u64;
         check.report.bundles = all.bundles.len() as u64;
         Ok(all)
+    }
+
+    /// Leaves what is of one namespace, and the blobs that it sees.
+    fn limit(&mut self, ns: &Namespace) {
+        self.links.retain(|_, spaces| {
+            spaces.retain(|one| one == ns);
+            !spaces.is_empty()
+        });
+        self.blobs
+            .retain(|digest, _| self.links.contains_key(digest));
+        self.snapshots.retain(|(one, _), _| one == ns);
+        self.images.retain(|((one, _), _)| one == ns);
+        self.ingests.retain(|((one, _), _)| one == ns);
+        self.children.retain(|(one, ..)| one == ns);
+        self.leases.retain(|(one, _)| one == ns);
+        self.resources.retain(|(one, ..)| one == ns);
+        self.bundles.retain(|(_, bundle)| bundle.namespace == *ns);
     }
 }
 
@@ -464,7 +484,7 @@ impl Check<'_> {
                 let finding = Finding::new(Severity::Loss, "bundle-layer", "bundle", dir, detail)
                     .within(&bundle.namespace)
                     .meaning("what was written in it is lost, and it cannot be mounted again")
-                    .next(format!("cairn bundle rm {dir}"));
+                    .next(format!("cairn bundle rm {}", word(dir)));
                 self.found(finding);
             }
         }

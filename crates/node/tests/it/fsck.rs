@@ -9,7 +9,10 @@ use std::{
 };
 
 use cairn_meta::{Import, Origin, Tx, schema};
-use cairn_node::{EngineKind, Finding, FsckReport, FsckRequest, FsckWatcher, Severity};
+use cairn_node::{
+    EngineKind, Finding, FsckReport, FsckRequest, FsckWatcher, ImportRequest, Severity, Silent,
+    Source,
+};
 use cairn_sys::Dir;
 use cairn_types::{Digest, ImageName, Labels, LeaseId, Namespace, SnapshotKey};
 use serde_json::Value;
@@ -35,7 +38,11 @@ impl FsckWatcher for Heard {
 
 pub(crate) fn check(store: &Store, deep: bool, repair: bool) -> (Vec<Finding>, FsckReport) {
     let heard = Heard::default();
-    let request = FsckRequest { deep, repair };
+    let request = FsckRequest {
+        deep,
+        repair,
+        namespace: None,
+    };
     let report = store.node.fsck(request, &heard).expect("checked");
     for (part, done, total) in heard.told.into_inner().expect("lock") {
         assert!(done <= total, "{part}: {done} of {total}");
@@ -180,6 +187,44 @@ fn flipped_bits_and_missing_files_are_named_and_mended_by_an_import() {
         settled(&store);
         assert_clean(&store);
     }
+}
+
+#[test]
+fn one_namespace_is_checked_alone() {
+    let store = Store::new();
+    store.import(simple().path()).expect("import");
+    let (own, other) = (
+        numbered(1, "shop/own:1"),
+        Namespace::parse("other").expect("name"),
+    );
+    let request = ImportRequest::new(other.clone(), Source::Path(own.path().to_owned()));
+    store.node.import(request, &Silent).expect("import");
+    settled(&store);
+    let layers = parts(&own);
+    let found_in = |ns: &Namespace| {
+        let heard = Heard::default();
+        let request = FsckRequest {
+            deep: true,
+            repair: false,
+            namespace: Some(ns.clone()),
+        };
+        let report = store.node.fsck(request, &heard).expect("checked");
+        let findings = heard.findings.into_inner().expect("lock").into_iter();
+        let wrong = findings.filter(|one| one.severity != Severity::Note);
+        let names: Vec<String> = wrong.map(|one| one.name).collect();
+        (names, report.blobs, report.snapshots, report.images)
+    };
+    assert_eq!(found_in(&store.ns), (vec![], 4, 2, 1));
+    assert_eq!(found_in(&other), (vec![], 5, 3, 1));
+    // Of one that both have both hear, and of one's own nobody else.
+    flip(&blob_file(&store, &layers[4]));
+    assert_eq!(found_in(&store.ns), (vec![], 4, 2, 1));
+    assert_eq!(found_in(&other).0, [layers[4].clone()]);
+    flip(&blob_file(&store, &layers[2]));
+    assert_eq!(found_in(&store.ns).0, [layers[2].clone()]);
+    let mut both = [layers[2].clone(), layers[4].clone()];
+    both.sort();
+    assert_eq!(found_in(&other).0, both);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(super) fn answers(node: Node, request: FsckRequest) -> Answers<CheckResponse
                 told: Mutex::new(None),
                 found: AtomicU64::new(0),
             };
-            let report = node.fsck(request, &teller).map_err(details::of)?;
+            let report = node.fsck(request.clone(), &teller).map_err(details::of)?;
             let (blobs, snapshots) = (report.blobs, report.snapshots);
             let found = teller.found.into_inner();
             tracing::info!(blobs, snapshots, found, ?request, "checked the store");

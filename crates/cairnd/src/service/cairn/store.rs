@@ -94,8 +94,20 @@ impl Store for Service {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<Self::CheckStream>, Status> {
-        let CheckRequest { deep, repair } = request.into_inner();
-        let request = FsckRequest { deep, repair };
+        let CheckRequest {
+            deep,
+            repair,
+            namespace,
+        } = request.into_inner();
+        let namespace = match namespace.as_str() {
+            "" => None,
+            name => Some(parsed(Namespace::parse(name), "check", "namespace", name)?),
+        };
+        let request = FsckRequest {
+            deep,
+            repair,
+            namespace,
+        };
         Ok(Response::new(check::answers(self.node.clone(), request)))
     }
 

@@ -337,6 +337,7 @@ impl Run<'_> {
         let request = FsckRequest {
             deep: true,
             repair: false,
+            namespace: None,
         };
         let mut check = Check::new(self.node, request, &self.watch);
         check.caching = Caching::Aside;
