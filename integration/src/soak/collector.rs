@@ -72,6 +72,7 @@ async fn whole(daemon: &Served, found: &mut Vec<String>) -> Verdict {
     let request = CheckRequest {
         deep: true,
         repair: false,
+        namespace: String::new(),
     };
     let mut answers = good("check", api.store().check(request).await)?;
     loop {
