@@ -30,6 +30,7 @@ pub(super) const FLAWS: [Flaw; 3] = [
         word: "skip-tree-sync",
         loses: &[
             "snapshot names has",
+            "snapshot bare has",
             "snapshot files has",
             "snapshot many has",
             "snapshot more has",

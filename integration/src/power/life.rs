@@ -113,6 +113,10 @@ fn alone(images: &Images) -> Vec<Act> {
         run("snapshots prepare work-names"),
         Act::Write("work-names", Work::Names),
         run("snapshots commit names work-names"),
+        // Bound, as nothing is below it: unmounting an overlay syncs its files whatever Cairn does.
+        run("snapshots prepare work-bare"),
+        Act::Write("work-bare", Work::Many),
+        run("snapshots commit bare work-bare"),
         import_b,
         run(&format!("snapshots prepare work-files {b}")),
         Act::Write("work-files", Work::Files),
