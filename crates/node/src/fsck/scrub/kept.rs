@@ -88,9 +88,9 @@ pub struct Found {
     pub path: Option<String>,
     /// As [`Finding::detail`].
     pub detail: String,
-    /// As [`Finding::meaning`].
+    /// As the `meaning` of a [`Finding`].
     pub meaning: String,
-    /// As [`Finding::next`].
+    /// As the `next` of a [`Finding`].
     pub next: Vec<String>,
     /// Nanoseconds since 1970 UTC.
     pub found_at: i64,
