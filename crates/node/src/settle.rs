@@ -7,7 +7,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use cairn_meta::{Timestamp, View, schema};
-use cairn_types::Digest;
+use cairn_types::{Digest, Namespace};
 
 use crate::{
     Failure, Node,
@@ -38,6 +38,12 @@ impl Node {
         let flushed = self.content().flush();
         flushed.map_err(|err| Failure::of("put small blobs on the disk", &err))?;
         Ok(true)
+    }
+
+    /// For whoever removes a blob from a namespace, before: layers that are to be unpacked from it after a power
+    /// cut are put on the disk, if they are not there.
+    pub fn secure_blob(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
+        self.secure(&HashSet::from([(ns.clone(), Item::Blob(digest.clone()))]))
     }
 
     /// Before blobs go: layers that are to be unpacked from them after a power cut, should it come before

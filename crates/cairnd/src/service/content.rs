@@ -152,6 +152,7 @@ impl Content for Service {
         about("digest", &digest);
         let (node, caller) = (self.node.clone(), caller::of(&request)?);
         blocking(move || {
+            node.secure_blob(&caller.ns, &digest).map_err(of_failure)?;
             node.content()
                 .delete(&caller.ns, &digest)
                 .map_err(|err| of(&err))?;
