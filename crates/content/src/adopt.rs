@@ -47,6 +47,8 @@ impl Content {
         put_by: &mut PutBy<'_>,
     ) -> Result<Adopted> {
         let mut adopted = Adopted::default();
+        // Whatever becomes of the one, the other is tried.
+        let uploads = self.put_uploads_by(&mut adopted, put_by);
         let mut batch = Vec::new();
         for (blobs, algorithm) in self.inner.blobs.iter().zip(Algorithm::ALL) {
             for entry in blobs.dir.entries().map_err(sys("look for blobs"))? {
@@ -70,8 +72,7 @@ impl Content {
             }
         }
         self.record_unread(ns, labels, batch, &mut adopted)?;
-        self.put_uploads_by(&mut adopted, put_by)?;
-        Ok(adopted)
+        uploads.map(|()| adopted)
     }
 
     fn record_unread(
@@ -111,15 +112,22 @@ impl Content {
             .inner
             .meta
             .read(|view| Ok::<_, Error>(view.scan_sound(&schema::INGESTS, &())?))?;
-        if !damaged.is_empty() {
-            return Ok(());
+        let dir = &self.inner.ingests;
+        let entries = dir.entries().map_err(sys("look for uploads"))?;
+        let named = entries.iter().map(|it| number(&it.name.to_string_lossy()));
+        let highest = named.chain(records.iter().map(|(_, it)| it.id)).max();
+        let highest = highest.unwrap_or(0);
+        // First of all: whoever was given the number of one would go on with its bytes.
+        self.inner
+            .meta
+            .write(move |tx| Ok::<_, Error>(tx.skip_ids("ingest", highest)?))?;
+        // Any may be the one that a damaged record speaks of. Until none is, what is lost is not known.
+        if let Some(err) = damaged.into_iter().next() {
+            return Err(err.into());
         }
         let known: HashSet<String> = records.iter().map(|(_, it)| it.id.to_string()).collect();
-        let mut highest = records.iter().map(|(_, it)| it.id).max().unwrap_or(0);
-        let dir = &self.inner.ingests;
-        for entry in dir.entries().map_err(sys("look for uploads"))? {
+        for entry in entries {
             let name = entry.name.to_string_lossy();
-            highest = highest.max(number(&name));
             if known.contains(&*name) {
                 continue;
             }
@@ -127,9 +135,7 @@ impl Content {
             let to = put_by("ingest").map_err(sys("put uploads by"))?;
             move_aside(dir, &entry.name, &to)?;
         }
-        self.inner
-            .meta
-            .write(move |tx| Ok::<_, Error>(tx.skip_ids("ingest", highest)?))
+        Ok(())
     }
 
     /// The blobs of a namespace that nobody has read since they were recorded by their files.

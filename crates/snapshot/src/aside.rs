@@ -17,15 +17,26 @@ impl Snapshots {
             .inner
             .meta
             .read(|view| Ok::<_, Error>(view.scan_sound(&schema::SNAPSHOTS, &())?))?;
-        let known: HashSet<String> = all.iter().map(|(_, it)| it.id.to_string()).collect();
-        let mut highest = all.iter().map(|(_, it)| it.id).max().unwrap_or(0);
         let attempted = "put directories of snapshots by";
+        let entries = self.inner.root.entries().map_err(sys(attempted))?;
+        let leaving = self.inner.trash.entries().map_err(sys(attempted))?;
+        let names = entries.iter().chain(&leaving);
+        let named = names.map(|entry| number(&entry.name.to_string_lossy()));
+        let highest = named.chain(all.iter().map(|(_, it)| it.id)).max();
+        let highest = highest.unwrap_or(0);
+        // First of all: of what is put by, or cannot be, or is on its way out, nobody may be given the number.
+        self.inner
+            .meta
+            .write(move |tx| Ok::<_, Error>(tx.skip_ids("snapshot", highest)?))?;
+        // Any may be the one that a damaged record speaks of. Until none is, what is lost is not known.
+        if let Some(err) = damaged.into_iter().next() {
+            return Err(err.into());
+        }
+        let known: HashSet<String> = all.iter().map(|(_, it)| it.id.to_string()).collect();
         let mut moved = 0;
-        for entry in self.inner.root.entries().map_err(sys(attempted))? {
+        for entry in entries {
             let name = entry.name.to_string_lossy();
-            highest = highest.max(number(&name));
-            // Any may be the one that a damaged record speaks of.
-            if name == TRASH || known.contains(&*name) || !damaged.is_empty() {
+            if name == TRASH || known.contains(&*name) {
                 continue;
             }
             let to = put_by().map_err(sys(attempted))?;
@@ -37,16 +48,9 @@ impl Snapshots {
             synced.map_err(sys(attempted))?;
             moved += 1;
         }
-        for entry in self.inner.trash.entries().map_err(sys(attempted))? {
-            highest = highest.max(number(&entry.name.to_string_lossy()));
-        }
         if moved > 0 {
             self.inner.root.fsync().map_err(sys(attempted))?;
         }
-        // Of what is put by or on its way out somebody may know the number.
-        self.inner
-            .meta
-            .write(move |tx| Ok::<_, Error>(tx.skip_ids("snapshot", highest)?))?;
         Ok(moved)
     }
 }

@@ -79,9 +79,11 @@ impl Snapshots {
         self.made(id, owned)
     }
 
-    /// Leaves nothing of what could not be made whole.
+    /// Leaves nothing of what could not be made whole. What was there before is somebody else's: a record that
+    /// was lost may have given the number to a container's changes.
     fn made<T>(&self, id: u64, made: cairn_sys::Result<T>) -> Result<T> {
-        if made.is_err() {
+        let own = |err: &cairn_sys::Error| err.kind() != ErrorKind::AlreadyExists;
+        if made.as_ref().is_err_and(own) {
             self.discard(id);
         }
         made.map_err(sys(format!("make directory of snapshot {id}")))

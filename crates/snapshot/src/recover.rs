@@ -41,8 +41,8 @@ const NAMES_LAST: &str = "";
 
 impl Snapshots {
     /// Drops committed snapshots that were not known to be on the disk when another boot ended, with
-    /// everything above them, unless something is that nobody can make again; makes directories again that were to be mounted and had not reached it,
-    /// and removes those that no record names.
+    /// everything above them, unless something is that nobody can make again; makes directories again that
+    /// were to be mounted and had not reached it, and removes those that no record names.
     ///
     /// For the time between opening and first use. It may be killed at any point and run again.
     pub fn recover(&self) -> Result<Recovered> {
@@ -63,7 +63,8 @@ impl Snapshots {
         for err in &damaged {
             tracing::error!("{err}");
         }
-        let (doomed, unproven) = fates(&all, &self.inner.boot_id);
+        // Something that cannot be made again may be what a damaged record speaks of.
+        let (doomed, unproven) = fates(&all, &self.inner.boot_id, !damaged.is_empty());
         let trees = all
             .iter()
             .map(|(id, record)| (id.clone(), record.id))
@@ -221,7 +222,16 @@ pub(crate) fn is_unproven(record: &SnapshotRecord, boot_id: &str) -> bool {
 
 /// The snapshots to be dropped, and the unproven ones that are not: what cannot be made again stands on
 /// those.
-fn fates(all: &[(Id, SnapshotRecord)], boot_id: &str) -> (HashSet<Id>, HashSet<Id>) {
+fn fates(
+    all: &[(Id, SnapshotRecord)],
+    boot_id: &str,
+    keep_all: bool,
+) -> (HashSet<Id>, HashSet<Id>) {
+    let unproven = all.iter().filter(|(_, it)| is_unproven(it, boot_id));
+    let unproven: HashSet<Id> = unproven.map(|(id, _)| id.clone()).collect();
+    if unproven.is_empty() || keep_all {
+        return (HashSet::new(), unproven);
+    }
     let records: HashMap<&Id, &SnapshotRecord> =
         all.iter().map(|(id, record)| (id, record)).collect();
     let parent = |id: &Id, record: &SnapshotRecord| {
@@ -252,10 +262,7 @@ fn fates(all: &[(Id, SnapshotRecord)], boot_id: &str) -> (HashSet<Id>, HashSet<I
             }
         }
     }
-    let unproven = all
-        .iter()
-        .filter(|(id, record)| is_unproven(record, boot_id) && !kept.contains(id));
-    let mut queue: Vec<Id> = unproven.map(|(id, _)| id.clone()).collect();
+    let mut queue: Vec<Id> = unproven.difference(&kept).cloned().collect();
     let mut doomed = HashSet::new();
     while let Some(id) = queue.pop() {
         if doomed.insert(id.clone()) {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 
 use cairn_sys::Dir;
+use cairn_types::{Classified, ErrorKind};
 
 use super::{FIRST, Filler, PART};
 use crate::{
@@ -159,6 +160,8 @@ impl<'d> Sources<'d> {
                 self.readable(&*engine, out)?;
                 taken_over(&*engine).ok().flatten()
             }
+            // That there is no room, say, is no reason to give up what can be read.
+            Err(err) if err.kind() != ErrorKind::DataLoss => return Err(err),
             _ => {
                 self.lost
                     .push("all records but the last changes: there is no copy".to_owned());
