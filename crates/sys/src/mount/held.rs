@@ -26,6 +26,7 @@ pub(super) fn child(flags: libc::c_int, waits: BorrowedFd<'_>) -> io::Result<Pid
 /// end waits for, nobody waits for.
 pub(super) fn orphan(waits: BorrowedFd<'_>, kept: BorrowedFd<'_>) -> io::Result<()> {
     let (waits, kept) = (waits.as_raw_fd(), kept.as_raw_fd());
+    let (closed, open) = pipe()?;
     let Some(child) = copy(0)? else {
         // The child of a child that has ended goes to the machine's first process.
         match copy(0) {
@@ -33,7 +34,10 @@ pub(super) fn orphan(waits: BorrowedFd<'_>, kept: BorrowedFd<'_>) -> io::Result<
             other => end(i32::from(other.is_err())),
         }
     };
+    drop(open);
     let ended = rustix::process::waitpid(Some(child), WaitOptions::empty())?;
+    // The orphan has this process's locks, too, until it has closed what it does not keep.
+    rustix::io::read(&closed, &mut [0_u8; 1])?;
     match ended.and_then(|(_, status)| status.exit_status()) {
         Some(0) => Ok(()),
         _ => Err(Errno::AGAIN),
@@ -77,7 +81,13 @@ fn wait(waits: RawFd, kept: Option<RawFd>) -> ! {
             libc::dup2(kept, 1);
             2
         });
-        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0);
+        // Where it cannot close them it must not live: it would wait for itself.
+        if libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) != 0 {
+            libc::_exit(1);
+        }
+        // Nor is it to be in anybody's way who unmounts where this process was started.
+        libc::chdir(c"/".as_ptr());
+        libc::setsid();
         libc::read(0, (&raw mut byte).cast(), 1);
     }
     end(0)
