@@ -6,7 +6,9 @@ file system of the upper directory); who unpacks, starts or removes through eith
 
 import itertools
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,6 +38,8 @@ class Unwritten:
     SETTINGS = Path("/proc/sys/vm")
 
     def __enter__(self):
+        # Else what the whole machine has would stay so.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         before = [*self.WANTED, "dirty_ratio", "dirty_background_ratio"]
         self.before = {name: (self.SETTINGS / name).read_text().strip() for name in before}
         self.write(self.WANTED)

@@ -359,8 +359,13 @@ impl Node {
         }
         let blobs = picked.everything().into_iter();
         handed_out.extend(blobs.map(|one| Resource::Content(one.digest.clone())));
+        handed_out.push(Resource::Content(info.target.digest.clone()));
         for resource in &handed_out {
-            self.hold(&request.caller, resource)?;
+            match self.hold(&request.caller, resource) {
+                // As for what comes new: a lease that is not there is not missed.
+                Err(failure) if failure.kind == ErrorKind::NotFound => break,
+                other => other?,
+            }
         }
         let content_size = total_size(picked.everything().into_iter());
         let chosen = Chosen {

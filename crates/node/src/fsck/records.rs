@@ -156,7 +156,7 @@ impl Check<'_> {
         for path in kept.chain(found) {
             finding = finding.next(format!(
                 "when it is of no use any more: rm -r {}",
-                path.display()
+                word(&path.to_string_lossy())
             ));
         }
         self.found(finding);

@@ -5,7 +5,7 @@
 //! gone. So whoever serves a store for long lets it be read from time to time. It is slow on purpose, leaves the
 //! kernel's memory of files as it was, goes on after a restart where it was, and changes nothing: a blob that
 //! is damaged is brought again by the next pull or import that wants it, as if its reader had met the
-//! damage, and of what else it finds `fsck` and `info` tell.
+//! damage, and of what else it finds `fsck` tells.
 
 mod kept;
 mod run;

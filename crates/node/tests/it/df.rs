@@ -47,7 +47,7 @@ fn measured(node: &Node) -> DiskUsage {
             return disk;
         }
         tries += 1;
-        assert!(tries < 100, "{disk:?} is not {seen:?}");
+        assert!(tries < 1500, "{disk:?} is not {seen:?}");
         thread::sleep(Duration::from_millis(20));
     }
 }
