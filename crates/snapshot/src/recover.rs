@@ -220,8 +220,8 @@ pub(crate) fn is_unproven(record: &SnapshotRecord, boot_id: &str) -> bool {
     record.kind == SnapshotKind::Committed && !record.durable && record.boot_id != boot_id
 }
 
-/// The snapshots to be dropped, and the unproven ones that are not: what cannot be made again stands on
-/// those.
+/// The snapshots to be dropped, and the unproven ones that are not: somebody's snapshots stand on those, which
+/// nobody here could make again.
 fn fates(
     all: &[(Id, SnapshotRecord)],
     boot_id: &str,
@@ -245,7 +245,7 @@ fn fates(
             continue;
         };
         children.entry(below.clone()).or_default().push(id.clone());
-        if record.kind == SnapshotKind::View || is_unproven(record, boot_id) {
+        if is_unproven(record, boot_id) {
             continue;
         }
         // Damage may have made a ring of them.
