@@ -264,7 +264,7 @@ async fn what_expires_goes_though_nobody_calls() {
     let server = Server::start().await;
     let mut case = Case::new(&server, "n").await;
     let digest = case.blob("held", &[]).await;
-    let end = jiff::Timestamp::now() + Duration::from_secs(3);
+    let end = jiff::Timestamp::now() + Duration::from_secs(15);
     let request = CreateRequest {
         id: "ends".to_owned(),
         labels: map(&[(EXPIRE, &*end.to_string())]),
@@ -280,6 +280,7 @@ async fn what_expires_goes_though_nobody_calls() {
     };
     let held = case.client.leases().add_resource(request).await;
     held.expect("add");
+    assert_eq!(case.collect().await, "ends held");
     let defaults = Layers::default().config().expect("defaults").gc;
     let (_settings, gc) = watch::channel(defaults);
     let unheard = Arc::new(Activity::default());
