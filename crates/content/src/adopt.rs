@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, ffi::OsStr};
 
-use cairn_meta::{BlobRecord, Timestamp, View, schema};
+use cairn_meta::{BlobRecord, Timestamp, View, number_of, schema};
 use cairn_sys::{Dir, FileType};
 use cairn_types::{Algorithm, Digest, Labels, Namespace};
 
@@ -114,7 +114,9 @@ impl Content {
             .read(|view| Ok::<_, Error>(view.scan_sound(&schema::INGESTS, &())?))?;
         let dir = &self.inner.ingests;
         let entries = dir.entries().map_err(sys("look for uploads"))?;
-        let named = entries.iter().map(|it| number(&it.name.to_string_lossy()));
+        let named = entries
+            .iter()
+            .map(|it| number_of(&it.name.to_string_lossy()));
         let highest = named.chain(records.iter().map(|(_, it)| it.id)).max();
         let highest = highest.unwrap_or(0);
         // First of all: whoever was given the number of one would go on with its bytes.
@@ -175,12 +177,4 @@ fn move_aside(from: &Dir, name: &OsStr, to: &Dir) -> Result<()> {
         .and_then(|()| to.fsync())
         .and_then(|()| from.fsync());
     moved.map_err(sys(format!("put {} by", name.to_string_lossy())))
-}
-
-/// The number that an upload's file is called by, 0 for other names. What nobody can have been given is no number.
-fn number(name: &str) -> u64 {
-    let number = name.parse().ok();
-    number
-        .filter(|number| *number <= u64::from(u32::MAX))
-        .unwrap_or(0)
 }

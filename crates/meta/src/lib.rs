@@ -39,5 +39,5 @@ pub use records::{
 };
 pub use schema::Table;
 pub use store::{EngineKind, Store};
-pub use txn::{Place, Reader, Sound, Tx, View};
+pub use txn::{Place, Reader, Sound, Tx, View, number_of};
 pub use watch::{Change, Watch};

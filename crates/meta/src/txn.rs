@@ -236,3 +236,12 @@ impl Tx<'_> {
         Ok(())
     }
 }
+
+/// The number of a counter that a file or directory is called by, for [`Tx::skip_ids`]; 0 for other names. What
+/// nobody can have been given is no number.
+pub fn number_of(name: &str) -> u64 {
+    let number = name.parse().ok();
+    number
+        .filter(|number| *number <= u64::from(u32::MAX))
+        .unwrap_or(0)
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use cairn_meta::{View, schema};
+use cairn_meta::{View, number_of, schema};
 use cairn_sys::Dir;
 
 use crate::{Error, Result, Snapshots, disk::TRASH, error::sys};
@@ -21,7 +21,7 @@ impl Snapshots {
         let entries = self.inner.root.entries().map_err(sys(attempted))?;
         let leaving = self.inner.trash.entries().map_err(sys(attempted))?;
         let names = entries.iter().chain(&leaving);
-        let named = names.map(|entry| number(&entry.name.to_string_lossy()));
+        let named = names.map(|entry| number_of(&entry.name.to_string_lossy()));
         let highest = named.chain(all.iter().map(|(_, it)| it.id)).max();
         let highest = highest.unwrap_or(0);
         // First of all: of what is put by, or cannot be, or is on its way out, nobody may be given the number.
@@ -53,12 +53,4 @@ impl Snapshots {
         }
         Ok(moved)
     }
-}
-
-/// The number that a directory is called by, 0 for other names. What nobody can have been given is no number.
-fn number(name: &str) -> u64 {
-    let number = name.parse().ok();
-    number
-        .filter(|number| *number <= u64::from(u32::MAX))
-        .unwrap_or(0)
 }
