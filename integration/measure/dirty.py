@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import images
 from .host import Disk, built, fail, need
-from .peers import Cairnd, Containerd
+from .peers import daemons
 from .report import middle
 from .rounds import in_turns
 from .starts import Ctr
@@ -87,18 +87,18 @@ def run(options, report):
     need("containerd", "runc", "e2fsprogs")
     binaries = built()
     layout = images.five(options)
-    daemons = {"cairn": lambda place: Cairnd(place, binaries), "containerd": Containerd}
+    made = daemons(binaries)
     clients = {"cairn": lambda place, daemon: Cairn(daemon.client(), place / "bundle"),
                "containerd": lambda _, daemon: Containers(daemon.client())}
     ways = {who + ("" if spoilt else ", nothing dirty"): (who, spoilt)
-            for who, spoilt in itertools.product(daemons, (True, False))}
+            for who, spoilt in itertools.product(made, (True, False))}
     results = {what: {name: [] for name in ways} for what in OPERATIONS}
-    left = {name: [] for name in daemons}
+    left = {name: [] for name in made}
     with tempfile.TemporaryDirectory(dir="/dev/shm") as work, Unwritten():
         archive = images.Image(layout, Path(work) / "image").archive
         for _, name in in_turns(options.rounds, list(ways)):
             who, spoilt = ways[name]
-            with Disk() as disk, daemons[who](disk.path) as daemon:
+            with Disk() as disk, made[who](disk.path) as daemon:
                 foreign = disk.path / "foreign"
                 if spoilt:
                     spoil(foreign)
