@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from . import images
-from .host import Disk, built, fail, need
+from .host import IMAGE_BYTES, Disk, built, fail, need
 from .peers import daemons
 from .report import middle
 from .rounds import in_turns
@@ -23,6 +23,8 @@ from .usage import Run, timed
 
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 BYTES = min(8 << 30, MEMORY // 3)
+# Ext4 begins to write when less than twice of what is dirty would be free (`ext4_nonda_switch`).
+DISK_BYTES = max(IMAGE_BYTES, 4 * BYTES)
 # How many times as long as with nothing dirty.
 SLOWER = 1.10
 STARTS = 5
@@ -98,7 +100,7 @@ def run(options, report):
         archive = images.Image(layout, Path(work) / "image").archive
         for _, name in in_turns(options.rounds, list(ways)):
             who, spoilt = ways[name]
-            with Disk() as disk, made[who](disk.path) as daemon:
+            with Disk(size=DISK_BYTES) as disk, made[who](disk.path) as daemon:
                 foreign = disk.path / "foreign"
                 if spoilt:
                     spoil(foreign)

@@ -73,14 +73,14 @@ def described():
 class Disk:
     """A fresh file system on a loop device over tmpfs, gone at the end."""
 
-    def __init__(self, kind="ext4", options=()):
-        self.kind, self.options = kind, list(options)
+    def __init__(self, kind="ext4", options=(), size=IMAGE_BYTES):
+        self.kind, self.options, self.size = kind, list(options), size
         self.file = Path("/dev/shm") / f"cairn-bench-{os.getpid()}.img"
         self.path = Path(tempfile.mkdtemp(prefix="cairn-bench-"))
 
     def __enter__(self):
         with open(self.file, "wb") as file:
-            file.truncate(IMAGE_BYTES)
+            file.truncate(self.size)
         subprocess.run([*MAKE[self.kind], *self.options, self.file], check=True)
         subprocess.run(["mount", "-o", "loop", self.file, self.path], check=True)
         found = subprocess.run(["findmnt", "-no", "SOURCE", self.path], check=True, capture_output=True, text=True)
