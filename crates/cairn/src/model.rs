@@ -17,7 +17,7 @@ mod transfer;
 mod version;
 
 pub use disk::{Disk, DiskRow, Unexplained};
-pub use fsck::{Checked, Finding, Fsck};
+pub use fsck::{Checked, Finding, Fsck, Scrub};
 pub use progress::Progress;
 pub use transfer::{Host, HostFrom, Transfer, TransferredLayer};
 pub use version::{Program, Versions};
@@ -348,6 +348,8 @@ pub struct Info {
     pub namespaces: Vec<String>,
     /// As `df` says it.
     pub usage: Vec<Usage>,
+    /// What reading all of it again in the background has come to; unknown of a server that does not do that.
+    pub scrub: Option<Scrub>,
 }
 
 /// What one snapshot takes (`images usage`, `snapshots usage`).

@@ -60,6 +60,7 @@ pub struct Config {
     pub registry: Registry,
     pub unpack: Unpack,
     pub gc: Gc,
+    pub scrub: Scrub,
     pub metadata: Metadata,
     pub snapshotter: Snapshotter,
     #[cfg(feature = "otel")]
@@ -165,6 +166,20 @@ pub struct Gc {
     pub pause_threshold: f64,
     pub deletion_threshold: u64,
     pub mutation_threshold: u64,
+}
+
+/// When what is stored is read again.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "default.toml says what each is")]
+pub struct Scrub {
+    pub enabled: bool,
+    #[serde(deserialize_with = "duration")]
+    pub startup_delay: Duration,
+    #[serde(deserialize_with = "an_hour_at_least")]
+    pub every: Duration,
+    #[serde(deserialize_with = "registry::rate")]
+    pub rate: u64,
 }
 
 /// The records.
@@ -329,6 +344,15 @@ fn not_none<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     }
 }
 
+/// A duration after which what takes hours may begin again.
+fn an_hour_at_least<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let every = duration(from)?;
+    if every < Duration::from_secs(60 * 60) {
+        return Err(D::Error::custom("it is less than an hour"));
+    }
+    Ok(every)
+}
+
 fn at_least_one<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -462,6 +486,12 @@ mod tests {
             ("gc.startup_delay", "soon"),
             ("gc.startup_delay", "-1s"),
             ("gc.mutation_threshold", "-1"),
+            ("scrub.enabled", "1"),
+            ("scrub.every", "monthly"),
+            ("scrub.every", "59m"),
+            ("scrub.every", "0"),
+            ("scrub.rate", "slow"),
+            ("scrub.startup_delay", "-1s"),
             ("log.level", "info,=="),
             ("log.format", "xml"),
             ("metrics.address", "0.0.0.0:1"),
@@ -497,6 +527,10 @@ mod tests {
         assert_eq!(options, ["volatile"]);
         let whole = with("gc.pause_threshold", "0").unwrap();
         assert!(whole.gc.pause_threshold.abs() < f64::EPSILON);
+        let scrub = with("scrub.every", "720h").unwrap().scrub;
+        assert_eq!(scrub.every, Duration::from_secs(30 * 24 * 60 * 60));
+        assert_eq!((scrub.enabled, scrub.rate), (true, 20 << 20));
+        assert_eq!(with("scrub.rate", "").unwrap().scrub.rate, 0);
         let socket = with("metrics.address", "/run/m.sock").unwrap();
         assert_eq!(socket.metrics_socket(), Some("/run/m.sock".into()));
     }

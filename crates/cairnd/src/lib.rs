@@ -3,7 +3,8 @@
 //! - [`server`] puts the services together, [`listen`] makes the socket, [`incoming`] and [`turns`]
 //!   keep one client's flood from the others, by [`limits`]; [`run`] is the program;
 //! - [`config`] is what can be chosen, [`options`] the flags, [`man`] what is generated from both;
-//! - [`calls`] surrounds every call, [`methods`] knows them all; [`maintain`] is what happens unasked;
+//! - [`calls`] surrounds every call, [`methods`] knows them all; [`maintain`] and [`scrub`] are what happens
+//!   unasked;
 //! - [`log`], [`metrics`], [`traces`], [`endpoint`] and [`notify`] are for those who run it;
 //! - [`records`] are taken out of a stopped store and put in;
 //! - [`routes`] finds the service of a call; [`service`] has one file for each of them; they parse, call
@@ -37,6 +38,7 @@ pub mod options;
 pub mod records;
 pub mod routes;
 pub mod run;
+pub mod scrub;
 pub mod server;
 pub mod service;
 pub mod status;

@@ -34,6 +34,7 @@ use crate::{
     notify,
     options::{Command, ConfigVerb, Flags, Options},
     records,
+    scrub::Scrubber,
     server::{self, Health},
     traces::Traces,
 };
@@ -220,6 +221,7 @@ impl Daemon<'_> {
         let serving = tokio::spawn(server::serve_routes(routes, calls.clone(), listener, told));
         let theirs = backend.as_ref().map(|backend| backend.health().clone());
         let background = self.background(health.clone(), theirs, gc, activity);
+        let scrubber = Scrubber::start(self.nodes().cloned().collect(), &config.scrub);
         let ms = began.elapsed().as_secs_f64() * 1e3;
         info!(ms, root = %config.root.display(), "serving at {address}");
         notify::ready(&format!("serving at {address}"));
@@ -241,6 +243,9 @@ impl Daemon<'_> {
         }
         info!("stopping");
         notify::stopping("waiting for calls under way");
+        if let Some(scrubber) = &scrubber {
+            scrubber.tell();
+        }
         health.unwell().await;
         if let Some(backend) = &mut backend {
             backend.stopping().await;
@@ -269,7 +274,7 @@ impl Daemon<'_> {
             task.abort();
         }
         if !again {
-            self.finish(limit, &mut signals).await;
+            self.finish(limit, scrubber, &mut signals).await;
         }
         info!("stopped");
         Ok(())
@@ -429,8 +434,12 @@ impl Daemon<'_> {
     }
 
     /// What was put off, as far as there is time for it.
-    async fn finish(&self, limit: Instant, signals: &mut Signals) {
+    async fn finish(&self, limit: Instant, scrubber: Option<Scrubber>, signals: &mut Signals) {
         let finishing = async {
+            if let Some(scrubber) = scrubber {
+                // What it came to is known at its next look as well.
+                let _ = within(limit, move || scrubber.stop()).await;
+            }
             self.settle(limit).await;
             self.finish_removals(limit).await;
         };

@@ -89,7 +89,7 @@ fn tell(progress: &dyn Progress, told: v1::CheckProgress, part: &mut String) {
 }
 
 /// One of a weight that only a later server knows weighs as much as any.
-fn finding(found: v1::Finding) -> model::Finding {
+pub(super) fn finding(found: v1::Finding) -> model::Finding {
     let severity = match found.severity() {
         Severity::Unspecified | Severity::Damage => "damage",
         Severity::Loss => "loss",

@@ -1,13 +1,13 @@
 //! What the server says of itself: how it is, and what it is made of.
 
 use cairn_proto::{
-    cairn::v1::{InfoRequest, store_client::StoreClient},
+    cairn::v1::{InfoRequest, Scrub, store_client::StoreClient},
     containerd::services::introspection::v1::{
         Plugin, PluginsRequest, introspection_client::IntrospectionClient,
     },
 };
 
-use super::{Client, Result, link::client, plain};
+use super::{Client, Result, fsck, link::client, plain};
 use crate::model;
 
 /// What the error of a plugin that was left out on purpose has in it (containerd `plugin`).
@@ -33,6 +33,7 @@ impl Client {
             total_bytes: info.total_bytes,
             namespaces: self.namespaces()?,
             usage: self.df(false)?,
+            scrub: info.scrub.map(scrub),
         })
     }
 
@@ -44,6 +45,22 @@ impl Client {
         let answer = answer.map_err(|err| self.explain("list plugins", ("", ""), err))?;
         let plugins = answer.into_inner().plugins;
         Ok(plugins.into_iter().map(plugin).collect())
+    }
+}
+
+fn scrub(scrub: Scrub) -> model::Scrub {
+    let time = |time: Option<_>| time.map(|time| plain::time(Some(time)));
+    model::Scrub {
+        running: scrub.running,
+        began_at: time(scrub.began_at),
+        done: scrub.done,
+        total: scrub.total,
+        ended_at: time(scrub.ended_at),
+        blobs: scrub.blobs,
+        bytes: scrub.bytes,
+        trees: scrub.trees,
+        unproven: scrub.unproven,
+        findings: scrub.findings.into_iter().map(fsck::finding).collect(),
     }
 }
 

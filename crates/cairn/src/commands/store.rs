@@ -5,7 +5,7 @@ use crate::{
     args::DfArgs,
     client::Client,
     error::{pointed, quote},
-    model::{Disk, Holder, Program, Server, Versions},
+    model::{Disk, Holder, Program, Scrub, Server, Time, Versions},
     size,
     table::Table,
     view,
@@ -186,6 +186,10 @@ pub fn info(context: &Context) -> Result {
             format!("{}, layout {}, {}", info.engine, server.layout, info.uuid),
         ),
         ("disk", format!("{free} of {all} free")),
+        (
+            "scrub",
+            info.scrub.as_ref().map_or_else(|| "-".to_owned(), scrub),
+        ),
     ];
     if let Some(rebuilt) = &info.rebuilt {
         rows.push(("records", rebuilt.clone()));
@@ -203,4 +207,25 @@ pub fn info(context: &Context) -> Result {
     }
     context.out.text(&view::pairs(&rows));
     Ok(())
+}
+
+/// How far it is, and what it found. Who serves the store makes no difference.
+fn scrub(scrub: &Scrub) -> String {
+    let mut parts = Vec::new();
+    let (done, total) = (size::bytes(scrub.done), size::bytes(scrub.total));
+    match (scrub.running, scrub.began_at) {
+        (true, _) => parts.push(format!("at work, {done} of {total} read")),
+        (false, Some(_)) => parts.push(format!("to go on, {done} of {total} read")),
+        (false, None) => {}
+    }
+    if let Some(Time(at)) = scrub.ended_at {
+        parts.push(format!("last ended {}", size::time(at)));
+    }
+    match (scrub.findings.len(), parts.is_empty()) {
+        (0, true) => parts.push("not yet".to_owned()),
+        (0, false) => parts.push("no damage".to_owned()),
+        (1, _) => parts.push("1 damaged place: cairn fsck".to_owned()),
+        (count, _) => parts.push(format!("{count} damaged places: cairn fsck")),
+    }
+    parts.join(", ")
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::Time;
+
 /// What `fsck` looked at and found.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -66,6 +68,32 @@ pub struct Finding {
     pub repaired: bool,
     /// What was done about it, or why nothing was.
     pub action: Option<String>,
+}
+
+/// What reading all that is stored again, behind everything else, has come to.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Scrub {
+    /// It is at work.
+    pub running: bool,
+    /// When the pass began that did not come to its end yet; unknown when there is none.
+    pub began_at: Option<Time>,
+    /// Bytes of it so far.
+    pub done: u64,
+    /// Bytes of it in all.
+    pub total: u64,
+    /// When the last pass ended that came to its end; unknown before one has.
+    pub ended_at: Option<Time>,
+    /// Blobs that it read, each once.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Unpacked layers that it held against their blobs, each once.
+    pub trees: u64,
+    /// Unpacked layers that it could not: their blobs are not here, mostly.
+    pub unproven: u64,
+    /// What was found, and is still so for all that is known.
+    pub findings: Vec<Finding>,
 }
 
 impl Finding {

@@ -78,7 +78,7 @@ fn downloads<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
 }
 
 /// Bytes a second; nothing is no limit.
-fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+pub(super) fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     match &*String::deserialize(from)? {
         "" => Ok(0),
         text => size::parse_bytes(text).map_err(D::Error::custom),

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use cairn_meta::{View, schema};
-use cairn_node::Node;
+use cairn_node::{Node, ScrubStatus};
 use cairn_types::SnapshotKind;
-use metrics::{describe_gauge, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 use super::{Socket, set as set_count};
 
@@ -25,6 +25,19 @@ pub(super) fn describe() {
     describe_gauge!("cairn_leases", "Leases.");
     describe_gauge!("cairn_inflight", "Unfinished work, by kind.");
     describe_gauge!("cairn_disk_free_bytes", "Bytes free where the store is.");
+    describe_counter!(
+        "cairn_scrub_read_bytes_total",
+        "Bytes that were read again to see whether they are what they should be."
+    );
+    describe_gauge!("cairn_scrub_running", "1 while that is done.");
+    describe_gauge!(
+        "cairn_scrub_findings",
+        "Places at which it found damage that is still there."
+    );
+    describe_gauge!(
+        "cairn_scrub_ended_timestamp_seconds",
+        "When it last came to its end."
+    );
 }
 
 /// What was counted.
@@ -41,6 +54,7 @@ pub(super) struct Found {
     leases: u64,
     ingests: u64,
     free: Option<u64>,
+    scrub: ScrubStatus,
 }
 
 /// Counts; for a thread that may wait.
@@ -73,6 +87,7 @@ pub(super) fn count(node: &Node) -> Result<Found, cairn_meta::Error> {
     })?;
     let stat = rustix::fs::statvfs(node.root()).ok();
     found.free = stat.map(|stat| stat.f_bavail * stat.f_frsize);
+    found.scrub = node.scrub_status();
     Ok(found)
 }
 
@@ -103,6 +118,26 @@ impl Found {
         set_count(&gauge!("cairn_inflight", &ingests), self.ingests);
         if let Some(free) = self.free {
             set_count(&gauge!("cairn_disk_free_bytes", &[store]), free);
+        }
+        self.set_scrub(store);
+    }
+
+    fn set_scrub(&self, store: (&'static str, &'static str)) {
+        let scrub = &self.scrub;
+        counter!("cairn_scrub_read_bytes_total", &[store]).absolute(scrub.read_bytes);
+        let running = u64::from(scrub.is_running);
+        set_count(&gauge!("cairn_scrub_running", &[store]), running);
+        let findings = scrub.findings.len() as u64;
+        set_count(&gauge!("cairn_scrub_findings", &[store]), findings);
+        let ended = scrub
+            .last
+            .as_ref()
+            .map(|last| last.ended_at / 1_000_000_000);
+        if let Some(ended) = ended.and_then(|ended| u64::try_from(ended).ok()) {
+            set_count(
+                &gauge!("cairn_scrub_ended_timestamp_seconds", &[store]),
+                ended,
+            );
         }
     }
 }

@@ -3,9 +3,12 @@
 use std::fs;
 
 use cairn_node::{EngineKind, ImportRequest, Node, NodeOptions, Silent, Source};
-use cairn_proto::containerd::services::{
-    content::v1::{InfoRequest, content_client::ContentClient},
-    introspection::v1::{PluginsRequest, introspection_client::IntrospectionClient},
+use cairn_proto::{
+    cairn::v1::{self, store_client::StoreClient},
+    containerd::services::{
+        content::v1::{InfoRequest, content_client::ContentClient},
+        introspection::v1::{PluginsRequest, introspection_client::IntrospectionClient},
+    },
 };
 use cairn_types::{Digest, Namespace};
 use serde_json::json;
@@ -82,6 +85,11 @@ async fn the_start_brings_the_collector() {
 
 /// Imports an image as the command line does, and ends before its layer is on the disk.
 fn import(place: &Place) {
+    drop(imported(place));
+}
+
+/// The store with that image in it.
+fn imported(place: &Place) -> Node {
     let mut layer = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(4);
@@ -124,6 +132,7 @@ fn import(place: &Place) {
     let ns = Namespace::parse("citizens").unwrap();
     let request = ImportRequest::new(ns, Source::Path(layout));
     node.import(request, &Silent).unwrap();
+    node
 }
 
 /// Whether there is a snapshot, and whether a power cut would take it.
@@ -191,4 +200,88 @@ async fn clients_are_told_when_garbage_is_collected() {
     let told = exports().await;
     assert_eq!(told["MutationThreshold"], "8");
     assert_eq!(told["ScheduleDelay"], "0s");
+}
+
+/// What the store's scrub has come to.
+async fn scrubbed(place: &Place) -> v1::Scrub {
+    let mut store = StoreClient::new(place.channel().await);
+    let info = store.info(request(v1::InfoRequest {})).await.unwrap();
+    info.into_inner().scrub.unwrap()
+}
+
+#[tokio::test]
+async fn damage_is_found_before_anybody_needs_what_is_damaged() {
+    let scrub = "[scrub]\nstartup_delay = \"0s\"\nevery = \"1h\"\nrate = \"\"\n";
+    let place = Place::with(&format!("{NO_GC}{scrub}"));
+    // The records have the bytes of small blobs until these are on the disk.
+    let node = imported(&place);
+    node.settle(std::time::Duration::ZERO).unwrap();
+    drop(node);
+    let blobs = fs::read_dir(place.path("root/content/blobs/sha256")).unwrap();
+    let mut blobs = blobs.map(|entry| entry.unwrap().path());
+    let layer = blobs.find(|path| fs::read(path).unwrap().starts_with(b"file\0"));
+    let layer = layer.unwrap();
+    let mut bytes = fs::read(&layer).unwrap();
+    bytes[0] ^= 1;
+    fs::remove_file(&layer).unwrap();
+    fs::write(&layer, bytes).unwrap();
+    let mut daemon = place.start();
+    let name = format!("sha256:{}", layer.file_name().unwrap().to_string_lossy());
+    let line = daemon.logged("the scrub found: its bytes hash to sha256:");
+    assert!(line.contains(&name), "{line}");
+    let line = daemon.logged("scrubbed the store");
+    assert!(line.contains("blobs=3"), "{line}");
+    // How far it is goes to the disk after that.
+    let began = std::time::Instant::now();
+    let mut found = scrubbed(&place).await;
+    while found.running {
+        assert!(began.elapsed() < PATIENCE, "{found:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        found = scrubbed(&place).await;
+    }
+    assert!(found.began_at.is_none() && found.ended_at.is_some());
+    assert_eq!((found.blobs, found.trees, found.unproven), (3, 0, 1));
+    let [finding] = found.findings.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!((&*finding.kind, &*finding.name), ("blob-bytes", &*name));
+    assert_eq!(finding.severity(), v1::finding::Severity::Damage);
+    assert_eq!(finding.meaning, "needed by localhost/t:one");
+    let (_, text) = get(&place.path("run/metrics.sock"), "/metrics");
+    let figures = |text: &str| {
+        let one = |series: &str| text.lines().any(|line| line == format!("{series} 1"));
+        one("cairn_scrub_findings{store=\"public\"}")
+            && text.contains("cairn_scrub_ended_timestamp_seconds{store=\"public\"} 1")
+    };
+    assert!(figures(&text), "{text}");
+    // The next daemon knows it, and begins no other pass within the hour.
+    assert!(daemon.stop().success());
+    let _daemon = place.start();
+    assert_eq!(scrubbed(&place).await, found);
+}
+
+/// By default nothing is read for as long as a machine takes to start; and a stop waits for no reading.
+#[tokio::test]
+async fn a_scrub_waits_and_stops() {
+    let place = Place::with(NO_GC);
+    let mut daemon = place.start();
+    assert_eq!(scrubbed(&place).await, v1::Scrub::default());
+    let blob = vec![7; 3 << 20];
+    put(&place.channel().await, &blob).await.unwrap();
+    assert!(daemon.stop().success());
+    // For more than a day.
+    let scrub = "[scrub]\nstartup_delay = \"0s\"\nrate = \"32\"\n";
+    fs::write(place.path("config.toml"), format!("{NO_GC}{scrub}")).unwrap();
+    let mut daemon = place.start();
+    let began = std::time::Instant::now();
+    let mut at_work = scrubbed(&place).await;
+    while !at_work.running || at_work.total == 0 {
+        assert!(began.elapsed() < PATIENCE, "{at_work:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        at_work = scrubbed(&place).await;
+    }
+    assert_eq!((at_work.done, at_work.total), (0, 3 << 20));
+    assert!(daemon.stop().success());
+    let _daemon = place.start();
+    assert_eq!(scrubbed(&place).await.began_at, at_work.began_at);
 }

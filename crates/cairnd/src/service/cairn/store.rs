@@ -12,7 +12,7 @@ use cairn_proto::cairn::v1::{
 use cairn_types::{Digest, Namespace, SnapshotKey, SnapshotKind};
 use tonic::{Request, Response, Status};
 
-use super::{Answers, check, collect, namespace, parsed, wire};
+use super::{Answers, check, collect, namespace, parsed, scrub, wire};
 use crate::{calls::about, convert, details, server::API, service::Service, status::blocking};
 
 /// Snapshots in one message of a listing.
@@ -113,7 +113,11 @@ impl Store for Service {
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let node = self.node.clone();
-        let state = blocking(move || node.state().map_err(details::of)).await?;
+        let state = blocking(move || {
+            let state = node.state().map_err(details::of)?;
+            Ok((state, node.scrub_status()))
+        });
+        let (state, scrubbed) = state.await?;
         Ok(Response::new(InfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             root: self.node.root().display().to_string(),
@@ -127,6 +131,7 @@ impl Store for Service {
             read_only: state.read_only.unwrap_or_default(),
             rebuilt: state.rebuilt.unwrap_or_default(),
             api: API.to_owned(),
+            scrub: Some(scrub::wire(scrubbed)),
         }))
     }
 
