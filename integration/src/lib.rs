@@ -9,6 +9,7 @@
 
 pub mod both;
 pub mod cairn;
+pub mod counts;
 pub mod daemon;
 pub mod fault;
 pub mod fault_proxy;

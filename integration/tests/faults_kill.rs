@@ -10,9 +10,12 @@
 
 use std::path::PathBuf;
 
-use cairn_integration::fault::{
-    self,
-    lane::{self, Wanted},
+use cairn_integration::{
+    counts,
+    fault::{
+        self,
+        lane::{self, Wanted},
+    },
 };
 
 /// As many as take about three minutes on two processors.
@@ -44,6 +47,11 @@ fn visit(engine: &'static str, share: usize) {
     };
     let tally = lane::run(&binary(), wanted);
     println!("{tally}");
+    counts::keep(
+        env!("CARGO_TARGET_TMPDIR"),
+        &format!("faults-{engine}"),
+        &tally,
+    );
     let failures = &tally.failures;
     let told = failures.join("\n\n");
     assert!(failures.is_empty(), "{} failed:\n\n{told}", failures.len());

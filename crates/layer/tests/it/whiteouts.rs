@@ -14,7 +14,7 @@ fn a_whiteout_becomes_overlays_own() {
 }
 
 #[test]
-fn names_that_hide_nothing_are_refused() {
+fn w01_w02_names_that_hide_nothing_are_refused() {
     for name in [".wh.", "a/.wh.", ".wh..", ".wh...", "a/.wh..", "a/.wh..."] {
         refused(layer().file(name, ""), "hides no name");
     }
@@ -23,7 +23,7 @@ fn names_that_hide_nothing_are_refused() {
 }
 
 #[test]
-fn aufs_bookkeeping_is_ignored() {
+fn w04_aufs_bookkeeping_is_ignored() {
     let aufs = layer()
         .file(".wh..wh.aufs", "")
         .dir(".wh..wh.plnk")
@@ -34,7 +34,7 @@ fn aufs_bookkeeping_is_ignored() {
 }
 
 #[test]
-fn a_whiteout_is_an_empty_file() {
+fn w05_a_whiteout_is_an_empty_file() {
     refused(layer().dir(".wh.x"), "empty regular file");
     refused(layer().symlink(".wh.x", "y"), "empty regular file");
     refused(layer().file(".wh.x", "data"), "empty regular file");
@@ -43,7 +43,7 @@ fn a_whiteout_is_an_empty_file() {
 
 /// > Whiteout files MUST only apply to resources in lower/parent layers. (image-spec, layer.md)
 #[test]
-fn a_whiteout_never_hides_its_own_layer() {
+fn w06_a_whiteout_never_hides_its_own_layer() {
     check(layer().whiteout("x").file("x", "new"), &["x = new"]);
     check(layer().file("x", "new").whiteout("x"), &["x = new"]);
     check(layer().whiteout("x").symlink("x", "y"), &["x -> y"]);
@@ -74,7 +74,7 @@ fn a_whiteout_never_hides_its_own_layer() {
 /// > `a/.wh..wh..opq` is applied first, before creating the new version of `a/b`, regardless of the
 /// > ordering in which the whiteout file was encountered. (image-spec, layer.md)
 #[test]
-fn opaque_marks_work_wherever_they_come() {
+fn w03_opaque_marks_work_wherever_they_come() {
     let tree = ["a/ opaque", "a/b/", "a/b/f = 1"];
     check(
         layer().opaque("a").dir("a").dir("a/b").file("a/b/f", "1"),
@@ -95,7 +95,7 @@ fn opaque_marks_work_wherever_they_come() {
 
 /// W10: overlay lists a whiteout in an opaque directory as a name that cannot be opened.
 #[test]
-fn nothing_is_whited_out_where_nothing_shows() {
+fn w10_nothing_is_whited_out_where_nothing_shows() {
     check(layer().opaque("a").whiteout("a/x"), &["a/ opaque"]);
     check(layer().whiteout("a/x").opaque("a"), &["a/ opaque"]);
     check(layer().opaque("a").whiteout("a/b/c/x"), &["a/ opaque"]);
@@ -152,7 +152,7 @@ fn the_last_of_several_kinds_keeps_what_was_hidden_hidden() {
 
 /// W03 and W07: a mark goes where the link leads inside the root, and no further.
 #[test]
-fn marks_through_links_stay_inside() {
+fn w07_marks_through_links_stay_inside() {
     let place = place();
     let canary = place.canary();
     let hostile = layer()
@@ -171,7 +171,7 @@ fn marks_through_links_stay_inside() {
 }
 
 #[test]
-fn many_whiteouts_take_no_memory_worth_mention() {
+fn w09_many_whiteouts_take_no_memory_worth_mention() {
     let mut many = layer().dir("a");
     for i in 0..20_000 {
         many = many.whiteout(&format!("a/{i}"));
