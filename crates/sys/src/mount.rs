@@ -4,6 +4,7 @@
 //! were mounted, without an error. `fsconfig` takes each lower directory by itself, so neither their
 //! number nor commas and colons in their names can cut or split anything.
 
+mod behind;
 mod by_string;
 mod held;
 mod holders;
@@ -14,7 +15,7 @@ mod users;
 
 use std::{
     fs,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -30,6 +31,7 @@ use rustix::{
 };
 
 use crate::{Error, Result, fault};
+pub use behind::unmount_behind;
 pub use holders::{Holder, holder};
 pub use mapped::perform_mapped;
 use options::Overlay;
@@ -305,39 +307,6 @@ pub fn unmount_own(target: &Path) -> Result<()> {
             other => return other,
         }
     }
-}
-
-/// As [`unmount`], for a writable overlay of which nothing is to be kept: without waiting for its file system.
-///
-/// With the last mount of an overlay the kernel syncs the file system of its upper directory, whatever
-/// others have written there (`ovl_sync_fs` in Linux `fs/overlayfs/super.c`): beside somebody's backup
-/// that is minutes. Another mount of it, attached nowhere, is left with a process of its own, which
-/// ends as soon as the one at `target` is gone and does the waiting.
-///
-/// # Errors
-/// Those of [`unmount`]: `EBUSY` when it is in use.
-pub fn unmount_behind(target: &Path) -> Result<()> {
-    let kept = keep(target);
-    unmount(target)?;
-    // Its own descriptor first, the pipe's end last: whoever is the last to let go waits.
-    if let Ok((mount, end)) = kept {
-        drop(mount);
-        drop(end);
-    }
-    Ok(())
-}
-
-/// Another mount of what is mounted at `target`, held here and by a process that lets go of it when the
-/// pipe's end is closed. What has none of it is unmounted as well, and waited for.
-fn keep(target: &Path) -> Result<(OwnedFd, OwnedFd)> {
-    let shown = || target.display().to_string();
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let clone = || rustix::mount::open_tree(CWD, target, flags);
-    let mount = fault::call("open_tree", shown, clone)?;
-    let (waits, end) = fault::call("pipe2", String::new, held::pipe)?;
-    let holder = || held::orphan(waits.as_fd(), mount.as_fd());
-    fault::call("clone3", || "a holder of a mount".to_owned(), holder)?;
-    Ok((mount, end))
 }
 
 /// Whether this host has the unified cgroup hierarchy (`cgroups(7)`) alone.

@@ -9,6 +9,10 @@ use rustix::{
     process::{Pid, WaitOptions},
 };
 
+/// After so long the kernel has begun to write whatever was dirty before (`dirty_expire_centisecs`, 30
+/// seconds unless somebody chose otherwise, and a round of `dirty_writeback_centisecs`).
+const LATER_MILLIS: libc::c_int = 35_000;
+
 /// Starts a process, in new namespaces by `flags` (`CLONE_NEW…`), that waits for the end of the pipe. It
 /// has to be waited for.
 ///
@@ -18,19 +22,20 @@ pub(super) fn child(flags: libc::c_int, waits: BorrowedFd<'_>) -> io::Result<Pid
     let waits = waits.as_raw_fd();
     match copy(flags)? {
         Some(child) => Ok(child),
-        None => wait(waits, None),
+        None => wait(waits, None, 0),
     }
 }
 
 /// Starts a process that keeps `kept` open until the end of the pipe, and is nobody's child here: what its
-/// end waits for, nobody waits for.
-pub(super) fn orphan(waits: BorrowedFd<'_>, kept: BorrowedFd<'_>) -> io::Result<()> {
+/// end waits for, nobody waits for. If it is to be `later`, it keeps it for [`LATER_MILLIS`] more.
+pub(super) fn orphan(waits: BorrowedFd<'_>, kept: BorrowedFd<'_>, later: bool) -> io::Result<()> {
     let (waits, kept) = (waits.as_raw_fd(), kept.as_raw_fd());
+    let millis = if later { LATER_MILLIS } else { 0 };
     let (closed, open) = pipe()?;
     let Some(child) = copy(0)? else {
         // The child of a child that has ended goes to the machine's first process.
         match copy(0) {
-            Ok(None) => wait(waits, Some(kept)),
+            Ok(None) => wait(waits, Some(kept), millis),
             other => end(i32::from(other.is_err())),
         }
     };
@@ -71,10 +76,11 @@ fn copy(flags: libc::c_int) -> io::Result<Option<Pid>> {
     Ok(Some(Pid::from_raw(number).ok_or(Errno::CHILD)?))
 }
 
-/// In a copy: closes all but what is given, waits for the end of the pipe, and ends.
-fn wait(waits: RawFd, kept: Option<RawFd>) -> ! {
+/// In a copy: closes all but what is given, waits for the end of the pipe, then so long, and ends.
+fn wait(waits: RawFd, kept: Option<RawFd>, millis: libc::c_int) -> ! {
     let mut byte = 0_u8;
-    // SAFETY: all descriptors are this process's own copies, `byte` is one byte of its stack.
+    // SAFETY: all descriptors are this process's own copies, `byte` is one byte of its stack. A poll of nothing
+    // reads no memory.
     unsafe {
         libc::dup2(waits, 0);
         let first = kept.map_or(1, |kept| {
@@ -89,6 +95,8 @@ fn wait(waits: RawFd, kept: Option<RawFd>) -> ! {
         libc::chdir(c"/".as_ptr());
         libc::setsid();
         libc::read(0, (&raw mut byte).cast(), 1);
+        // A signal ends it sooner, as whoever sends one wants.
+        libc::poll(std::ptr::null_mut(), 0, millis);
     }
     end(0)
 }
@@ -118,7 +126,7 @@ mod tests {
         let (waits, end) = pipe().expect("pipe");
         let (kept_reader, kept) = pipe().expect("pipe");
         let (other_reader, other) = pipe().expect("pipe");
-        orphan(waits.as_fd(), kept.as_fd()).expect("orphan");
+        orphan(waits.as_fd(), kept.as_fd(), false).expect("orphan");
         drop((kept, other));
         let mut byte = [0];
         let mut read = |reader: OwnedFd| File::from(reader).read(&mut byte);
@@ -130,5 +138,17 @@ mod tests {
         drop((waits, end));
         rustix::io::ioctl_fionbio(&kept_reader, false).expect("waiting");
         assert_eq!(read(kept_reader).expect("the end"), 0);
+    }
+
+    #[test]
+    fn an_orphan_that_is_to_end_later_does() {
+        let (waits, end) = pipe().expect("pipe");
+        let (kept_reader, kept) = pipe().expect("pipe");
+        orphan(waits.as_fd(), kept.as_fd(), true).expect("orphan");
+        drop((kept, waits, end));
+        rustix::io::ioctl_fionbio(&kept_reader, true).expect("not waiting");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let again = File::from(kept_reader).read(&mut [0]);
+        assert_eq!(again.expect_err("open").kind(), ErrorKind::WouldBlock);
     }
 }
