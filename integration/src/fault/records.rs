@@ -1,7 +1,10 @@
 //! The records of a store, as `cairnd meta export` writes them, without what differs between two lives
 //! that come to the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Output,
+};
 
 use serde_json::Value;
 
@@ -46,6 +49,24 @@ pub(crate) enum Stage {
     Part,
     /// All of it.
     All,
+}
+
+impl Stage {
+    /// What is wrong with what came of the same command again, if anything is: what was done in full is
+    /// refused as that, by the word `done`, and what was not begun is not.
+    pub(crate) fn wrong_again(self, done: Option<&str>, output: &Output) -> Option<&'static str> {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let error = said.lines().find(|line| line.starts_with("error: "));
+        let named = done.is_some_and(|done| error.is_some_and(|line| line.contains(done)));
+        let refused = named && output.status.code() == Some(1);
+        match (output.status.success(), refused, self) {
+            (true, _, Stage::All) if done.is_some() => Some("it was done, and is not refused"),
+            (true, ..) => None,
+            (false, true, Stage::Nothing) => Some("it was not done, and is refused"),
+            (false, true, _) => None,
+            (false, false, _) => Some("it is refused"),
+        }
+    }
 }
 
 impl Records {

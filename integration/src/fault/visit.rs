@@ -202,23 +202,13 @@ impl Bench {
     /// what was not begun is not.
     pub(super) fn repeat(&self, step: &Step, stage: Stage) -> Verdict {
         let output = self.run(step.args, step.stdin, None);
-        let said = String::from_utf8_lossy(&output.stderr);
-        let error = said.lines().find(|line| line.starts_with("error: "));
-        let refused = output.status.code() == Some(1)
-            && step
-                .done
-                .is_some_and(|done| error.is_some_and(|line| line.contains(done)));
-        let wrong = match (output.status.success(), refused, stage) {
-            (true, _, Stage::All) if step.done.is_some() => "it was done, and is not refused",
-            (true, ..) => return Ok(()),
-            (false, true, Stage::Nothing) => "it was not done, and is refused",
-            (false, true, _) => return Ok(()),
-            (false, false, _) => "it is refused",
-        };
-        Err(format!(
-            "the same command again: {wrong}; it {}",
-            told(&output)
-        ))
+        match stage.wrong_again(step.done, &output) {
+            None => Ok(()),
+            Some(wrong) => Err(format!(
+                "the same command again: {wrong}; it {}",
+                told(&output)
+            )),
+        }
     }
 
     /// What is beside the store after a step, and nothing else is.

@@ -304,21 +304,7 @@ impl Explorer<'_> {
         number: usize,
         cut: Cut,
     ) -> Verdict<Looked> {
-        let image = reel.image(cut.pick);
         let standing = reel.standing();
-        let mut then = standing.then(&self.reference.changes);
-        let garbage = standing.begun.and_then(|last| self.reference.garbage(last));
-        if let Some(garbage) = garbage {
-            then.certain.retain(|fact| !garbage.contains(fact));
-        }
-        let expected = Expected {
-            known: standing.known.clone(),
-            trees: self.reference.trees.clone(),
-            own: self.reference.own.clone(),
-            images: self.trees.clone(),
-            again: self.unanswered(standing),
-            then,
-        };
         let Recording {
             kind, engine, flaw, ..
         } = recording;
@@ -326,8 +312,8 @@ impl Explorer<'_> {
             kind: *kind,
             engine: (*engine).to_owned(),
             number,
-            expected,
-            image,
+            expected: self.expected(standing),
+            image: reel.image(cut.pick),
             story: String::new(),
         };
         let reason = match judged(&state, judge) {
@@ -346,6 +332,17 @@ impl Explorer<'_> {
                 .map(Typed::title)
                 .collect::<Vec<_>>(),
         );
+        self.look_again(judge, &state, *flaw, reason)
+    }
+
+    /// Looks again, as somebody else would who replays it, at a state with which something is wrong.
+    fn look_again(
+        &self,
+        judge: &Judge<'_>,
+        state: &Saved,
+        flaw: Option<&'static str>,
+        reason: String,
+    ) -> Verdict<Looked> {
         let dir = match flaw {
             Some(_) => &self.dir.join("kept"),
             None => &self.options.keep,
@@ -370,6 +367,23 @@ impl Explorer<'_> {
                 },
                 path.display(),
             )),
+        }
+    }
+
+    /// What is known of the store then.
+    fn expected(&self, standing: &Standing) -> Expected {
+        let mut then = standing.then(&self.reference.changes);
+        let garbage = standing.begun.and_then(|last| self.reference.garbage(last));
+        if let Some(garbage) = garbage {
+            then.certain.retain(|fact| !garbage.contains(fact));
+        }
+        Expected {
+            known: standing.known.clone(),
+            trees: self.reference.trees.clone(),
+            own: self.reference.own.clone(),
+            images: self.trees.clone(),
+            again: self.unanswered(standing),
+            then,
         }
     }
 

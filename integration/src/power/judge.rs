@@ -240,19 +240,10 @@ impl<'j> Judge<'j> {
         if typed.fails {
             return typed.refused(&output);
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let error = said.lines().find(|line| line.starts_with("error: "));
-        let done = typed.done();
-        let refused = output.status.code() == Some(1)
-            && done.is_some_and(|done| error.is_some_and(|line| line.contains(done)));
-        let wrong = match (output.status.success(), refused, stage) {
-            (true, _, Stage::All) if done.is_some() => "it was done, and is not refused",
-            (true, ..) => return Ok(()),
-            (false, true, Stage::Nothing) => "it was not done, and is refused",
-            (false, true, _) => return Ok(()),
-            (false, false, _) => "it is refused",
-        };
-        Err(format!("again: {wrong}: {}", typed.told(&output)))
+        match stage.wrong_again(typed.done(), &output) {
+            None => Ok(()),
+            Some(wrong) => Err(format!("again: {wrong}: {}", typed.told(&output))),
+        }
     }
 
     /// An image is unpacked, if it has to be, and is what it was.
