@@ -9,7 +9,10 @@ use std::{
 use cairn_sys::raw::{self, Caching};
 use cairn_types::{Digest, Hasher};
 
-use crate::check::Doubts;
+use crate::{
+    check::Doubts,
+    proven::{Mark, Proven},
+};
 
 /// An open blob. Read from its beginning to its end as [`Read`], its bytes are proven on the way: of
 /// a damaged blob the last bytes are not handed out, and the read that should have given them fails
@@ -23,13 +26,28 @@ pub struct Blob {
     position: u64,
     /// Of everything before `position`.
     hasher: Hasher,
-    /// Where it is noted if it turns out to be damaged.
+    /// Where it is noted if it turns out to be damaged, or whole.
     doubts: Doubts,
+    proven: Proven,
     caching: Caching,
 }
 
+/// What was read of a blob from its beginning on, by somebody who hands it on piece by piece.
+pub struct Proof {
+    hasher: Hasher,
+    bytes: u64,
+    /// What the file was at the beginning.
+    mark: Option<Mark>,
+}
+
 impl Blob {
-    pub(crate) fn new(file: File, digest: Digest, size: u64, doubts: Doubts) -> Blob {
+    pub(crate) fn new(
+        file: File,
+        digest: Digest,
+        size: u64,
+        doubts: Doubts,
+        proven: Proven,
+    ) -> Blob {
         let hasher = Hasher::new(digest.algorithm());
         Blob {
             file,
@@ -38,6 +56,7 @@ impl Blob {
             position: 0,
             hasher,
             doubts,
+            proven,
             caching: Caching::Kept,
         }
     }
@@ -67,6 +86,57 @@ impl Blob {
     /// for the disk, or cannot say.
     pub fn read_at_once(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
         raw::read_cached(&self.file, buffer, offset).map_err(|err| io::Error::from(err.errno()))
+    }
+
+    /// Whether this process has seen all bytes of it, and the file is the same since. What the disk forgets after
+    /// that is found by whoever reads all of it.
+    pub fn is_proven(&self) -> bool {
+        let mark = Mark::of(&self.file);
+        !self.doubts.has(&self.digest) && mark.is_ok_and(|mark| self.proven.has(&self.digest, mark))
+    }
+
+    /// Begins to prove what is read by [`Blob::read_at`] from the first byte to the last.
+    pub fn begin_proof(&self) -> Proof {
+        Proof {
+            hasher: Hasher::new(self.digest.algorithm()),
+            bytes: 0,
+            mark: Mark::of(&self.file).ok(),
+        }
+    }
+
+    /// Takes in the next piece, before it is handed out: the last one is not, if all of them are not the blob.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] with the last piece of a damaged one.
+    pub fn prove_piece(&self, proof: &mut Proof, piece: &[u8]) -> io::Result<()> {
+        proof.hasher.update(piece);
+        proof.bytes += piece.len() as u64;
+        if proof.bytes < self.size {
+            return Ok(());
+        }
+        let actual = proof.hasher.clone().finish();
+        if actual != self.digest {
+            return Err(self.damaged(&format!("its bytes hash to {actual}")));
+        }
+        if let Some(mark) = proof.mark {
+            self.proven.add(&self.digest, mark);
+        }
+        Ok(())
+    }
+
+    /// Reads all of it, and does not move. A part of it can be believed after that.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] of a damaged one; what reading has.
+    pub fn prove(&self) -> io::Result<()> {
+        let mark = Mark::of(&self.file)?;
+        let (hasher, bytes) = hash_file(&self.file, Hasher::new(self.digest.algorithm()))?;
+        let actual = hasher.finish();
+        if bytes != self.size || actual != self.digest {
+            return Err(self.damaged(&format!("its {bytes} bytes hash to {actual}")));
+        }
+        self.proven.add(&self.digest, mark);
+        Ok(())
     }
 
     fn damaged(&self, reason: &str) -> io::Error {

@@ -75,7 +75,7 @@ impl Doubts {
         self.set(|set| set.remove(digest));
     }
 
-    fn has(&self, digest: &Digest) -> bool {
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
         self.set(|set| set.contains(digest))
     }
 

@@ -24,6 +24,7 @@ mod error;
 mod ingest;
 mod links;
 mod locks;
+mod proven;
 mod publish;
 mod small;
 mod sweep;
@@ -44,7 +45,7 @@ use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, N
 
 pub use self::{
     adopt::{Adopted, PutBy, UNREAD},
-    blob::Blob,
+    blob::{Blob, Proof},
     census::{Counted, Purpose},
     check::{Flaw, Mended},
     error::{Error, Result},
@@ -55,6 +56,7 @@ use self::{
     check::Doubts,
     error::{io, sys},
     locks::Locks,
+    proven::Proven,
 };
 
 /// What is known of a blob in a namespace.
@@ -102,6 +104,8 @@ struct Inner {
     ending: Mutex<HashSet<u64>>,
     /// Blobs whose bytes were found to be wrong.
     doubts: Doubts,
+    /// Blobs whose bytes were found to be right.
+    proven: Proven,
     /// Small blobs whose files are not known to be on the disk.
     youth: Mutex<small::Youth>,
     /// For names of documents that are being written.
@@ -136,6 +140,7 @@ impl Content {
                 left: Mutex::default(),
                 ending: Mutex::default(),
                 doubts: Doubts::default(),
+                proven: Proven::default(),
                 youth: Mutex::default(),
                 puts: AtomicU64::new(0),
                 broken: OnceLock::new(),
@@ -252,8 +257,8 @@ impl Content {
                 "its file has {length} bytes instead of {size}"
             )));
         }
-        let doubts = self.inner.doubts.clone();
-        Ok(Blob::new(file, digest.clone(), size, doubts))
+        let (doubts, proven) = (self.inner.doubts.clone(), self.inner.proven.clone());
+        Ok(Blob::new(file, digest.clone(), size, doubts, proven))
     }
 
     /// Reads a whole document of at most `limit` bytes and proves it.

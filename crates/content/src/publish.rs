@@ -12,6 +12,7 @@ use crate::{
     error::{io, sys},
     links,
     locks::Held,
+    proven::Mark,
     small::SMALL_BYTES_MAX,
 };
 
@@ -147,7 +148,7 @@ impl Content {
         };
         match named {
             Ok(()) => {
-                self.inner.doubts.remove(digest);
+                self.believe(digest, written.file);
                 return Ok(true);
             }
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
@@ -159,7 +160,7 @@ impl Content {
                 durable::sync_file(&known).map_err(failed)?;
             }
             sync_name()?;
-            self.inner.doubts.remove(digest);
+            self.believe(digest, &known);
             return Ok(false);
         }
         tracing::warn!("blob {digest} was damaged and is replaced");
@@ -168,8 +169,16 @@ impl Content {
         let renamed = written.dir.rename(written.name, blobs, name);
         renamed.map_err(failed)?;
         sync_name()?;
-        self.inner.doubts.remove(digest);
+        self.believe(digest, written.file);
         Ok(true)
+    }
+
+    /// All bytes of this file were seen, and they are the blob's.
+    fn believe(&self, digest: &Digest, file: &File) {
+        self.inner.doubts.remove(digest);
+        if let Ok(mark) = Mark::of(file) {
+            self.inner.proven.add(digest, mark);
+        }
     }
 
     /// The file of a blob, if its bytes are right.

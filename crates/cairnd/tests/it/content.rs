@@ -301,6 +301,41 @@ async fn reading_waits_for_the_disk_where_it_must() {
     assert_eq!(end, Code::DataLoss);
 }
 
+/// What comes of a file that somebody put in the place of a blob's.
+#[tokio::test(flavor = "multi_thread")]
+async fn s14_wrong_bytes_are_not_sent_as_a_blob() {
+    let server = Server::start().await;
+    let client = server.client("n");
+    for length in [20_usize, 100_000, 3_000_000] {
+        let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[1]).collect();
+        let digest = client.put_bytes(&bytes, &[]).await;
+        let hex = digest.strip_prefix("sha256:").expect("sha256");
+        let file = server.path("root/content/blobs/sha256").join(hex);
+        let replace = |bytes: &[u8]| {
+            fs::remove_file(&file).expect("remove");
+            fs::write(&file, bytes).expect("write");
+        };
+        let tail = i64::try_from(length - 10).expect("small");
+        for flipped in [0, length / 2, length - 1] {
+            let mut wrong = bytes.clone();
+            wrong[flipped] ^= 1;
+            replace(&wrong);
+            assert_eq!(read(&client, &digest, 0, 0).await, Err(Code::DataLoss));
+            assert_eq!(read(&client, &digest, 5, 0).await, Err(Code::DataLoss));
+            assert_eq!(read(&client, &digest, tail, 5).await, Err(Code::DataLoss));
+            assert_eq!(read(&client, &digest, 0, 0).await, Err(Code::DataLoss));
+        }
+        // In parts first, and whole first.
+        replace(&bytes);
+        let part = read(&client, &digest, tail, 5).await;
+        assert_eq!(part, Ok(bytes[length - 10..length - 5].to_vec()));
+        assert_eq!(read(&client, &digest, 0, 0).await, Ok(bytes.clone()));
+        replace(&bytes);
+        assert_eq!(read(&client, &digest, 0, 0).await, Ok(bytes.clone()));
+        assert_eq!(read(&client, &digest, 0, 5).await, Ok(bytes[..5].to_vec()));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_are_listed_and_aborted() {
     let server = Server::start().await;

@@ -1,5 +1,8 @@
 //! `Content.Read`: a blob on its way to a client, read as the client takes it.
 //!
+//! Bytes that this process has not seen before are proven on their way: of a damaged blob a client gets no last
+//! part, and none of its parts when it asks for one.
+//!
 //! Nothing is read ahead and no thread waits, so whoever opens many blobs and reads none has nothing of
 //! the others'. What the kernel has in memory is copied where the answer is written: to have a thread
 //! read it would take longer than the copy. What has to come from the disk is waited for elsewhere.
@@ -12,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use cairn_content::Blob;
+use cairn_content::{Blob, Proof};
 use cairn_proto::containerd::services::content::v1::{ReadContentRequest, ReadContentResponse};
 use cairn_types::ErrorKind;
 use tokio_stream::Stream;
@@ -48,6 +51,16 @@ pub(super) struct Reading {
     /// What was sent last, whose room is used again when it has gone.
     sent: Bytes,
     waiting: Option<Waiting>,
+    proof: Proving,
+}
+
+/// What is still to be seen of a blob.
+enum Proving {
+    Nothing,
+    /// All of it, by who is sent all of it.
+    OnTheWay(Box<Proof>),
+    /// All of it, before a part is sent.
+    Before,
 }
 
 impl Reading {
@@ -67,7 +80,13 @@ impl Reading {
             0 => size,
             wanted => start.saturating_add(wanted).min(size),
         };
+        let proof = match (blob.is_proven(), (start, end) == (0, size)) {
+            (true, _) => Proving::Nothing,
+            (false, true) => Proving::OnTheWay(Box::new(blob.begin_proof())),
+            (false, false) => Proving::Before,
+        };
         Ok(Reading {
+            proof,
             blob: Arc::new(blob),
             turns: turns::own(),
             start,
@@ -93,11 +112,22 @@ impl Reading {
 
     fn next(&mut self) -> Next {
         let (mut room, at) = (self.room(), self.at);
-        match self.blob.read_at_once(&mut room, at) {
+        let before = matches!(self.proof, Proving::Before);
+        let here = match before {
+            true => Ok(None),
+            false => self.blob.read_at_once(&mut room, at),
+        };
+        match here {
             Ok(Some(read)) => Next::Here(taken(&self.blob, room, read)),
             Ok(None) => {
+                if before {
+                    self.proof = Proving::Nothing;
+                }
                 let blob = self.blob.clone();
                 let read = blocking(move || {
+                    if before {
+                        blob.prove().map_err(|err| failed(&blob, &err))?;
+                    }
                     let read = read_at(&blob, &mut room, at).map_err(|err| failed(&blob, &err))?;
                     taken(&blob, room, read)
                 });
@@ -128,10 +158,11 @@ fn taken(blob: &Blob, mut room: BytesMut, read: usize) -> Result<Bytes, Status> 
 }
 
 fn failed(blob: &Blob, err: &io::Error) -> Status {
-    with(
-        ErrorKind::Internal,
-        format!("read {}: {err}", blob.digest()),
-    )
+    let kind = match err.kind() {
+        io::ErrorKind::InvalidData => ErrorKind::DataLoss,
+        _ => ErrorKind::Internal,
+    };
+    with(kind, format!("read {}: {err}", blob.digest()))
 }
 
 impl Stream for Reading {
@@ -153,7 +184,14 @@ impl Stream for Reading {
                 Next::Later(waiting) => this.waiting = Some(waiting),
             }
         };
-        let data = match read {
+        let data = read.and_then(|data| {
+            if let Proving::OnTheWay(proof) = &mut this.proof {
+                let proven = this.blob.prove_piece(proof, &data);
+                proven.map_err(|err| failed(&this.blob, &err))?;
+            }
+            Ok(data)
+        });
+        let data = match data {
             Ok(data) => data,
             Err(status) => {
                 this.at = this.end;
