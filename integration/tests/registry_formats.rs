@@ -254,7 +254,7 @@ fn proves_itself(cairn: &Cairn, digest: &str) {
 /// By their digest, by a tag whose digest the registry gives so, and as entries of an index that is known
 /// by either.
 #[test]
-fn manifests_by_sha512() {
+fn m04_manifests_by_sha512() {
     let shelf = Shelf::new();
     let image = shelf.image("sha512", architecture(), &layers());
     let other = shelf.image("sha512", another_architecture(), &layers());
@@ -294,7 +294,7 @@ fn manifests_by_sha512() {
 
 /// By either digest, also within an index.
 #[test]
-fn manifests_that_sha512_disproves() {
+fn m04_m08_manifests_that_sha512_disproves() {
     let shelf = Shelf::new();
     let image = shelf.image("sha512", architecture(), &layers());
     let listed = index(OCI_INDEX, &[on(image.clone(), architecture())]);

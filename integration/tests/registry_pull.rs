@@ -292,7 +292,7 @@ fn tokens_end_in_the_middle() {
 
 /// Its password goes to the registry, and to nobody to whom that sends its clients.
 #[test]
-fn credentials_do_not_follow_a_redirect() {
+fn m07_credentials_do_not_follow_a_redirect() {
     use cairn_integration::{fault_proxy::Fault, http};
     let registry = Registry::for_user("alice", "secret");
     let expected = fill(&registry);

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_by_proc_is_refused() {
+    fn b03_what_comes_by_proc_is_refused() {
         let temp = tempfile::tempdir().expect("temporary directory");
         let root = temp.path();
         for dir in ["proc", "srv/app", "usr"] {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_resolved_inside_the_image() {
+    fn b03_links_are_resolved_inside_the_image() {
         let temp = tempfile::tempdir().expect("temporary directory");
         let root = temp.path();
         for dir in ["dev", "srv/app"] {

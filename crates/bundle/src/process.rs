@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_never_paths() {
+    fn b06_ids_are_never_paths() {
         for id in ["demo", "a.b_c+d-e", "0"] {
             assert!(is_id(id), "{id}");
         }

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_the_specification() {
+    fn m19_every_form_of_the_specification() {
         let (_temp, root) = image();
         let of = |text: &str| {
             let who = look_up(&root, text).unwrap_or_else(|err| panic!("{text}: {err}"));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_become_somebody_else_is_refused() {
+    fn m19_what_would_become_somebody_else_is_refused() {
         let (_temp, root) = image();
         for text in [
             "4294967295",

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_cleaned_or_refused() {
+    fn p19_p20_paths_are_cleaned_or_refused() {
         check("a", entry("a"));
         check("a/b/", entry("a/b"));
         check("/etc/canary", entry("etc/canary"));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn markers_are_told_apart() {
+    fn w01_w02_w04_markers_are_told_apart() {
         let whiteout = |dir: &str, name: &str| {
             Ok(Marker::Whiteout {
                 dir: dir.into(),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_escape_what_a_terminal_would_obey() {
+    fn p20_messages_escape_what_a_terminal_would_obey() {
         assert_eq!(shown(b"a\x1b[2J"), "a\\x1b[2J");
         assert_eq!(shown("ä/b".as_bytes()), "ä/b");
         assert_eq!(shown(&[0xff]), "\\xff");

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_documents_are_refused() {
+    fn m01_ambiguous_documents_are_refused() {
         let of = |text: &str, media_type| document(text.as_bytes(), media_type);
         assert!(of(&manifest(r#","layers":[]"#), media::OCI_MANIFEST).is_ok());
         assert!(of(&manifest(r#","layers":null"#), "").is_ok());

@@ -57,7 +57,7 @@ fn a_flipped_bit_in_a_layer_is_named() {
 }
 
 #[test]
-fn wrong_sizes_are_refused() {
+fn m05_wrong_sizes_are_refused() {
     // For the largest there may be no room, which is seen before the layer is read.
     let wrong: &[ErrorKind] = &[ErrorKind::DataLoss];
     let large = [ErrorKind::DataLoss, ErrorKind::ResourceExhausted];
@@ -207,7 +207,7 @@ fn a_missing_platform_lists_those_there_are() {
 }
 
 #[test]
-fn documents_with_two_meanings_are_refused() {
+fn m01_documents_with_two_meanings_are_refused() {
     let plain = tar(&[("a", "a")]);
     let layout = Layout::new();
     let layer = layout.blob(OCI_LAYER, &plain);
@@ -300,7 +300,7 @@ fn blobs_that_are_missing_are_named() {
 
 /// A packed archive passes as a stream. A few kilobytes of it can say that a name has gigabytes.
 #[test]
-fn headers_of_a_stream_are_not_kept_whatever_their_length() {
+fn h07_headers_of_a_stream_are_not_kept_whatever_their_length() {
     let size: u64 = 256 << 20;
     for kind in [b'L', b'K', b'x', b'g'] {
         let mut header = [0; 512];

@@ -72,7 +72,7 @@ fn given(kind: &str, source: &Path, options: &[&str]) -> Mount {
 
 /// 500 is `OVL_MAX_STACK` (fs/overlayfs/params.h).
 #[test]
-fn five_hundred_lowers_are_all_there_and_more_are_refused() {
+fn k01_five_hundred_lowers_are_all_there_and_more_are_refused() {
     let place = Place::new(&["t", "upper", "work"]);
     let target = place.at("t");
     let all = place.lowers(OVERLAY_LOWER_COUNT_MAX + 1);

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_digests_are_refused() {
+    fn m03_hostile_digests_are_refused() {
         let hex = "a".repeat(64);
         let long = "a".repeat(1 << 20);
         for text in [

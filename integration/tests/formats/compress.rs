@@ -10,7 +10,7 @@
 //! | wrong media type vs content | `content_is_sniffed_whatever_the_type`, `a_plain_oci_type_is_plain`, `docker_types_in_an_oci_manifest` |
 //! | `tar.gz` and other unknown types; encrypted; erofs, nydus, overlaybd, soci | `types_that_cannot_be_unpacked` |
 //! | eStargz, zstd:chunked as plain layers | `estargz_is_a_plain_layer`, `zstd_chunked_is_a_plain_layer` |
-//! | (xz, bzip2, lz4) | `other_packings_are_named` |
+//! | (xz, bzip2, lz4) | `z05_other_packings_are_named` |
 //!
 //! Bombs and cut streams at every length are in `crates/layer/tests/unpack.rs`. Debian's umoci knows
 //! no zstd; containerd 1.6 does.
@@ -333,7 +333,7 @@ fn zstd_with_a_dictionary() {
 }
 
 #[test]
-fn other_packings_are_named() {
+fn z05_other_packings_are_named() {
     for (program, name) in [("xz", "xz"), ("bzip2", "bzip2")] {
         for media_type in [OCI_GZIP, DOCKER] {
             let bytes = filter(program, &["-c"], &sample());

@@ -2,10 +2,10 @@
 //!
 //! | row of the image table | tests |
 //! |---|---|
-//! | schema1 signed / unsigned | `schema_1_is_refused_with_a_reason` |
+//! | schema1 signed / unsigned | `m01_schema_1_is_refused_with_a_reason` |
 //! | docker v2s2 image, manifest list | `docker_manifests` (lists: `platforms.rs`) |
 //! | `data` in a descriptor | `data_in_the_descriptor` |
-//! | negative/huge size, missing mediaType, both layers+manifests | `descriptors_that_lie`, `media_types_may_be_missing`, `documents_with_two_meanings` |
+//! | negative/huge size, missing mediaType, both layers+manifests | `m05_descriptors_that_lie`, `media_types_may_be_missing`, `m01_documents_with_two_meanings` |
 //! | duplicate layers, zero layers | `the_same_layer_twice`, `no_layers_at_all` |
 //!
 //! What is only kept is in `kept.rs`.
@@ -50,7 +50,7 @@ fn changed(change: impl FnOnce(&Layout, &mut Value)) -> Case {
 const TREE: &[&str] = &["file who 0644 = me"];
 
 #[test]
-fn schema_1_is_refused_with_a_reason() {
+fn m01_schema_1_is_refused_with_a_reason() {
     let unsigned = json!({
         "schemaVersion": 1,
         "name": "library/old",
@@ -130,7 +130,7 @@ fn data_in_the_descriptor() {
 }
 
 #[test]
-fn descriptors_that_lie() {
+fn m05_descriptors_that_lie() {
     for size in [
         json!(-1),
         json!(1.5),
@@ -200,7 +200,7 @@ fn media_types_may_be_missing() {
 
 /// CVE-2021-41190: one document that is an index to one reader and a manifest to another.
 #[test]
-fn documents_with_two_meanings() {
+fn m01_documents_with_two_meanings() {
     changed(|_, manifest| manifest["manifests"] = json!([]))
         .fails(&["an index and a manifest at once"]);
     changed(|_, manifest| manifest["mediaType"] = json!(OCI_INDEX)).fails(&["refused"]);

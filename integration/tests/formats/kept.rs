@@ -5,7 +5,7 @@
 //! |---|---|
 //! | artifacts: artifactType, subject, empty config, empty layers, tag-schema referrers; cosign `.sig` | `artifacts_are_kept_and_not_unpacked` |
 //! | foreign / nondistributable | `foreign_layers` |
-//! | sha512 (all or mixed); blake3 | `other_digests`, `digests_of_unknown_kinds` |
+//! | sha512 (all or mixed); blake3 | `m04_other_digests`, `m03_m04_digests_of_unknown_kinds` |
 //! | checkpoint images (criu) | `checkpoints_are_kept_untouched` |
 //!
 //! Encrypted layers are in `compress.rs`; fetching foreign layers by `urls` and referrers of a
@@ -159,7 +159,7 @@ fn foreign_layers() {
 ///
 /// Every blob and every diff ID can have its own.
 #[test]
-fn other_digests() {
+fn m04_other_digests() {
     let layer = "application/vnd.oci.image.layer.v1.tar";
     for [for_layer, for_config, for_manifest, for_diff] in [
         ["sha512"; 4],
@@ -201,7 +201,7 @@ fn other_digests() {
 ///
 /// but nothing here could prove such a blob, so the image is refused.
 #[test]
-fn digests_of_unknown_kinds() {
+fn m03_m04_digests_of_unknown_kinds() {
     for digest in [
         format!("blake3:{}", "0".repeat(64)),
         format!("md5:{}", "0".repeat(32)),

@@ -6,7 +6,7 @@
 //! | index.json last or first, junk, no `oci-layout` | `members_in_any_order` |
 //! | symlinked blobs | `blobs_that_are_links` |
 //! | many refs, empty index | `many_images_and_none` |
-//! | `annotations.ref.name` odd values | `names_are_text`, `names_follow_containerds_rules` |
+//! | `annotations.ref.name` odd values | `m17_names_are_text`, `names_follow_containerds_rules` |
 //! | (`--base-name`, `--digests`, `--index-name`) | `names_that_were_asked_for` |
 //! | blobs missing for other platforms | `blobs_of_other_platforms_may_be_missing` |
 //!
@@ -271,7 +271,7 @@ fn names_follow_containerds_rules() {
 
 /// Never a path, whatever it looks like; and nothing is lost for want of a name.
 #[test]
-fn names_are_text() {
+fn m17_names_are_text() {
     let work = tempfile::TempDir::new().expect("temporary directory");
     let layout = annotated(
         &work.path().join("layout"),

@@ -2,10 +2,10 @@
 //!
 //! | row of the tar table | tests |
 //! |---|---|
-//! | missing end blocks, one end block | `ends_that_are_short` |
-//! | data after end, concatenated tars | `what_follows_the_end_counts_for_the_diff_id` |
+//! | missing end blocks, one end block | `h13_ends_that_are_short` |
+//! | data after end, concatenated tars | `h13_what_follows_the_end_counts_for_the_diff_id` |
 //! | a second tar after one zero block | `a_single_zero_block_between_entries` |
-//! | truncated last entry | `truncated_archives` |
+//! | truncated last entry | `h13_truncated_archives` |
 //! | missing padding of the last entry | `padding_that_is_short`, `umoci_inserts_without_padding` |
 //! | empty layer tar | `layers_of_nothing` |
 
@@ -28,7 +28,7 @@ fn one() -> Tar {
 ///
 /// Writers forget them, and every reader lets them.
 #[test]
-fn ends_that_are_short() {
+fn h13_ends_that_are_short() {
     for end in [&[][..], &[0; 512], &[0; 1024], &[0; 10_240]] {
         let tar = one().raw(end).unfinished();
         Case::new(tar)
@@ -41,7 +41,7 @@ fn ends_that_are_short() {
 /// What comes after the end is not read as entries, yet it is part of the stream that the
 /// configuration's diff ID names: an import that did not hash it would fail.
 #[test]
-fn what_follows_the_end_counts_for_the_diff_id() {
+fn h13_what_follows_the_end_counts_for_the_diff_id() {
     let second = Tar::new().file("two", b"2").finish();
     for after in [&second[..], b"garbage", &[0; 100_000], &[7; 3000]] {
         for packing in [Packing::Plain, Packing::Gzip] {
@@ -80,7 +80,7 @@ fn a_single_zero_block_between_entries() {
 
 /// Cut in the header, in the data, in the padding, and in an extension header.
 #[test]
-fn truncated_archives() {
+fn h13_truncated_archives() {
     let whole = one()
         .head(Header::ustar(b'0', b"last", 1000))
         .data(&[7; 1000]);

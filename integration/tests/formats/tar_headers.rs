@@ -4,8 +4,8 @@
 //! |---|---|
 //! | v7, ustar prefix, star | `v7_headers`, `ustar_prefix`, `star_headers` |
 //! | GNU long name/link `L`/`K`, > 4 KiB | `gnu_long_names`, `gnu_long_names_over_the_limit` |
-//! | PAX path/linkpath with NUL, non-UTF-8, trailing slash | `pax_names`, `pax_names_with_nul` |
-//! | PAX global `g`; > 2 blocks; per-entry > 1 MiB | `pax_global_headers`, `pax_global_headers_that_mean_something`, `pax_headers_of_many_blocks`, `pax_headers_over_the_limit` |
+//! | PAX path/linkpath with NUL, non-UTF-8, trailing slash | `p20_pax_names`, `p20_pax_names_with_nul` |
+//! | PAX global `g`; > 2 blocks; per-entry > 1 MiB | `pax_global_headers`, `h14_pax_global_headers_that_mean_something`, `pax_headers_of_many_blocks`, `h07_pax_headers_over_the_limit` |
 //!
 //! Times and numbers are in `tar_numbers.rs`. What other programs write of real trees is in `tar_writers.rs`; damaged and lying headers
 //! are in `crates/layer/tests/it/tar_hostile.rs`.
@@ -140,7 +140,7 @@ fn gnu_long_names_over_the_limit() {
 
 /// POSIX wants records in UTF-8; names on Linux are bytes, and GNU tar writes them as they are.
 #[test]
-fn pax_names() {
+fn p20_pax_names() {
     let long = "é".repeat(120);
     let tar = Tar::new()
         .pax(&[("path", b"latin-\xe9")])
@@ -171,7 +171,7 @@ fn pax_names() {
 
 /// A NUL would end the name for some readers and not for others.
 #[test]
-fn pax_names_with_nul() {
+fn p20_pax_names_with_nul() {
     for key in ["path", "linkpath"] {
         let tar = Tar::new();
         let at = tar.offset();
@@ -205,7 +205,7 @@ fn pax_global_headers() {
 
 /// Of those that rename or resize every entry, readers make different archives.
 #[test]
-fn pax_global_headers_that_mean_something() {
+fn h14_pax_global_headers_that_mean_something() {
     for (key, said) in [
         ("path", "path"),
         ("linkpath", "linkpath"),
@@ -240,7 +240,7 @@ fn pax_headers_of_many_blocks() {
 
 /// One header that fills the memory of who reads it is refused, by us and by Go's reader.
 #[test]
-fn pax_headers_over_the_limit() {
+fn h07_pax_headers_over_the_limit() {
     let large = vec![b'c'; (1 << 20) + 1];
     for flag in [b'x', b'g'] {
         let tar = Tar::new();

@@ -2,11 +2,11 @@
 //!
 //! | row of the tar table | tests |
 //! |---|---|
-//! | contiguous `7` | `contiguous_files` |
-//! | volume label `V`, multi-volume `M`, unknown flags | `types_that_no_layer_has`, `gnu_multi_volume_records` |
-//! | devices, fifo | `devices_and_pipes` |
-//! | 0/0 = overlay whiteout | `a_device_0_0_is_no_whiteout`, `device_numbers_out_of_range` |
-//! | sockets | `sockets_are_nothing` |
+//! | contiguous `7` | `h14_contiguous_files` |
+//! | volume label `V`, multi-volume `M`, unknown flags | `h14_types_that_no_layer_has`, `gnu_multi_volume_records` |
+//! | devices, fifo | `h15_devices_and_pipes` |
+//! | 0/0 = overlay whiteout | `h15_a_device_0_0_is_no_whiteout`, `h15_device_numbers_out_of_range` |
+//! | sockets | `h15_sockets_are_nothing` |
 //! | setuid/sticky, mode 0000 dirs/files | `all_bits_of_the_mode` |
 //! | SCHILY.xattr, LIBARCHIVE.xattr, `=` and binary values | `attributes_of_star_and_libarchive` |
 //! | SCHILY.acl, RHT.security.selinux | `attributes_of_a_host_are_left_out`, `acls_of_gnu_tar` |
@@ -26,7 +26,7 @@ use cairn_integration::{
 /// > attribute. Implementations without such extensions should treat this file as a regular file
 /// > (type 0). (POSIX `pax`, "ustar Interchange Format")
 #[test]
-fn contiguous_files() {
+fn h14_contiguous_files() {
     let tar = Tar::new()
         .head(Header::ustar(b'7', b"contiguous", 3))
         .data(b"abc")
@@ -41,7 +41,7 @@ fn contiguous_files() {
 /// POSIX lets a reader take types it does not know for regular files. That would make a file of a
 /// volume label or of another file's second half.
 #[test]
-fn types_that_no_layer_has() {
+fn h14_types_that_no_layer_has() {
     for (flag, name) in [
         (b'V', "volume label"),
         (b'M', "continued from another volume"),
@@ -79,7 +79,7 @@ fn gnu_multi_volume_records() {
 }
 
 #[test]
-fn devices_and_pipes() {
+fn h15_devices_and_pipes() {
     let device = |flag, name: &[u8], major, minor| {
         Header::ustar(flag, name, 0)
             .mode(0o666)
@@ -121,7 +121,7 @@ fn devices_and_pipes() {
 ///
 /// A layer may hide files by the image-spec's whiteouts and in no other way.
 #[test]
-fn a_device_0_0_is_no_whiteout() {
+fn h15_a_device_0_0_is_no_whiteout() {
     let tar = Tar::new().dir("dir/");
     let at = tar.offset();
     let tar = tar
@@ -141,7 +141,7 @@ fn a_device_0_0_is_no_whiteout() {
 
 /// The kernel keeps 12 bits of a major number: 4096:0 would be cut to 0:0.
 #[test]
-fn device_numbers_out_of_range() {
+fn h15_device_numbers_out_of_range() {
     for (major, minor) in [(4096, 0), (1, 1_048_576)] {
         let tar = Tar::new();
         let at = tar.offset();
@@ -156,7 +156,7 @@ fn device_numbers_out_of_range() {
 /// The image-spec lists sockets among file types, and no tar format has a type for them: `tar: socket
 /// ignored`, says GNU tar.
 #[test]
-fn sockets_are_nothing() {
+fn h15_sockets_are_nothing() {
     let dir = tempfile::TempDir::new().expect("temporary directory");
     let (tree, out) = (dir.path().join("tree"), dir.path().join("out.tar"));
     fs::create_dir(&tree).expect("tree");

@@ -3,7 +3,7 @@
 //! | row of the tar table | tests |
 //! |---|---|
 //! | atime, ctime, mtime: sub-second, negative, beyond 2038 | `times_to_the_nanosecond`, `access_times` |
-//! | base-256 numbers, uid > 2^31, size > 8 GiB | `base_256_numbers`, `owners_beyond_31_bits`, `owners_out_of_range`, `sizes_beyond_8_gib` |
+//! | base-256 numbers, uid > 2^31, size > 8 GiB | `h10_base_256_numbers`, `h11_owners_beyond_31_bits`, `h11_owners_out_of_range`, `h09_sizes_beyond_8_gib` |
 //!
 //! Numbers that are none are in `crates/layer/tests/it/tar_values.rs`.
 
@@ -98,7 +98,7 @@ fn base_256(number: i64, width: usize) -> Vec<u8> {
 /// Numbers that octal digits cannot hold: the first byte is 0x80 or, below zero, 0xff, and the rest is
 /// two's complement (GNU tar manual, "Extensions to the Archive Format").
 #[test]
-fn base_256_numbers() {
+fn h10_base_256_numbers() {
     let mtime = |time| Header::gnu(b'0', b"x", 0).put(136, &base_256(time, 12));
     let tar = Tar::new()
         .head(mtime(4_102_444_800).put(0, b"a-beyond-2038"))
@@ -126,7 +126,7 @@ fn base_256_numbers() {
 }
 
 #[test]
-fn owners_beyond_31_bits() {
+fn h11_owners_beyond_31_bits() {
     let tar = Tar::new()
         .pax(&[("uid", b"4294967294"), ("gid", b"2147483648")])
         .file("f", b"1")
@@ -140,7 +140,7 @@ fn owners_beyond_31_bits() {
 /// 2^32-1 tells the kernel to leave the owner as it is, so the file would stay root's; what is beyond
 /// would be cut.
 #[test]
-fn owners_out_of_range() {
+fn h11_owners_out_of_range() {
     for (uid, theirs) in [
         ("4294967295", "file f 0644 = 1"),
         ("4294967296", "file f 0644 = 1"),
@@ -157,7 +157,7 @@ fn owners_out_of_range() {
 
 /// Nine GiB, of which two blocks are stored: GNU's sparse form with base-256 numbers.
 #[test]
-fn sizes_beyond_8_gib() {
+fn h09_sizes_beyond_8_gib() {
     let size: i64 = 9 << 30;
     let map = [
         base_256(size - 1024, 12),

@@ -2,11 +2,11 @@
 //!
 //! | row of the tar table | tests |
 //! |---|---|
-//! | duplicate entries, dir after its children, file then dir same path | `the_last_entry_of_a_name_wins`, `directories_after_their_children` |
-//! | hard link before/after target, self link, link to dir | `hard_links`, `hard_links_that_cannot_be` |
-//! | symlink loops | `links_among_the_parents`, `links_in_a_circle` |
-//! | `..`, absolute, empty name, `.`, `./` | `dots_and_slashes`, `paths_with_parents`, `empty_names`, `the_root_is_a_directory` |
-//! | names of 255 bytes, paths > 4096 | `long_names_and_deep_paths`, `names_over_the_limits` |
+//! | duplicate entries, dir after its children, file then dir same path | `p22_the_last_entry_of_a_name_wins`, `directories_after_their_children` |
+//! | hard link before/after target, self link, link to dir | `p12_hard_links`, `p13_hard_links_that_cannot_be` |
+//! | symlink loops | `links_among_the_parents`, `p08_links_in_a_circle` |
+//! | `..`, absolute, empty name, `.`, `./` | `p02_dots_and_slashes`, `p01_paths_with_parents`, `p08_p20_empty_names`, `p06_the_root_is_a_directory` |
+//! | names of 255 bytes, paths > 4096 | `p19_long_names_and_deep_paths`, `p19_names_over_the_limits` |
 //!
 //! Every row of attempts to get out is in `crates/layer/tests/paths.rs`.
 
@@ -24,7 +24,7 @@ use cairn_integration::{
 ///
 /// is what all tar programs do.
 #[test]
-fn the_last_entry_of_a_name_wins() {
+fn p22_the_last_entry_of_a_name_wins() {
     let tar = Tar::new()
         .file("file", b"1")
         .file("file", b"2")
@@ -58,7 +58,7 @@ fn the_last_entry_of_a_name_wins() {
 
 /// A directory with children, replaced by a file in the same layer.
 #[test]
-fn a_full_directory_is_replaced() {
+fn p22_a_full_directory_is_replaced() {
     let tar = Tar::new()
         .dir("dir")
         .file("dir/inside", b"1")
@@ -95,7 +95,7 @@ fn directories_after_their_children() {
 }
 
 #[test]
-fn hard_links() {
+fn p12_hard_links() {
     let tar = Tar::new()
         .dir("dir")
         .file("dir/target", b"1")
@@ -141,7 +141,7 @@ fn hard_links_to_what_is_replaced() {
 ///
 /// > Hardlinks are possible with all file types except `directories`. (image-spec `layer.md`)
 #[test]
-fn hard_links_that_cannot_be() {
+fn p13_hard_links_that_cannot_be() {
     let tar = Tar::new();
     let at = tar.offset();
     let later = tar.clone().link(b'1', "hard", "later").file("later", b"1");
@@ -173,7 +173,7 @@ fn hard_links_that_cannot_be() {
 /// Overlay has no link across layers; containerd fails, and umoci, which has one directory for all
 /// layers, does not.
 #[test]
-fn hard_links_into_another_layer() {
+fn p13_hard_links_into_another_layer() {
     let below = Tar::new().file("below", b"1").finish();
     let above = Tar::new();
     let at = above.offset();
@@ -214,7 +214,7 @@ fn links_among_the_parents() {
 }
 
 #[test]
-fn links_in_a_circle() {
+fn p08_links_in_a_circle() {
     let tar = Tar::new().link(b'2', "a", "b").link(b'2', "b", "a");
     Case::new(tar.clone().finish())
         .unpacks(&["link a 0777 -> b", "link b 0777 -> a"])
@@ -228,7 +228,7 @@ fn links_in_a_circle() {
 }
 
 #[test]
-fn dots_and_slashes() {
+fn p02_dots_and_slashes() {
     let tar = Tar::empty()
         .dir(".")
         .dir("./")
@@ -255,7 +255,7 @@ fn dots_and_slashes() {
 
 /// Peers clean such a path, so that it stays inside but means something else than it says.
 #[test]
-fn paths_with_parents() {
+fn p01_paths_with_parents() {
     for path in ["../up", "dir/../../up", "dir/..", "/../up"] {
         let tar = Tar::new().dir("dir");
         let at = tar.offset();
@@ -272,7 +272,7 @@ fn paths_with_parents() {
 }
 
 #[test]
-fn empty_names() {
+fn p08_p20_empty_names() {
     let tar = Tar::new();
     let at = tar.offset();
     let nameless = tar.clone().file("", b"1").finish();
@@ -288,7 +288,7 @@ fn empty_names() {
 }
 
 #[test]
-fn the_root_is_a_directory() {
+fn p06_the_root_is_a_directory() {
     for name in [".", "/"] {
         let tar = Tar::empty();
         let linked = tar.link(b'2', name, "/etc").finish();
@@ -297,7 +297,7 @@ fn the_root_is_a_directory() {
 }
 
 #[test]
-fn long_names_and_deep_paths() {
+fn p19_long_names_and_deep_paths() {
     let name = "n".repeat(255);
     let deep = vec!["d"; 1500].join("/");
     let tar = Tar::new()
@@ -313,7 +313,7 @@ fn long_names_and_deep_paths() {
 }
 
 #[test]
-fn names_over_the_limits() {
+fn p19_names_over_the_limits() {
     let component = "n".repeat(256);
     let path = vec!["p".repeat(200); 21].join("/");
     for (path, reason) in [

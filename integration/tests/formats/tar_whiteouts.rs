@@ -2,10 +2,10 @@
 //!
 //! | row of the tar table | tests |
 //! |---|---|
-//! | entries named `.wh.*` inside user data | `names_that_look_like_whiteouts` |
-//! | `.wh..wh.aufs`, `.wh..wh.orph`, `.wh..wh.plnk` | `aufs_bookkeeping` |
-//! | opaque + whiteout mixed | `opaque_marks_and_whiteouts_together`, `order_does_not_matter` |
-//! | (whiteouts without a name, E1) | `whiteouts_of_nothing` |
+//! | entries named `.wh.*` inside user data | `w05_names_that_look_like_whiteouts` |
+//! | `.wh..wh.aufs`, `.wh..wh.orph`, `.wh..wh.plnk` | `w04_aufs_bookkeeping` |
+//! | opaque + whiteout mixed | `w10_opaque_marks_and_whiteouts_together`, `w03_w06_order_does_not_matter` |
+//! | (whiteouts without a name, E1) | `w01_w02_w08_whiteouts_of_nothing` |
 //!
 //! All orders and places are in `crates/layer/tests/whiteouts.rs` and, against a model, in
 //! `stacks.rs`.
@@ -35,7 +35,7 @@ fn over(tar: Tar) -> Case {
 /// > filesystem which has a file or directory with a name beginning with `.wh.`. (image-spec
 /// > `layer.md`, "Whiteouts")
 #[test]
-fn names_that_look_like_whiteouts() {
+fn w05_names_that_look_like_whiteouts() {
     let tar = Tar::new()
         .dir("dir")
         .file("dir/.wh.one", b"")
@@ -91,7 +91,7 @@ fn names_that_look_like_whiteouts() {
 /// What AUFS kept in a branch for itself: containerd gives them no special treatment, and umoci
 /// takes them for whiteouts of names that are not there.
 #[test]
-fn aufs_bookkeeping() {
+fn w04_aufs_bookkeeping() {
     let tar = Tar::new()
         .file(".wh..wh.aufs", b"")
         .dir(".wh..wh.orph")
@@ -125,7 +125,7 @@ fn aufs_bookkeeping() {
 }
 
 #[test]
-fn whiteouts_of_nothing() {
+fn w01_w02_w08_whiteouts_of_nothing() {
     for name in [".wh.", "dir/.wh.", ".wh..", "dir/.wh.."] {
         let tar = Tar::new();
         let at = tar.offset();
@@ -147,7 +147,7 @@ fn whiteouts_of_nothing() {
 /// > An opaque whiteout entry is a file with the name `.wh..wh..opq` indicating that all siblings are
 /// > hidden in the lower layer. (image-spec `layer.md`, "Opaque Whiteout")
 #[test]
-fn opaque_marks_and_whiteouts_together() {
+fn w10_opaque_marks_and_whiteouts_together() {
     let tar = Tar::new()
         .dir("dir")
         .file("dir/.wh..wh..opq", b"")
@@ -164,7 +164,7 @@ fn opaque_marks_and_whiteouts_together() {
 /// > Whiteout files MUST only apply to resources in lower/parent layers. … regardless of the ordering
 /// > in which the whiteout file was encountered. (image-spec `layer.md`, "Whiteouts")
 #[test]
-fn order_does_not_matter() {
+fn w03_w06_order_does_not_matter() {
     let before = Tar::new()
         .dir("dir")
         .file("dir/new", b"5")

@@ -249,7 +249,7 @@ fn looked_at(scene: &Scene, dir: &Path, context: &str) -> bool {
 }
 
 #[test]
-fn who_makes_a_bundle_may_be_killed_anywhere() {
+fn k06_b07_who_makes_a_bundle_may_be_killed_anywhere() {
     let scene = Scene::new();
     let dir = scene.path("bundle");
     let create = ["bundle", "create", NAME, text(&dir)];
@@ -288,7 +288,7 @@ fn who_makes_a_bundle_may_be_killed_anywhere() {
 }
 
 #[test]
-fn who_removes_a_bundle_may_be_killed_anywhere() {
+fn k06_b07_who_removes_a_bundle_may_be_killed_anywhere() {
     let scene = Scene::new();
     let dir = scene.path("bundle");
     let create = ["bundle", "create", NAME, text(&dir)];

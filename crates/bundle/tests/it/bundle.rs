@@ -103,7 +103,7 @@ fn the_hosts_network_is_the_hosts() {
 }
 
 #[test]
-fn a_bundle_is_for_its_owner_alone() {
+fn b06_a_bundle_is_for_its_owner_alone() {
     let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
     let bundle = create(&store, |_| ()).expect("create");
     let mode = |path: &Path| fs::metadata(path).expect("exists").mode() & 0o7777;
@@ -226,7 +226,7 @@ fn labels_that_a_runtime_would_obey_are_not_taken_over() {
 
 /// A runtime opens `/dev/null` for the process it starts, and covers `/proc/kcore` with it.
 #[test]
-fn a_volume_is_never_mounted_over_the_kernels_files() {
+fn b03_a_volume_is_never_mounted_over_the_kernels_files() {
     let script = "ls -d /a/. /b/. /c/. /d/.; cat /dev/null; stat -c %F /dev/null; \
                   grep -c volumes /proc/self/mountinfo";
     let store = imported(
@@ -265,7 +265,7 @@ fn a_volume_is_never_mounted_over_the_kernels_files() {
 /// The image has no `/srv`, so the runtime makes it, and the container can move it. The volume that
 /// the second start would bind over `/dev` has a `null` of the container's choice.
 #[test]
-fn a_container_cannot_lead_its_volume_over_the_kernels_files() {
+fn b03_a_container_cannot_lead_its_volume_over_the_kernels_files() {
     let script = "stat -c '%F' /dev/null; [ -e /y ] && exit; mkdir /y; mv /srv /x; \
                   ln -s /data/seed /x/data/null; ln -s /dev /y/data; ln -s y /srv";
     let store = imported(

@@ -123,7 +123,7 @@ fn one_that_was_prepared_and_not_mounted_is_taken_up() {
 }
 
 #[test]
-fn what_was_changed_is_kept_and_never_mounted_twice() {
+fn k04_what_was_changed_is_kept_and_never_mounted_twice() {
     let store = imported();
     let target = store.dir.path().join("mnt");
     let request = request(&store, &target, true);

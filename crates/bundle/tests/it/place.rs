@@ -14,7 +14,7 @@ use crate::common::bundle::*;
 use crate::common::{Layout, OCI_CONFIG, OCI_MANIFEST, Store, host, make, remove, run, text};
 
 #[test]
-fn a_place_that_is_taken_is_left_alone() {
+fn b06_a_place_that_is_taken_is_left_alone() {
     let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
     let dir = store.dir.path().join("b");
     fs::create_dir(&dir).expect("directory");
@@ -180,7 +180,7 @@ fn one_that_is_mounted_elsewhere_is_not_removed() {
 
 /// As it is in `/tmp`. The name of the hidden directory can be known beforehand.
 #[test]
-fn where_anybody_makes_names_nobody_gets_in_between() {
+fn b06_where_anybody_makes_names_nobody_gets_in_between() {
     let store = imported(&tree(|_| ()), &json!({"Cmd": ["sh"]}));
     let other = create(&store, |_| ()).expect("create");
     let public = store.dir.path().join("public");

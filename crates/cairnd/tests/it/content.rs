@@ -85,7 +85,7 @@ async fn delete(client: &Client, digest: &str) -> Code {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn digests_are_checked_before_anything() {
+async fn m03_digests_are_checked_before_anything() {
     let server = Server::start().await;
     let client = server.client("n");
     let absent = sha256(b"absent");

@@ -248,7 +248,7 @@ fn p22_the_last_entry_of_a_name_wins() {
 }
 
 #[test]
-fn forged_marks_and_devices_are_refused() {
+fn h15_forged_marks_and_devices_are_refused() {
     refused(layer().char_device("x", 0, 0), "forge a whiteout");
     refused(layer().char_device("x", 4096, 0), "out of range");
     check(layer().char_device("null", 1, 3), &["null char 1:3"]);

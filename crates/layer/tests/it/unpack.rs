@@ -136,7 +136,7 @@ fn zstd_of_many_frames() {
 }
 
 #[test]
-fn trailing_bytes_of_the_tar_belong_to_the_diff_id() {
+fn h13_trailing_bytes_of_the_tar_belong_to_the_diff_id() {
     let mut tar = layer().file("a", "1").build();
     tar.extend_from_slice(&[7; 100_000]);
     let (unpacked, tree) = run(media::OCI_LAYER_GZIP, &gzip(&tar)).unwrap();
@@ -205,7 +205,7 @@ fn windows_beyond_the_limit_are_refused() {
 }
 
 #[test]
-fn other_packings_are_named() {
+fn z05_other_packings_are_named() {
     for (head, name) in [
         (&b"\xfd7zXZ\0\0\x04"[..], "xz"),
         (b"BZh91AY&SY\x01\x02", "bzip2"),

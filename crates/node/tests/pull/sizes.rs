@@ -31,7 +31,7 @@ fn put(registry: &Registry, (repository, tag): (&str, &str), document: &Value) {
 /// containerd fetches neither, too; a size of 0 was once anything up to four megabytes, as often as it is
 /// listed.
 #[test]
-fn wrong_sizes_are_refused() {
+fn m05_wrong_sizes_are_refused() {
     let registry = Registry::start();
     let layout = simple();
     push(layout.path(), "shop/web:1", &registry, "shop/web:1");
@@ -69,7 +69,7 @@ fn wrong_sizes_are_refused() {
 
 /// Nothing that adds sizes up has to expect that they have no sum.
 #[test]
-fn sizes_have_a_sum() {
+fn m05_sizes_have_a_sum() {
     let registry = Registry::start();
     let layout = simple();
     push(layout.path(), "shop/web:1", &registry, "shop/web:1");

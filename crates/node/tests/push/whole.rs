@@ -148,7 +148,7 @@ fn layers_that_were_not_kept_are_taken_over() {
 }
 
 #[test]
-fn a_digest_in_the_name_has_to_be_the_images() {
+fn m08_a_digest_in_the_name_has_to_be_the_images() {
     let (registry, store) = (Registry::start(), filled(&simple()));
     let host = registry.host();
     let other = Digest::sha256(b"other");

@@ -333,7 +333,7 @@ async fn redirecting(to: String) -> Server {
 }
 
 #[tokio::test]
-async fn another_host_is_shown_nothing() {
+async fn m07_another_host_is_shown_nothing() {
     let storage = Server::start(|_, _| manifest()).await;
     let server = redirecting(storage.url("/signed?key=1")).await;
     let options = options(&FakeClock::new());
@@ -363,7 +363,7 @@ async fn the_same_host_is_shown_the_same() {
 
 /// CVE-2020-15157 was credentials for whoever asked for them.
 #[tokio::test]
-async fn storage_that_asks_for_credentials_gets_none() {
+async fn m07_storage_that_asks_for_credentials_gets_none() {
     let thief = Server::start(|request: &Request, _| {
         let host = request.header("host").unwrap_or_default();
         let bearer = format!("Bearer realm=\"http://{host}/token\"");

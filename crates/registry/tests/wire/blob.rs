@@ -453,7 +453,7 @@ fn shopper(registry: &Server) -> Client {
 }
 
 #[tokio::test]
-async fn foreign_layers_come_from_where_they_say() {
+async fn m07_foreign_layers_come_from_where_they_say() {
     let bytes = noise(LEN);
     let served = bytes.clone();
     let maker = Server::start(move |request, _| cut(request, &served, LEN / 2)).await;
@@ -471,7 +471,7 @@ async fn foreign_layers_come_from_where_they_say() {
 }
 
 #[tokio::test]
-async fn an_image_does_not_send_us_anywhere() {
+async fn m07_an_image_does_not_send_us_anywhere() {
     let bytes = noise(100);
     let inner = Server::start(|_, _| Reply::status(200)).await;
     let registry = Server::start(|_, _| Reply::status(404)).await;

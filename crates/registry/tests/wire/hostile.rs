@@ -100,7 +100,7 @@ async fn an_upload_of_which_nothing_is_taken_ends() {
 
 /// The form of OAuth has the secret in its body, which 307 sends along.
 #[tokio::test]
-async fn a_secret_is_not_sent_on() {
+async fn m07_a_secret_is_not_sent_on() {
     let thief = Server::start(|_, _| Reply::json(r#"{"token":"t"}"#)).await;
     let to = thief.url("/token");
     for status in [307, 308] {
@@ -148,7 +148,7 @@ async fn a_secret_follows_where_it_was_meant_for() {
 
 /// The address at which clouds tell machines their secrets.
 #[tokio::test]
-async fn a_registry_does_not_have_the_wire_asked() {
+async fn m07_a_registry_does_not_have_the_wire_asked() {
     let inner = "http://169.254.169.254/latest";
     let refused = "it may not have 169.254.169.254 asked, which is link-local; the registry is not";
     let registry = Server::start(move |request: &Request, _| {
@@ -199,7 +199,7 @@ async fn few_addresses_of_an_image_are_asked_and_each_once() {
 
 /// An image of a registry that is elsewhere has nothing asked that is here, by whatever name.
 #[tokio::test]
-async fn an_image_does_not_have_this_machine_asked() {
+async fn m07_an_image_does_not_have_this_machine_asked() {
     let certs = Certs::new();
     certs.own(
         "own",
@@ -242,7 +242,7 @@ async fn an_image_does_not_have_this_machine_asked() {
 
 /// Https was there: what fails behind it is no reason to ask in the clear.
 #[tokio::test]
-async fn a_redirect_does_not_lead_back_to_http() {
+async fn m07_a_redirect_does_not_lead_back_to_http() {
     let plain = Registry::start();
     let certs = Certs::new();
     certs.own(

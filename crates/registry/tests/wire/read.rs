@@ -137,7 +137,7 @@ async fn schema_1_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn wrong_bytes_are_not_believed() {
+async fn m08_wrong_bytes_are_not_believed() {
     let wrong = || {
         let body = MANIFEST.replace("[]", "{}");
         Reply::Whole(200, Vec::new(), body.into()).with("content-type", media::OCI_MANIFEST)
@@ -200,7 +200,7 @@ async fn wrong_bytes_are_asked_for_once_more() {
 }
 
 #[tokio::test]
-async fn a_header_that_names_another_digest_is_noticed() {
+async fn m08_a_header_that_names_another_digest_is_noticed() {
     let server = Server::start(|_, _| manifest()).await;
     let other = Digest::sha256(b"other");
     let err = client(&[origin(&server.host())])

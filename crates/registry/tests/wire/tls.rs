@@ -188,7 +188,7 @@ async fn files_that_are_no_certificates_are_named() {
 }
 
 #[tokio::test]
-async fn credentials_do_not_go_in_the_clear() {
+async fn m07_credentials_do_not_go_in_the_clear() {
     let certs = Certs::new();
     certs.own("own", "/CN=registry", &["-addext", LOOPBACK]);
     let (certificate, key) = (certs.path("own.crt"), certs.path("own.key"));

@@ -135,7 +135,7 @@ fn views_are_read_only() {
 }
 
 #[test]
-fn mounts_can_be_asked_for_again() {
+fn k04_mounts_can_be_asked_for_again() {
     let store = Fixture::new();
     let base = store.prepare("base", None);
     let mounts = |name: &str| store.snapshots.mounts(&ns(), &key(name));

@@ -60,7 +60,7 @@ mod tests {
 
     /// The kernel that runs this takes both ways, so the old one can be tried on it.
     #[test]
-    fn mounts_what_fits_and_refuses_what_would_be_cut() {
+    fn k01_mounts_what_fits_and_refuses_what_would_be_cut() {
         let temp = tempfile::tempdir().expect("temporary directory");
         let target = temp.path().join("t");
         fs::create_dir(&target).expect("target");
