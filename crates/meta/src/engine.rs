@@ -118,9 +118,12 @@ pub(crate) fn open_remains(
     kind: EngineKind,
     dir: &Dir,
     aside: &Dir,
-) -> Result<Option<ManuallyDrop<Redb>>, Error> {
+) -> Result<Option<ManuallyDrop<Box<dyn Engine>>>, Error> {
     match kind {
-        EngineKind::Redb => Redb::open_remains(dir, aside).map(Some),
+        EngineKind::Redb => {
+            let remains = ManuallyDrop::into_inner(Redb::open_remains(dir, aside)?);
+            Ok(Some(ManuallyDrop::new(Box::new(remains))))
+        }
         EngineKind::Sled => Ok(None),
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Keeper {
     dir: Dir,
     /// `None` when changes are missing in it: then only a new copy helps.
     log: Option<Log>,
+    /// The number of the last change that was found in any log, also in one that does not go on.
+    seen: u64,
     /// What the engine has and the log lacks.
     pending: Batch,
     copying: Option<Copying>,
@@ -58,6 +60,7 @@ impl Keeper {
         let mut keeper = Keeper {
             dir: dir.clone(),
             log: None,
+            seen: 0,
             pending: Batch::new(),
             copying: None,
             copied: 0,
@@ -74,21 +77,18 @@ impl Keeper {
     fn find(&mut self) -> cairn_sys::Result<()> {
         self.dir.remove_tree(OsStr::new(UNFINISHED))?;
         let names = Names::of(&self.dir)?;
-        let Some(&copy) = names.copies.last() else {
-            return Ok(());
-        };
-        self.copied = self.size(&copy_name(copy))?;
+        let copy = names.copies.last().copied();
+        if let Some(copy) = copy {
+            self.copied = self.size(&copy_name(copy))?;
+        }
         let (mut log, mut last) = (None, copy);
-        for first in names.logs.into_iter().filter(|first| *first >= copy) {
+        for first in names.logs.into_iter().filter(|first| Some(*first) >= copy) {
             self.logged += self.size(&log_name(first))?;
+            let next = Log::reopen(&self.dir, first)?;
+            self.seen = self.seen.max(next.as_ref().map_or(0, Log::last));
             // One that does not go on where the one before it ends was begun with a copy that was not ended.
-            match Log::reopen(&self.dir, first)?.filter(|_| first == last) {
-                Some(next) => {
-                    last = next.last();
-                    log = Some(next);
-                }
-                None => return Ok(()),
-            }
+            log = next.filter(|_| last == Some(first));
+            last = log.as_ref().map(Log::last);
         }
         self.log = log;
         Ok(())
@@ -107,6 +107,11 @@ impl Keeper {
     /// The number of the last change that is in the log, if there is one.
     pub(crate) fn logged_to(&self) -> Option<u64> {
         self.log.as_ref().map(Log::last)
+    }
+
+    /// The number of the last change that any log had when this was opened.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
     }
 
     /// Takes what the engine has up to `known` and the journal still holds: what of it is in no log is to be

@@ -97,7 +97,8 @@ impl Journaled {
             let text = format!("change {known} is gone from its journal, and later ones may be");
             return Err(Error::Damaged(text));
         }
-        if let Some(logged) = keeper.logged_to().filter(|it| *it > found.journal.last()) {
+        let logged = keeper.seen();
+        if logged > found.journal.last() {
             let text = format!("its journal has lost changes, of which the log has {logged}");
             return Err(Error::Damaged(text));
         }
