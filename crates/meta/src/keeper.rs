@@ -52,6 +52,8 @@ struct Copying {
     number: u64,
     parts: u64,
     after: Vec<u8>,
+    /// There is no other that the logs lead on from.
+    is_only: bool,
 }
 
 impl Keeper {
@@ -213,6 +215,7 @@ impl Keeper {
     fn begin(&mut self, last: u64) -> cairn_sys::Result<()> {
         // One that has just been begun with is as good, and may be the only one.
         let begun = self.dir.try_stat(OsStr::new(&log_name(last)))?.is_some();
+        let is_only = self.log.is_none();
         if !begun || self.logged_to() != Some(last) {
             self.log = Some(Log::create(&self.dir, last)?);
         }
@@ -223,6 +226,7 @@ impl Keeper {
             number: last,
             parts: 0,
             after: FIRST.to_vec(),
+            is_only,
         });
         Ok(())
     }
@@ -281,9 +285,22 @@ impl Keeper {
     }
 
     fn give_up(&mut self) {
-        if self.copying.take().is_some() {
-            // What stays is removed by the next opening.
-            let _ = self.dir.unlink(OsStr::new(UNFINISHED));
+        let Some(copying) = self.copying.take() else {
+            return;
+        };
+        // What stays is removed by the next opening.
+        let _ = self.dir.unlink(OsStr::new(UNFINISHED));
+        if copying.is_only {
+            self.forget_log(copying.number);
+        }
+    }
+
+    /// For the log of a copy that was given up, where it follows on no other: with it nothing is whole, and a
+    /// copy is due as if it were not there. Others may need what is in it.
+    fn forget_log(&mut self, first: u64) {
+        self.pending.clear();
+        if self.log.take().is_some_and(|log| log.last() == first) {
+            let _ = self.dir.unlink(OsStr::new(&log_name(first)));
         }
     }
 
@@ -319,3 +336,6 @@ impl Copying {
         Ok(ended)
     }
 }
+
+#[cfg(test)]
+mod tests;

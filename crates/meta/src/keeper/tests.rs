@@ -1,0 +1,57 @@
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{EngineKind, copy, engine, record};
+
+/// A lease's.
+fn key(number: u32) -> Vec<u8> {
+    [&[8], number.to_string().as_bytes(), &[0]].concat()
+}
+
+fn sound(number: u32) -> (Vec<u8>, Option<Vec<u8>>) {
+    let value = record::seal(&key(number), &u64::from(number));
+    (key(number), Some(value))
+}
+
+/// An engine with so many records, and a copy of none that no log follows on.
+fn made(records: u32) -> (TempDir, Dir, Box<dyn Engine>) {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let dir = Dir::open(temp.path()).expect("open");
+    engine::create(EngineKind::Redb, &dir).expect("make");
+    let engine = engine::open(EngineKind::Redb, &dir).expect("open");
+    let batch: Batch = (0..records).map(sound).collect();
+    engine.commit(&batch).expect("commit");
+    copy::create_empty(&dir).expect("copy");
+    dir.unlink(OsStr::new("log.0")).expect("remove");
+    (temp, dir, engine)
+}
+
+fn names(dir: &Dir) -> (Vec<u64>, Vec<u64>) {
+    let Names { copies, logs } = Names::of(dir).expect("list");
+    (copies, logs)
+}
+
+fn go_to_the_end(keeper: &mut Keeper, engine: &dyn Engine) {
+    while keeper.is_copying() {
+        keeper.go_on(engine);
+    }
+}
+
+#[test]
+fn a_copy_that_was_given_up_is_begun_again() {
+    let (temp, dir, engine) = made(3);
+    let mut keeper = Keeper::open(&dir);
+    // No copy can be given its name.
+    fs::create_dir(temp.path().join("copy.5")).expect("make");
+    keeper.look(5);
+    assert!(keeper.is_copying());
+    go_to_the_end(&mut keeper, engine.as_ref());
+    fs::remove_dir(temp.path().join("copy.5")).expect("remove");
+    assert_eq!(names(&dir), (vec![0], vec![]));
+    keeper.look(6);
+    assert!(keeper.is_copying(), "nothing has a copy");
+    go_to_the_end(&mut keeper, engine.as_ref());
+    assert_eq!(names(&dir), (vec![6], vec![6]));
+}
