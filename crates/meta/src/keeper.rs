@@ -12,6 +12,7 @@ use crate::{
     copy::{Log, Names, UNFINISHED, Writer, copy_name, log_name},
     engine::{Batch, Engine, bytes_of},
     journal::frame,
+    record,
     reserve::NEEDED_BYTES,
 };
 
@@ -44,6 +45,8 @@ pub(crate) struct Keeper {
     logged: u64,
     /// What the engine says cannot be read: no copy can be made of it.
     unreadable: bool,
+    /// A record that is damaged in an engine that does not know of it: a copy is made once it is mended.
+    damaged: Option<Vec<u8>>,
 }
 
 /// A copy that is being written.
@@ -68,6 +71,7 @@ impl Keeper {
             copied: 0,
             logged: 0,
             unreadable: false,
+            damaged: None,
         };
         if let Err(err) = keeper.find() {
             tracing::warn!("look for a copy of the records: {err}");
@@ -183,10 +187,10 @@ impl Keeper {
     }
 
     /// Begins a copy if one is due. The engine has everything up to the change `last`, and nothing more.
-    pub(crate) fn look(&mut self, last: u64) {
+    pub(crate) fn look(&mut self, last: u64, engine: &dyn Engine) {
         let enough = self.logged > self.enough() && self.pending.is_empty();
         let due = self.log.is_none() || enough;
-        if !due || self.copying.is_some() || self.unreadable {
+        if !due || self.copying.is_some() || self.unreadable || self.is_damaged(engine) {
             return;
         }
         let wanted = (self.copied + self.logged).saturating_mul(2) + SPARE_BYTES;
@@ -205,6 +209,19 @@ impl Keeper {
                 self.log = None;
             }
         }
+    }
+
+    /// Whether the record that kept the last copy from being made would keep the next one, too.
+    fn is_damaged(&mut self, engine: &dyn Engine) -> bool {
+        if let Some(key) = &self.damaged {
+            let found = engine.snapshot().and_then(|state| state.get(key));
+            let mended = found
+                .is_ok_and(|value| value.is_none_or(|value| record::payload(key, &value).is_ok()));
+            if mended {
+                self.damaged = None;
+            }
+        }
+        self.damaged.is_some()
     }
 
     /// Bytes of logs that are worth a new copy.
@@ -258,6 +275,13 @@ impl Keeper {
                     "the records cannot be copied, and are mended at the next start: {err}"
                 );
                 self.unreadable = true;
+                self.give_up();
+            }
+            Err(Failed::Record(key, err)) => {
+                tracing::error!(
+                    "the records cannot be copied before this is mended: {err}; next: cairn fsck --repair"
+                );
+                self.damaged = Some(key);
                 self.give_up();
             }
         }
@@ -316,6 +340,8 @@ impl Keeper {
 /// Why a copy cannot be gone on with.
 enum Failed {
     Read(crate::Error),
+    /// What the engine gives under this key does not prove itself.
+    Record(Vec<u8>, crate::Error),
     Write(cairn_sys::Error),
 }
 
@@ -324,6 +350,11 @@ impl Copying {
     fn part(&mut self, engine: &dyn Engine) -> Result<bool, Failed> {
         let read = || engine.snapshot()?.scan_after(&[], &self.after, PART);
         let pairs = read().map_err(Failed::Read)?;
+        // The engine may not know of it, and the copy before, whose place this one takes, has it whole.
+        for (key, value) in &pairs {
+            let proven = record::payload(key, value);
+            proven.map_err(|err| Failed::Record(key.clone(), err))?;
+        }
         let ended = pairs.is_empty();
         if let Some((last, _)) = pairs.last() {
             self.after.clone_from(last);

@@ -142,7 +142,7 @@ impl Journaled {
             .spawn(move || {
                 // Of one that does not know its place it is not known what a copy would be of.
                 if let Some(last) = given {
-                    keeper.look(last);
+                    keeper.look(last, theirs.engine.as_ref());
                 }
                 carry(&theirs, &loads, &mut keeper);
             })
@@ -301,7 +301,7 @@ fn take_over(shared: &Shared, load: Load, keeper: &mut Keeper) {
     shared.moved.notify_all();
     drop(progress);
     if taken {
-        keeper.look(last);
+        keeper.look(last, shared.engine.as_ref());
     }
 }
 

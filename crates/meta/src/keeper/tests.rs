@@ -3,7 +3,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{EngineKind, copy, engine, record};
+use crate::{EngineKind, copy, engine};
 
 /// A lease's.
 fn key(number: u32) -> Vec<u8> {
@@ -45,13 +45,32 @@ fn a_copy_that_was_given_up_is_begun_again() {
     let mut keeper = Keeper::open(&dir);
     // No copy can be given its name.
     fs::create_dir(temp.path().join("copy.5")).expect("make");
-    keeper.look(5);
+    keeper.look(5, engine.as_ref());
     assert!(keeper.is_copying());
     go_to_the_end(&mut keeper, engine.as_ref());
     fs::remove_dir(temp.path().join("copy.5")).expect("remove");
     assert_eq!(names(&dir), (vec![0], vec![]));
-    keeper.look(6);
+    keeper.look(6, engine.as_ref());
     assert!(keeper.is_copying(), "nothing has a copy");
     go_to_the_end(&mut keeper, engine.as_ref());
     assert_eq!(names(&dir), (vec![6], vec![6]));
+}
+
+/// The engine does not know of it, and the copy before has it whole.
+#[test]
+fn a_copy_is_not_made_of_a_damaged_record() {
+    let (_temp, dir, engine) = made(3);
+    let damaged = Batch::from([(key(1), Some(b"no record".to_vec()))]);
+    engine.commit(&damaged).expect("commit");
+    let mut keeper = Keeper::open(&dir);
+    for last in [5, 6] {
+        keeper.look(last, engine.as_ref());
+        assert_eq!(keeper.is_copying(), last == 5, "it is known by then");
+        go_to_the_end(&mut keeper, engine.as_ref());
+        assert_eq!(names(&dir), (vec![0], vec![]));
+    }
+    engine.commit(&Batch::from([sound(1)])).expect("mend");
+    keeper.look(7, engine.as_ref());
+    go_to_the_end(&mut keeper, engine.as_ref());
+    assert_eq!(names(&dir), (vec![7], vec![7]));
 }
