@@ -23,8 +23,8 @@ const LOG_BYTES_MIN: u64 = 16 << 20;
 const SPARE_BYTES: u64 = 64 << 20;
 /// Records in a frame of a copy: what is read, packed and written in one go.
 const PART: usize = 256;
-/// Frames that are still written of a copy when the store is closed: a small one is made by then, and with a
-/// larger one somebody would wait.
+/// Frames that are still written of a copy when the store is closed: a small one is made by then, and for a
+/// larger one somebody would wait, which is done only where no later process can be left to make it.
 const LAST_PARTS: usize = 64;
 /// No record's key comes before it, and none is it: of tags the first table has this one.
 const FIRST: &[u8] = &[1];
@@ -329,11 +329,25 @@ impl Keeper {
     }
 
     /// For the end of the process.
+    ///
+    /// Where each lives for one command none would ever come to the end of a large copy, and the log would grow
+    /// until it is given up. To go on with the part of a copy that another process wrote would need that part
+    /// to be proven first, and its log to have no gap since; so one of them writes all of it. That is only where
+    /// there is no copy, or as much was changed since the last one as the next one has: what a command may have
+    /// to wait for is little beside what those before it had to write.
     pub(crate) fn end(&mut self, engine: &dyn Engine) {
-        for _ in 0..LAST_PARTS {
+        let mut parts = 0;
+        while self.is_copying() && (parts < LAST_PARTS || self.is_overdue()) {
             self.go_on(engine);
+            parts += 1;
         }
         self.give_up();
+    }
+
+    /// Whether the copy that is being written was left by processes before this one.
+    fn is_overdue(&self) -> bool {
+        let is_only = self.copying.as_ref().is_some_and(|it| it.is_only);
+        is_only || self.logged > 2 * self.enough()
     }
 }
 

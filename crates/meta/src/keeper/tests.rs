@@ -74,3 +74,38 @@ fn a_copy_is_not_made_of_a_damaged_record() {
     go_to_the_end(&mut keeper, engine.as_ref());
     assert_eq!(names(&dir), (vec![7], vec![7]));
 }
+
+/// More records than are copied at the end of a process.
+const MANY: u32 = 64 * 256 + 1;
+const _: () = assert!(MANY as usize > LAST_PARTS * PART);
+
+/// A process for each command, of which none lives long enough.
+#[test]
+fn processes_that_end_at_once_make_a_copy_all_the_same() {
+    let (_temp, dir, engine) = made(MANY);
+    let change = Batch::from([sound(0)]);
+    let mut keeper = Keeper::open(&dir);
+    keeper.look(5, engine.as_ref());
+    keeper.end(engine.as_ref());
+    assert_eq!(names(&dir), (vec![5], vec![5]), "there was none");
+
+    // There is one, and others are left to make the next.
+    let mut keeper = Keeper::open(&dir);
+    keeper.logged = LOG_BYTES_MIN;
+    keeper.note(change.iter(), 6, true);
+    keeper.look(6, engine.as_ref());
+    assert!(keeper.is_copying());
+    keeper.end(engine.as_ref());
+    assert_eq!(names(&dir), (vec![5], vec![5, 6]));
+    let left = dir.try_stat(OsStr::new(UNFINISHED)).expect("look");
+    assert!(left.is_none());
+
+    // They all did.
+    let mut keeper = Keeper::open(&dir);
+    keeper.logged = 2 * LOG_BYTES_MIN;
+    keeper.note(change.iter(), 7, true);
+    assert_eq!(keeper.logged_to(), Some(7));
+    keeper.look(7, engine.as_ref());
+    keeper.end(engine.as_ref());
+    assert_eq!(names(&dir), (vec![7], vec![7]));
+}
