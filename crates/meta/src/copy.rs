@@ -84,6 +84,16 @@ pub(crate) fn create_empty(dir: &Dir) -> cairn_sys::Result<()> {
     Writer::create(dir, &log_name(0)).map(drop)
 }
 
+/// Whether a copy is there to its end, which says nothing of what comes before that.
+pub(crate) fn has_end(dir: &Dir, number: u64) -> cairn_sys::Result<bool> {
+    let file = dir.open_file(OsStr::new(&copy_name(number)), OFlags::RDONLY, 0)?;
+    let Some(last) = raw::length(&file)?.checked_sub(PAGE as u64) else {
+        return Ok(false);
+    };
+    let frame = frame_at(&file, last)?;
+    Ok(frame.is_some_and(|frame| frame.head.number == number && frame.changes.is_empty()))
+}
+
 /// A file of frames that is written from its beginning to its end.
 pub(crate) struct Writer {
     file: File,

@@ -6,11 +6,11 @@
 
 use std::ffi::OsStr;
 
-use cairn_sys::Dir;
+use cairn_sys::{Dir, Meter};
 
 use crate::{
-    copy::{Log, Names, UNFINISHED, Writer, copy_name, log_name},
-    engine::{Batch, Engine, bytes_of},
+    copy::{Log, Names, UNFINISHED, Writer, copy_name, has_end, log_name},
+    engine::{self, Batch, Engine, bytes_of},
     journal::frame,
     record,
     reserve::NEEDED_BYTES,
@@ -39,7 +39,9 @@ pub(crate) struct Keeper {
     /// What the engine has and the log lacks.
     pending: Batch,
     copying: Option<Copying>,
-    /// Bytes of the newest copy.
+    /// There has been a copy, of whatever state.
+    has_copy: bool,
+    /// Bytes of the newest copy; while the only one is written, those it may have.
     copied: u64,
     /// Bytes of all logs behind it.
     logged: u64,
@@ -47,6 +49,8 @@ pub(crate) struct Keeper {
     unreadable: bool,
     /// A record that is damaged in an engine that does not know of it: a copy is made once it is mended.
     damaged: Option<Vec<u8>>,
+    /// It is said that there is no room.
+    told: bool,
 }
 
 /// A copy that is being written.
@@ -68,10 +72,12 @@ impl Keeper {
             seen: 0,
             pending: Batch::new(),
             copying: None,
+            has_copy: false,
             copied: 0,
             logged: 0,
             unreadable: false,
             damaged: None,
+            told: false,
         };
         if let Err(err) = keeper.find() {
             tracing::warn!("look for a copy of the records: {err}");
@@ -84,10 +90,13 @@ impl Keeper {
         self.dir.remove_tree(OsStr::new(UNFINISHED))?;
         let names = Names::of(&self.dir)?;
         let copy = names.copies.last().copied();
+        let (mut log, mut last) = (None, None);
         if let Some(copy) = copy {
+            self.has_copy = true;
             self.copied = self.size(&copy_name(copy))?;
+            // To one that was cut off no log helps.
+            last = has_end(&self.dir, copy)?.then_some(copy);
         }
-        let (mut log, mut last) = (None, copy);
         for first in names.logs.into_iter().filter(|first| Some(*first) >= copy) {
             self.logged += self.size(&log_name(first))?;
             let next = Log::reopen(&self.dir, first)?;
@@ -107,7 +116,7 @@ impl Keeper {
 
     /// Whether there has been a copy, of whatever state.
     pub(crate) fn has_copy(&self) -> bool {
-        self.copied > 0
+        self.has_copy
     }
 
     /// The number of the last change that is in the log, if there is one.
@@ -168,12 +177,13 @@ impl Keeper {
             .dir
             .space()
             .is_ok_and(|space| space.free_bytes >= needed);
-        let done = match has_room && self.logged <= most {
-            true => log
+        let done = match (has_room, self.logged <= most) {
+            (true, true) => log
                 .append(last, &self.pending)
                 .map_err(|err| err.to_string()),
+            (false, _) => Err("the disk is full".to_owned()),
             // Nor may the log of a copy that cannot be made be what fills it.
-            false => Err("the disk is full".to_owned()),
+            (true, false) => Err("what was changed since the last one is too much".to_owned()),
         };
         self.pending.clear();
         match done {
@@ -193,13 +203,23 @@ impl Keeper {
         if !due || self.copying.is_some() || self.unreadable || self.is_damaged(engine) {
             return;
         }
-        let wanted = (self.copied + self.logged).saturating_mul(2) + SPARE_BYTES;
+        let (bytes, wanted) = self.wanted();
         if !self
             .dir
             .space()
             .is_ok_and(|space| space.free_bytes >= wanted)
         {
+            if self.log.is_none() && !self.told {
+                tracing::warn!(
+                    "the records have no whole copy: one is made when {wanted} bytes are free"
+                );
+                self.told = true;
+            }
             return;
+        }
+        if self.log.is_none() {
+            // What there was of both is of no use to the new one.
+            (self.copied, self.logged) = (bytes, 0);
         }
         match self.begin(last) {
             Ok(()) => self.pending.clear(),
@@ -209,6 +229,32 @@ impl Keeper {
                 self.log = None;
             }
         }
+    }
+
+    /// Bytes that a copy may have, and those that have to be free for one to be begun: for it, for the log that
+    /// it needs, and so many to spare that the reserve stays.
+    fn wanted(&self) -> (u64, u64) {
+        let (bytes, room) = match self.log {
+            Some(_) => {
+                let bytes = self.copied + self.logged;
+                (bytes, bytes.saturating_mul(2))
+            }
+            // No copy tells how much there is, or no log what has come since. The engine's files do: they are
+            // larger than what is in them.
+            None => {
+                let bytes = self.copied.max(self.engine_bytes());
+                (bytes, bytes)
+            }
+        };
+        (bytes, room.saturating_add(SPARE_BYTES))
+    }
+
+    /// What the engine's files take; 0 where that cannot be known.
+    fn engine_bytes(&self) -> u64 {
+        let mut meter = Meter::default();
+        let taken = engine::FILES.map(|name| meter.entry(&self.dir, OsStr::new(name)));
+        let taken = taken.into_iter().filter_map(|usage| usage.ok().flatten());
+        taken.map(|usage| usage.bytes).sum()
     }
 
     /// Whether the record that kept the last copy from being made would keep the next one, too.

@@ -9,17 +9,20 @@ use cairn_meta::{EngineKind, Error, Store};
 use cairn_sys::Dir;
 use tempfile::TempDir;
 
-/// A file system of a few megabytes, until the end of the test.
+/// A small file system, until the end of the test.
 struct Disk(TempDir);
 
 impl Disk {
     fn new(kind: EngineKind) -> Disk {
-        let disk = Disk(tempfile::tempdir().expect("temporary directory"));
         // sled makes room for its segments at once.
-        let size = match kind {
+        Disk::of(match kind {
             EngineKind::Redb => "size=24m",
             EngineKind::Sled => "size=48m",
-        };
+        })
+    }
+
+    fn of(size: &str) -> Disk {
+        let disk = Disk(tempfile::tempdir().expect("temporary directory"));
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", size, "small"]);
         let mounted = mount.arg(disk.path()).status().expect("start mount");
@@ -128,5 +131,36 @@ fn what_makes_the_engine_write_is_refused_beforehand() {
         for name in ["first", "short", "second", "third"] {
             assert!(has(&store, name), "{kind:?}: {name}");
         }
+    }
+}
+
+/// Names of copies and logs.
+fn copies(disk: &Disk, kind: EngineKind) -> Vec<String> {
+    let entries = fs::read_dir(disk.path().join(kind.name())).expect("list");
+    let names = entries.map(|entry| entry.expect("entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names
+        .filter(|name| name.starts_with("copy.") || name.starts_with("log."))
+        .collect()
+}
+
+/// A first copy has no one before it by which it could be known how large it will be.
+#[test]
+fn a_copy_is_not_begun_that_has_no_room() {
+    for kind in EngineKind::ALL {
+        let disk = Disk::of("size=160m");
+        let store = disk.open(kind);
+        write(&store, "first", 6000).expect("room");
+        drop(store);
+        for name in copies(&disk, kind) {
+            fs::remove_file(disk.path().join(kind.name()).join(name)).expect("remove");
+        }
+        // What is to be left beside a copy, with the reserve, and less than this one takes.
+        disk.fill((64 + 4 + 2) << 20);
+        drop(disk.open(kind));
+        assert_eq!(copies(&disk, kind), Vec::<String>::new(), "{kind:?}");
+        disk.make_room();
+        drop(disk.open(kind));
+        assert_eq!(copies(&disk, kind).len(), 2, "{kind:?}");
     }
 }

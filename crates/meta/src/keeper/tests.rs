@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, os::unix::fs::MetadataExt};
 
 use tempfile::TempDir;
 
@@ -108,4 +108,40 @@ fn processes_that_end_at_once_make_a_copy_all_the_same() {
     keeper.look(7, engine.as_ref());
     keeper.end(engine.as_ref());
     assert_eq!(names(&dir), (vec![7], vec![7]));
+}
+
+/// What is cut off is no copy, and says that there was one.
+#[test]
+fn a_copy_without_its_end_is_made_anew() {
+    let (temp, dir, engine) = made(3);
+    let path = temp.path().join("copy.5");
+    let mut keeper = Keeper::open(&dir);
+    keeper.look(5, engine.as_ref());
+    keeper.end(engine.as_ref());
+    assert_eq!(Keeper::open(&dir).logged_to(), Some(5));
+    let bytes = fs::read(&path).expect("read");
+    for cut in [0, 100, bytes.len() - 1] {
+        fs::write(&path, &bytes[..cut]).expect("cut");
+        let mut keeper = Keeper::open(&dir);
+        assert!(keeper.has_copy());
+        assert_eq!(keeper.logged_to(), None);
+        keeper.look(5, engine.as_ref());
+        keeper.end(engine.as_ref());
+        assert_eq!(fs::read(&path).expect("read").len(), bytes.len());
+    }
+}
+
+/// Until there is a first copy it counts for as much as the engine takes: for the room that it needs, and for how
+/// long its log may become meanwhile.
+#[test]
+fn the_first_copy_is_thought_to_be_as_large_as_the_engine() {
+    let (temp, dir, engine) = made(3);
+    let file = fs::metadata(temp.path().join("records.redb")).expect("stat");
+    let bytes = file.blocks() * 512;
+    let mut keeper = Keeper::open(&dir);
+    assert_eq!(keeper.wanted(), (bytes, bytes + SPARE_BYTES));
+    keeper.look(5, engine.as_ref());
+    assert_eq!(keeper.copied, bytes);
+    keeper.end(engine.as_ref());
+    assert!(keeper.copied < bytes);
 }
