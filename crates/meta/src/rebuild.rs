@@ -4,6 +4,7 @@
 //! damaged is put by and never touched again. Where something is lost that is known. The new records have a mark
 //! until somebody has looked at what is on the disk: nothing there is litter because no record speaks of it.
 
+mod remains;
 mod sources;
 
 use std::ffi::OsStr;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::sources::Sources;
 use crate::{
     EngineKind, Error, Timestamp,
-    engine::{self, Batch, Engine, bytes_of},
+    engine::{self, Batch, Engine, Pairs, bytes_of},
     error::kind_of_words,
     import, journal,
 };
@@ -147,6 +148,12 @@ fn count(engine: &dyn Engine) -> Result<u64, Error> {
         after.clone_from(last);
         records += part.len() as u64;
     }
+}
+
+/// Records that are to be.
+fn to_be(pairs: Pairs) -> Batch {
+    let pairs = pairs.into_iter();
+    pairs.map(|(key, value)| (key, Some(value))).collect()
 }
 
 /// Gives records to a new engine, many at once.

@@ -216,6 +216,10 @@ fn whatever_is_damaged_the_store_opens() {
             let victim = copy(whole.path());
             let mut how = damage(&engine_file(victim.path(), kind), &mut numbers);
             let inside = victim.path().join(kind.name());
+            if seed % 3 == 0 {
+                fs::remove_file(inside.join("copy.0")).expect("remove");
+                how += ", without a copy";
+            }
             for entry in fs::read_dir(&inside).expect("list") {
                 let path = entry.expect("entry").path();
                 let some = fs::metadata(&path).is_ok_and(|it| it.is_file() && it.len() > 0);

@@ -5,13 +5,12 @@ use std::{ffi::OsStr, mem::ManuallyDrop};
 use cairn_sys::Dir;
 use cairn_types::{Classified, ErrorKind};
 
-use super::{FIRST, Filler, PART};
+use super::{FIRST, Filler, PART, remains, to_be};
 use crate::{
     EngineKind, Error,
     copy::{Frames, Names, copy_name, log_name},
-    engine::{self, Batch, Engine, Pairs, taken_over},
+    engine::{self, Batch, Engine, taken_over},
     journal::{Salvaged, frame::Head, salvage},
-    record, schema,
 };
 
 /// Where what can still be read of a damaged engine is read.
@@ -174,7 +173,7 @@ impl<'d> Sources<'d> {
         let known = taken_over(engine).ok().flatten();
         let known = known.or_else(begins).or(copy);
         if known < copy {
-            remains(engine, out)?;
+            remains::pour(engine, out)?;
         }
         if let Some(copy) = copy {
             self.copy(copy, out)?;
@@ -189,7 +188,7 @@ impl<'d> Sources<'d> {
         for (_, changes) in changes.into_iter().filter(|(number, _)| *number <= has) {
             out.add(changes)?;
         }
-        let unread = remains(engine, out)?;
+        let unread = remains::pour(engine, out)?;
         if copy.is_some() {
             return Ok(Begun { place, has });
         }
@@ -327,34 +326,6 @@ impl Parts {
     }
 }
 
-/// Gives what can be read of a damaged engine; what cannot be, in words.
-fn remains(engine: &dyn Engine, out: &mut Filler) -> Result<Vec<String>, Error> {
-    let mut unread = Vec::new();
-    for tag in schema::tags() {
-        let mut after = vec![tag];
-        loop {
-            let read = || engine.snapshot()?.scan_after(&[tag], &after, PART);
-            match read() {
-                Ok(pairs) => {
-                    let Some((last, _)) = pairs.last() else {
-                        break;
-                    };
-                    after.clone_from(last);
-                    let sound = pairs.into_iter();
-                    let sound = sound.filter(|(key, value)| record::payload(key, value).is_ok());
-                    out.add(to_be(sound.collect()))?;
-                }
-                Err(_) => {
-                    let table = schema::table_name(tag);
-                    unread.push(format!("{table} records that cannot be read"));
-                    break;
-                }
-            }
-        }
-    }
-    Ok(unread)
-}
-
 fn all_of(engine: &dyn Engine, out: &mut Filler) -> Result<(), Error> {
     let mut after = FIRST.to_vec();
     loop {
@@ -365,11 +336,6 @@ fn all_of(engine: &dyn Engine, out: &mut Filler) -> Result<(), Error> {
         after.clone_from(last);
         out.add(to_be(pairs))?;
     }
-}
-
-fn to_be(pairs: Pairs) -> Batch {
-    let pairs = pairs.into_iter();
-    pairs.map(|(key, value)| (key, Some(value))).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use tempfile::TempDir;
 
@@ -7,6 +7,7 @@ use crate::{
     copy::{Log, Writer},
     journal::{self, Journal},
     rebuild::build,
+    record,
     store::open_kept,
 };
 
@@ -214,4 +215,46 @@ fn a_journal_that_lost_what_a_log_has_is_damaged() {
     let (records, lost) = damaged.rebuilt(&err);
     assert_eq!(records, of(&[("a", 10), ("b", 12)]));
     assert_eq!(lost, ["what was changed after change 12, if anything was"]);
+}
+
+/// Makes the pages of the engine that have these records such as cannot be read.
+fn spoil(path: &Path, names: &[&str]) {
+    let mut bytes = fs::read(path).expect("read");
+    for name in names {
+        let key = [&[8], name.as_bytes(), &[0]].concat();
+        let found = bytes.windows(key.len()).enumerate();
+        let found = found.filter(|(_, window)| *window == key);
+        let pages: Vec<usize> = found.map(|(at, _)| at / 4096 * 4096).collect();
+        // Those that hold records begin so.
+        let leaves: Vec<usize> = pages.into_iter().filter(|page| bytes[*page] == 1).collect();
+        assert!(!leaves.is_empty(), "{name}");
+        for page in leaves {
+            // Behind its head it says where each of its keys ends.
+            bytes[page + 4..page + 200].fill(0xff);
+        }
+    }
+    fs::write(path, bytes).expect("write");
+}
+
+#[test]
+fn what_is_around_unreadable_pages_is_read() {
+    let names: Vec<String> = (0..3000).map(|n| format!("{n:05}")).collect();
+    let records: Vec<(&str, u64)> = names.iter().map(String::as_str).zip(0..).collect();
+    for spoiled in [&["01500"][..], &["00000"], &["00500", "01500", "02999"]] {
+        let damaged = Damaged::new().engine(Some(0), &records).journal(0, &[]);
+        let path = damaged.temp.path().join("redb/records.redb");
+        spoil(&path, spoiled);
+        let (found, lost) = damaged.rebuilt(&engine_is());
+        let told = "lease records that cannot be read".to_owned();
+        assert!(lost.contains(&told), "{spoiled:?}: {lost:?}");
+        // A page has some hundred.
+        let missing = records.len() - found.len();
+        assert!(missing < 200 * spoiled.len(), "{spoiled:?}: {missing}");
+        for name in spoiled {
+            assert!(!found.contains_key(*name), "{name}");
+        }
+        for near in ["00300", "00900", "01200", "01800"] {
+            assert!(found.contains_key(near), "{spoiled:?}: {near}");
+        }
+    }
 }
