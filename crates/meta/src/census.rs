@@ -75,6 +75,7 @@ fn purpose(name: &str) -> Purpose {
 fn purpose_inside(name: &str) -> Purpose {
     match name {
         name if journal::SEGMENTS.contains(&name) => Purpose::Journal,
+        journal::UNFINISHED => Purpose::Journal,
         name if engine::FILES.contains(&name) || rebuild::is_note(name) => Purpose::Engine,
         name if copy::is_either(name) => Purpose::Copy,
         _ => Purpose::Unknown,

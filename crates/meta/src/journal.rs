@@ -22,6 +22,9 @@ use crate::{Timestamp, engine::Batch};
 
 /// The names of the segments.
 pub(crate) const SEGMENTS: [&str; 2] = ["journal.a", "journal.b"];
+/// What one is called until it is whole. One that is shorter than it was made counts as damaged, and that is what
+/// a crash leaves of it, or a disk that is full.
+pub(crate) const UNFINISHED: &str = "journal.tmp";
 /// Bytes of a segment: how much the engine takes over at once.
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// How far behind a frame that does not prove itself others are looked for.
@@ -44,6 +47,15 @@ pub(crate) fn create_missing(dir: &Dir) -> cairn_sys::Result<bool> {
 
 /// Makes an empty segment.
 fn create(dir: &Dir, name: &OsStr) -> cairn_sys::Result<()> {
+    let aside = OsStr::new(UNFINISHED);
+    fill(dir, aside).inspect_err(|_| {
+        // Whoever comes next needs the room; what stays is written over.
+        let _ = dir.unlink(aside);
+    })?;
+    dir.rename(aside, dir, name)
+}
+
+fn fill(dir: &Dir, name: &OsStr) -> cairn_sys::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
     let file = dir.open_file(name, flags, 0o600)?;
     // Written and not only allocated: the first write to an allocated block changes the file's map of

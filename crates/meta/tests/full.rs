@@ -7,6 +7,7 @@ use std::{fs, path::Path, process::Command};
 
 use cairn_meta::{EngineKind, Error, Store};
 use cairn_sys::Dir;
+use cairn_types::{Classified, ErrorKind};
 use tempfile::TempDir;
 
 /// A small file system, until the end of the test.
@@ -162,5 +163,25 @@ fn a_copy_is_not_begun_that_has_no_room() {
         disk.make_room();
         drop(disk.open(kind));
         assert_eq!(copies(&disk, kind).len(), 2, "{kind:?}");
+    }
+}
+
+/// A segment that is gone is made anew, and one that was begun and found no room is no damage.
+#[test]
+fn a_segment_that_has_no_room_is_made_later() {
+    for kind in EngineKind::ALL {
+        let disk = Disk::new(kind);
+        let store = disk.open(kind);
+        write(&store, "first", 8).expect("room");
+        drop(store);
+        fs::remove_file(disk.path().join(kind.name()).join("journal.b")).expect("remove");
+        disk.fill(512 << 10);
+        let dir = Dir::open(disk.path()).expect("directory");
+        let err = Store::open(&dir, kind).err().expect("no room");
+        assert_eq!(err.kind(), ErrorKind::ResourceExhausted, "{err}");
+        disk.make_room();
+        let store = disk.open(kind);
+        assert_eq!(store.rebuilt(), None, "{kind:?}");
+        assert!(has(&store, "first"), "{kind:?}");
     }
 }

@@ -241,3 +241,19 @@ fn room_is_needed_for_what_is_long() {
         "for the engine"
     );
 }
+
+/// Under its own name it would count as damaged.
+#[test]
+fn what_a_crash_left_of_a_segment_is_made_anew() {
+    let (temp, dir) = made();
+    append(&mut open(&dir, 0).journal, "one");
+    let (aside, name) = (temp.path().join(UNFINISHED), temp.path().join(SEGMENTS[1]));
+    for left in [0, 100, SEGMENT_BYTES + 1] {
+        fs::remove_file(&name).expect("remove");
+        fs::write(&aside, vec![1; usize::try_from(left).expect("small")]).expect("write");
+        assert!(create_missing(&dir).expect("create"));
+        assert!(!aside.exists());
+        assert_eq!(fs::metadata(&name).expect("stat").len(), SEGMENT_BYTES);
+        assert_eq!(texts(&open(&dir, 0)), ["one"]);
+    }
+}
