@@ -75,24 +75,42 @@ impl Rooms<'_> {
         let adopted = adopted.map_err(|err| failed(&err))?;
         let mut found = Vec::new();
         if adopted.blobs > 0 {
-            let (blobs, bytes) = (adopted.blobs, size(adopted.bytes));
+            let (blobs, are) = counted(adopted.blobs, "blob", "blobs");
+            let bytes = size(adopted.bytes);
             found.push(format!(
-                "{blobs} blobs of {bytes} are in the namespace {RECOVERED}"
+                "{blobs} of {bytes} {are} in the namespace {RECOVERED}"
             ));
         }
-        for (count, what) in [
-            (snapshots, "directories of snapshots"),
-            (adopted.ingests, "uploads"),
-            (adopted.others, "files that are no blobs"),
+        for (count, one, many) in [
+            (
+                snapshots,
+                "directory of a snapshot",
+                "directories of snapshots",
+            ),
+            (adopted.ingests, "upload", "uploads"),
+            (
+                adopted.others,
+                "file that is no blob",
+                "files that are no blobs",
+            ),
         ] {
             if count > 0 {
-                found.push(format!("{count} {what} are in {place}"));
+                let (what, are) = counted(count, one, many);
+                found.push(format!("{what} {are} in {place}"));
             }
         }
         for line in &found {
             tracing::error!("records were lost: {line}");
         }
         self.meta.settle(found).map_err(|err| failed(&err))
+    }
+}
+
+/// `1 blob` and `is`, `2 blobs` and `are`.
+fn counted(count: u64, one: &str, many: &str) -> (String, &'static str) {
+    match count {
+        1 => (format!("1 {one}"), "is"),
+        _ => (format!("{count} {many}"), "are"),
     }
 }
 

@@ -171,6 +171,9 @@ fn a_blob_without_record_is_not_believed() {
         destroy(root);
     });
     assert_eq!(names(&lost(&store).join("blobs")).len(), 1);
+    let told = store.node.state().expect("state").rebuilt.expect("told");
+    let found = "1 file that is no blob is in lost/";
+    assert!(told.contains(found), "{told}");
     let kinds = |findings: &[cairn_node::Finding]| -> Vec<&str> {
         findings.iter().map(|one| one.kind).collect()
     };
