@@ -136,14 +136,20 @@ impl Snapshots {
     }
 
     /// As [`Snapshots::replace`], for a tree that is [unproven](Snapshots::is_unproven): from then on it is
-    /// known to be whole. Nothing was mounted over the old one, and it goes.
+    /// known to be whole. Nothing was mounted over the old one, and it goes. Where somebody else was quicker
+    /// it is `staged` that goes: his may be mounted by now.
     ///
     /// # Errors
     /// Those of [`Snapshots::replace`].
     pub fn renew(&self, ns: &Namespace, key: &SnapshotKey, id: u64, staged: Staged) -> Result<()> {
-        drop(self.put_in_place(ns, key, id, staged, &|| Ok(true))?);
-        let tree = ((ns.clone(), key.clone()), id);
-        self.inner.meta.write(move |tx| mark_durable(tx, &[tree]))
+        let _renewing = lock(&self.inner.renewing);
+        let still = || Ok(self.is_unproven(&self.record(ns, key)?));
+        if self.put_in_place(ns, key, id, staged, &still)?.is_some() {
+            let tree = ((ns.clone(), key.clone()), id);
+            self.inner.meta.write(move |tx| mark_durable(tx, &[tree]))?;
+        }
+        lock(&self.inner.unproven).retain(|_, tree| *tree != id);
+        Ok(())
     }
 
     /// Puts a complete tree where that of a committed snapshot is missing; whether it was still missing. One

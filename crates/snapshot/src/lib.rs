@@ -141,6 +141,10 @@ struct Inner {
     sync: disk::Sync,
     /// Committed, and not known to be on the disk.
     pending: Mutex<HashMap<(Namespace, SnapshotKey), Waiting>>,
+    /// The trees, by number, that a recovery found to be unproven and left.
+    unproven: Mutex<HashMap<(Namespace, SnapshotKey), u64>>,
+    /// Held by who puts a tree in the place of an unproven one, until its record says so.
+    renewing: Mutex<()>,
     /// What every overlay mount gets.
     options: Vec<String>,
     upperdir_label: bool,
@@ -198,6 +202,8 @@ impl Snapshots {
                 replaced: Mutex::default(),
                 sync: disk::Sync::default(),
                 pending: Mutex::default(),
+                unproven: Mutex::default(),
+                renewing: Mutex::default(),
                 options,
                 upperdir_label,
             }),
@@ -328,6 +334,13 @@ impl Snapshots {
     pub fn waiting(&self) -> Vec<(Namespace, SnapshotKey)> {
         let pending = disk::lock(&self.inner.pending);
         pending.keys().cloned().collect()
+    }
+
+    /// Snapshots that the last recovery found to be [unproven](Snapshots::is_unproven), without those that
+    /// were renewed since. Some may be gone.
+    pub fn unproven(&self) -> Vec<(Namespace, SnapshotKey)> {
+        let unproven = disk::lock(&self.inner.unproven);
+        unproven.keys().cloned().collect()
     }
 
     fn info(&self, key: SnapshotKey, record: SnapshotRecord) -> SnapshotInfo {

@@ -83,6 +83,7 @@ impl Snapshots {
             if unproven.contains(&id) {
                 // It may have no directory at all. Nothing may say that it is on the disk, as a flush would.
                 alive.insert(record.id.to_string());
+                lock(&self.inner.unproven).insert(id.clone(), record.id);
                 recovered.unproven.push(id);
                 continue;
             }

@@ -57,10 +57,11 @@ impl Snapshots {
                     taken: Vec::new(),
                 });
             }
-            // Damage to one namespace's is not handed on: unpacked anew it is whole.
+            // Damage to one namespace's is not handed on: unpacked anew it is whole. Nor is what may be torn,
+            // which the next flush would say to be on the disk.
             let mut gone = Vec::new();
             for (_, record) in &found.theirs {
-                if !self.has_files(record.id)? {
+                if self.is_unproven(record) || !self.has_files(record.id)? {
                     gone.push(record.id);
                 }
             }

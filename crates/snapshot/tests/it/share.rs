@@ -232,11 +232,12 @@ fn a_proof_is_recorded_for_all_who_share_a_tree() {
             let place = (ns(space), key("one"));
             let mut record = tx.get(&schema::SNAPSHOTS, &place)?.expect("a record");
             record.durable = false;
+            record.boot_id = "boot-0".to_owned();
             tx.put(&schema::SNAPSHOTS, &place, &record)?;
         }
         Ok::<_, cairn_meta::Error>(())
     });
-    change.expect("a young layer");
+    change.expect("a layer that may be torn");
     assert_eq!(store.snapshots.pending_since(), None);
     let id = store.info("b", "one").expect("info").id;
     let staged = store.snapshots.stage().expect("stage");
@@ -245,6 +246,15 @@ fn a_proof_is_recorded_for_all_who_share_a_tree() {
     for space in ["a", "b"] {
         assert!(store.info(space, "one").expect("info").durable, "{space}");
     }
+    // Somebody may have mounted it since: who comes later leaves it.
+    let inode = || {
+        let tree = store.snapshots.committed_tree(&ns("a"), &key("one"));
+        tree.expect("tree").self_stat().expect("stat").st_ino
+    };
+    let (before, late) = (inode(), store.snapshots.stage().expect("stage"));
+    let renewed = store.snapshots.renew(&ns("a"), &key("one"), id, late);
+    renewed.expect("nothing to do");
+    assert_eq!(inode(), before);
 }
 
 #[test]
