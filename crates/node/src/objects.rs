@@ -2,7 +2,7 @@
 //!
 //! Everything else that is asked of one goes through [`Node::content`] and [`Node::snapshots`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub use cairn_content::BlobInfo;
 use cairn_meta::{Tx, View, schema};
@@ -135,8 +135,10 @@ impl Node {
     /// Removes a blob from a namespace, whoever refers to it.
     pub fn remove_blob(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
         let place = (ns.clone(), Item::Blob(digest.clone()));
-        let _condemned = self.inner.pins.condemn(&[place]);
-        self.secure_blob(ns, digest)?;
+        // Relies on the blob, and so would wait for ever behind its own sentence.
+        self.renew_from(ns, digest)?;
+        let _condemned = self.inner.pins.condemn(std::slice::from_ref(&place));
+        self.secure(&HashSet::from([place]))?;
         let removed = self.content().delete(ns, digest);
         removed.map_err(|err| {
             Failure::of("remove blob", &err)

@@ -7,7 +7,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use cairn_meta::{Timestamp, View, schema};
-use cairn_types::{Digest, Namespace};
+use cairn_types::{Digest, ErrorKind, Namespace, SnapshotKey};
 
 use crate::{
     Failure, Node,
@@ -41,9 +41,60 @@ impl Node {
     }
 
     /// For whoever removes a blob from a namespace, before: layers that are to be unpacked from it after a power
-    /// cut are put on the disk, if they are not there.
+    /// cut are put on the disk, if they are not there, and those that one may have torn are unpacked again.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when such a one cannot be unpacked now, and no other namespace has the blob.
     pub fn secure_blob(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
+        self.renew_from(ns, digest)?;
         self.secure(&HashSet::from([(ns.clone(), Item::Blob(digest.clone()))]))
+    }
+
+    /// The half of [`Node::secure_blob`] that relies on the blob itself: not for who has condemned it.
+    pub(crate) fn renew_from(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
+        if self.torn_of(ns, digest)?.is_none() {
+            return Ok(());
+        }
+        self.prove();
+        let Some((of, key)) = self.torn_of(ns, digest)? else {
+            return Ok(());
+        };
+        let reason = format!("snapshot {key} of {of} has to be unpacked from it again");
+        let failure = Failure::new(ErrorKind::FailedPrecondition, "remove blob", reason)
+            .object("blob", digest)
+            .namespace(ns)
+            .cause("a power cut came before the snapshot's files were known to be on the disk");
+        Err(failure.next("cairn fsck --repair"))
+    }
+
+    /// A snapshot that may be torn and has to be unpacked again from this blob, which no namespace has but `ns`.
+    fn torn_of(
+        &self,
+        ns: &Namespace,
+        digest: &Digest,
+    ) -> Result<Option<(Namespace, SnapshotKey)>, Failure> {
+        let unproven = self.snapshots().unproven();
+        if unproven.is_empty() {
+            return Ok(None);
+        }
+        let read = self.meta().read(|view| {
+            for id in unproven {
+                let record = view.get(&schema::SNAPSHOTS, &id)?;
+                let torn = record.filter(|record| self.snapshots().is_unproven(record));
+                if torn.and_then(|record| record.blob).as_ref() != Some(digest) {
+                    continue;
+                }
+                for (other, _) in view.scan(&schema::NAMESPACES, &())? {
+                    let link = (other, digest.clone());
+                    if link.0 != *ns && view.get(&schema::BLOB_LINKS, &link)?.is_some() {
+                        return Ok(None);
+                    }
+                }
+                return Ok(Some(id));
+            }
+            Ok::<_, cairn_meta::Error>(None)
+        });
+        read.map_err(|err| Failure::of("look for layers that may be torn", &err))
     }
 
     /// Before blobs go: layers that are to be unpacked from them after a power cut, should it come before

@@ -13,7 +13,10 @@ use cairn_proto::containerd::services::content::v1::{
 use rustix::fs::Advice;
 use tonic::Code;
 
-use crate::common::{Client, Server, code, expecting, long_label, map, mask, sha256, write};
+use crate::common::{
+    Client, Server, archive::Archive, code, expecting, layer::Layer, long_label, map, mask, sha256,
+    write,
+};
 
 async fn info(client: &Client, digest: &str) -> Result<Info, Code> {
     let request = InfoRequest {
@@ -394,4 +397,29 @@ async fn uploads_are_listed_and_aborted() {
     assert_eq!(abort(other, "a").await, Code::NotFound);
     assert_eq!(abort(client.clone(), "a").await, Code::Ok);
     assert_eq!(abort(client.clone(), "a").await, Code::NotFound);
+}
+
+/// From then on nothing could unpack them again after a power cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_on_the_disk_before_a_blob_of_theirs_is_deleted() {
+    let server = Server::start().await;
+    let client = server.client("ns");
+    let layer = Layer::new().dir("etc/").file("etc/motd", "hello");
+    let archive = Archive::new("docker.io/shop/web:1", &[layer.bytes()]);
+    client.import(&archive).await;
+    let durable = || {
+        let ns = cairn_types::Namespace::parse("ns").expect("namespace");
+        let all = server.node.snapshots().list(&ns).expect("snapshots");
+        all.iter().map(|one| one.durable).collect::<Vec<_>>()
+    };
+    let delete = async |digest: &str| {
+        let request = DeleteContentRequest {
+            digest: digest.to_owned(),
+        };
+        assert_eq!(code(client.content().delete(request).await), Code::Ok);
+    };
+    delete(&archive.config).await;
+    assert_eq!(durable(), [false], "nobody waits for nothing");
+    delete(&archive.layers[0]).await;
+    assert_eq!(durable(), [true]);
 }

@@ -8,10 +8,11 @@ use std::{
 
 use cairn_content::Content;
 use cairn_meta::{
-    Change, Error, IngestRecord, Key, LeaseRecord, Reader, Record, Table, Timestamp, View, Watch,
-    schema,
+    Change, Error, IngestRecord, Key, LeaseRecord, Reader, Record, SnapshotRecord, Table,
+    Timestamp, View, Watch, schema,
 };
-use cairn_types::{IngestRef, LeaseId, Namespace};
+use cairn_snapshot::Snapshots;
+use cairn_types::{Digest, IngestRef, LeaseId, Namespace, SnapshotKey};
 
 use super::{
     ATTEMPTED,
@@ -45,9 +46,12 @@ pub(super) struct Space {
 pub(super) struct Collection {
     now: Timestamp,
     content: Content,
+    snapshots: Snapshots,
     watch: Watch,
     pub(super) spaces: BTreeMap<Namespace, Space>,
     bundles: HashMap<String, (Namespace, Id)>,
+    /// Blobs from which trees have to be unpacked again that a power cut may have torn, and those.
+    torn: HashMap<Digest, Vec<(Namespace, Id)>>,
     /// Only these may be dead.
     only: Option<Arc<HashSet<Place>>>,
     marking: bool,
@@ -63,9 +67,11 @@ impl Collection {
         let mut collection = Collection {
             now: Timestamp::now(),
             content: node.content().clone(),
+            snapshots: node.snapshots().clone(),
             watch: node.meta().watch().map_err(failed)?,
             spaces: BTreeMap::new(),
             bundles: HashMap::new(),
+            torn: HashMap::new(),
             only,
             marking: false,
         };
@@ -91,8 +97,7 @@ impl Collection {
             Ok(())
         })?;
         each(node, &schema::SNAPSHOTS, |_, (ns, key), snapshot| {
-            let facts = Facts::of_snapshot(&snapshot);
-            self.set(ns, Item::Snapshot(key), facts);
+            self.set_snapshot(ns, key, &snapshot);
             Ok(())
         })?;
         each(node, &schema::CONTAINERS, |_, (ns, id), container| {
@@ -147,9 +152,10 @@ impl Collection {
             let facts = link.map(|link| Facts::of_blob(&link, size));
             self.set_or_unset(ns, item, facts);
         } else if let Some(change) = change.of(&schema::SNAPSHOTS) {
-            let ((ns, key), snapshot) = change?;
-            let facts = snapshot.map(|snapshot| Facts::of_snapshot(&snapshot));
-            self.set_or_unset(ns, Item::Snapshot(key), facts);
+            match change? {
+                ((ns, key), Some(snapshot)) => self.set_snapshot(ns, key, &snapshot),
+                ((ns, key), None) => self.set_or_unset(ns, Item::Snapshot(key), None),
+            }
         } else if let Some(change) = change.of(&schema::CONTAINERS) {
             let ((ns, id), container) = change?;
             let facts = container.map(|container| Facts::of_container(&container));
@@ -206,6 +212,33 @@ impl Collection {
             Some(facts) => self.set(ns, item, facts),
             None => self.space(ns).graph.unset(&item),
         }
+    }
+
+    /// One that may be torn needs its layer, whatever else does.
+    fn set_snapshot(&mut self, ns: Namespace, key: SnapshotKey, record: &SnapshotRecord) {
+        let mut facts = Facts::of_snapshot(record);
+        let item = Item::Snapshot(key);
+        if let Some(blob) = &record.blob
+            && self.snapshots.is_unproven(record)
+        {
+            facts.refs.push(Item::Blob(blob.clone()));
+            let id = self.space(ns.clone()).graph.id(item.clone());
+            let trees = self.torn.entry(blob.clone()).or_default();
+            trees.push((ns.clone(), id));
+        }
+        self.set(ns, item, facts);
+    }
+
+    /// Whether a tree that stays has to be unpacked again from this blob, in whichever namespace: the last
+    /// one that has the blob need not be the one that has the tree.
+    fn is_torn(&self, digest: &Digest) -> bool {
+        let stays = |(ns, id): &(Namespace, Id)| {
+            let space = self.spaces.get(ns);
+            space.is_some_and(|space| space.graph.is_alive(*id))
+        };
+        self.torn
+            .get(digest)
+            .is_some_and(|all| all.iter().any(stays))
     }
 
     /// What was known of it; of a blob only its label record may change, never its size.
@@ -373,8 +406,13 @@ impl Collection {
     /// Its name, if it is dead still.
     pub(super) fn condemned(&self, (ns, id): &(Namespace, Id)) -> Option<Place> {
         let graph = &self.spaces.get(ns)?.graph;
-        let dead = graph.is_dead(*id);
-        dead.then(|| (ns.clone(), graph.item(*id).clone()))
+        let item = graph.item(*id);
+        let stays = match item {
+            Item::Blob(digest) => self.is_torn(digest),
+            _ => false,
+        };
+        let dead = graph.is_dead(*id) && !stays;
+        dead.then(|| (ns.clone(), item.clone()))
     }
 }
 

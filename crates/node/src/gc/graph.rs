@@ -165,6 +165,12 @@ impl Graph {
         node.there && node.reach == Reach::Not
     }
 
+    /// Its record is there and something leads to it.
+    pub(super) fn is_alive(&self, id: Id) -> bool {
+        let node = self.node(id);
+        node.there && node.reach > Reach::Not
+    }
+
     /// All that are there.
     pub(super) fn all(&self) -> impl Iterator<Item = Id> + '_ {
         let ids = (0..).zip(&self.nodes);

@@ -160,3 +160,74 @@ fn layers_are_on_the_disk_before_their_blobs_go() {
     store.node.remove_blob(&store.ns, &lowest).expect("remove");
     assert!(keys.iter().all(|key| durable(&store, key)));
 }
+
+/// Until they are unpacked again from them.
+#[test]
+fn blobs_stay_that_torn_layers_need() {
+    let (store, layout) = (Store::new(), simple());
+    let keys = written_on(&store, &layout);
+    store.node.content().flush().expect("flush");
+    let (lowest, upper) = (&parts(&layout)[2], &parts(&layout)[3]);
+    let place = blob_file(&store, lowest);
+    let bytes = fs::read(&place).expect("read");
+    // Without the lowest none above it can be unpacked.
+    fs::remove_file(&place).expect("remove");
+    let store = torn(store, &keys);
+    let upper = Digest::parse(upper).expect("digest");
+    let here = || store.node.content().exists(&store.ns, &upper);
+    let name = ImageName::parse("docker.io/shop/web:1").expect("name");
+    let removed = store.node.remove_image(&store.ns, &name, false);
+    removed.expect("remove");
+    let counted = store.node.gc(true).expect("count");
+    let collected = store.node.gc(false).expect("collect");
+    assert_eq!(counted.content.removed, collected.content.removed);
+    assert!(here().expect("look"), "a snapshot needs it");
+    let kept = store.node.why(&store.ns, &upper.to_string()).expect("why");
+    assert_eq!(kept[0].holders[0].name, "work");
+    // Nor does it go by hand.
+    let refused = store.node.remove_blob(&store.ns, &upper);
+    let refused = refused.expect_err("needed");
+    assert_eq!(refused.kind, ErrorKind::FailedPrecondition);
+    assert!(refused.reason.contains(keys[1].as_str()), "{refused}");
+    // With the other one back it is not needed any more, once it has served.
+    fs::write(&place, bytes).expect("write");
+    store.node.remove_blob(&store.ns, &upper).expect("remove");
+    assert!(!here().expect("look"));
+    assert!(keys.iter().all(|key| durable(&store, key)));
+    let hello = fs::read_to_string(tree(&store, &keys[0]).join("bin/hello"));
+    assert_eq!(hello.expect("read"), "hello\n");
+}
+
+/// The last namespace that has a blob need not be the one of which a layer needs it.
+#[test]
+fn blobs_stay_that_torn_layers_of_others_need() {
+    let (store, layout) = (Store::new(), simple());
+    let keys = written_on(&store, &layout);
+    store.node.content().flush().expect("flush");
+    let (lowest, upper) = (&parts(&layout)[2], &parts(&layout)[3]);
+    let upper = Digest::parse(upper).expect("digest");
+    let other = cairn_types::Namespace::parse("other").expect("namespace");
+    let linked = store.node.content().link(&other, &upper, Labels::new());
+    linked.expect("link");
+    // Without a sync of the layers before.
+    let deleted = store.node.content().delete(&store.ns, &upper);
+    deleted.expect("delete");
+    fs::remove_file(blob_file(&store, lowest)).expect("remove");
+    let store = torn(store, &keys);
+    store.node.gc(false).expect("collect");
+    let here = store.node.content().exists(&other, &upper);
+    assert!(here.expect("look"), "a snapshot needs it");
+}
+
+/// What may not be whole is nobody else's, or the next flush would say that it is.
+#[test]
+fn torn_layers_are_not_shared() {
+    let (store, layout) = (Store::new(), simple());
+    let keys = written_on(&store, &layout);
+    store.node.content().flush().expect("flush");
+    fs::remove_file(blob_file(&store, &parts(&layout)[2])).expect("remove");
+    let store = torn(store, &keys);
+    let other = cairn_types::Namespace::parse("other").expect("namespace");
+    let shared = store.node.snapshots().share(&other, &keys);
+    assert_eq!(shared.expect("share").here, 0);
+}
