@@ -12,7 +12,7 @@ mod work;
 
 use std::sync::Arc;
 
-use cairn_snapshot::StagedLayer;
+use cairn_snapshot::{Snapshots, StagedLayer};
 use cairn_types::{
     ChainId, Descriptor, DiffId, ErrorKind, LayerTiming, LayerType, Namespace, Platform,
     PlatformMatcher, SnapshotKey,
@@ -103,13 +103,27 @@ pub(crate) struct Ready {
 impl Ready {
     /// Makes them visible, all at once.
     pub(crate) fn commit(self, work: &Work<'_>) -> Result<(), Failure> {
+        self.record(work, Snapshots::commit_stack)
+    }
+
+    /// The same for layers whose blobs are not kept, which nothing could unpack again after a power cut: they
+    /// are on the disk before anybody sees them, and could put something on top.
+    pub(crate) fn commit_synced(self, work: &Work<'_>) -> Result<(), Failure> {
+        self.record(work, Snapshots::commit_stack_synced)
+    }
+
+    fn record(
+        self,
+        work: &Work<'_>,
+        commit: fn(&Snapshots, &Namespace, Vec<StagedLayer>) -> cairn_snapshot::Result<()>,
+    ) -> Result<(), Failure> {
         if self.layers.is_empty() {
             return Ok(());
         }
         let names: Vec<SnapshotKey> = self.layers.iter().map(|layer| layer.key.clone()).collect();
         let timings: Vec<LayerTiming> = self.layers.iter().filter_map(|l| l.timing).collect();
         let timed: Vec<Event> = self.layers.iter().filter_map(timed).collect();
-        let committed = work.node.snapshots().commit_stack(work.ns, self.layers);
+        let committed = commit(work.node.snapshots(), work.ns, self.layers);
         committed.map_err(|err| {
             let reason = "its snapshots cannot be recorded";
             work.failure(Failure::because(work.attempted, reason, &err))

@@ -112,9 +112,11 @@ pub(crate) fn write(
             stored.push(digest.clone());
         }
     }
-    ready.commit(&work)?;
-    if !discarded.is_empty() {
-        // After a power cut they could not be made again.
+    if discarded.is_empty() {
+        ready.commit(&work)?;
+    } else {
+        ready.commit_synced(&work)?;
+        // Those that were here before, or are others'.
         let flushed = node.snapshots().flush();
         flushed.map_err(|err| work.unwritten("the unpacked layers", &err))?;
     }

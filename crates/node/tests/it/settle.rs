@@ -3,12 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Mutex,
     time::Duration,
 };
 
 use cairn_meta::{SnapshotRecord, Timestamp, View, schema};
-use cairn_node::Source;
-use cairn_types::ImageName;
+use cairn_node::{Event, ImportRequest, Node, Progress, Source};
+use cairn_types::{ImageName, Namespace};
 
 use crate::common::*;
 
@@ -130,4 +131,41 @@ fn young_layers_are_unpacked_again_after_another_boot() {
     assert!(store.node.settle(Duration::ZERO).expect("settle"));
     let store = rebooted(store);
     assert_mounts(&store);
+}
+
+/// Looks at layers as soon as anybody can: whether they are known to be on the disk.
+struct Looks {
+    node: Node,
+    ns: Namespace,
+    seen: Mutex<Vec<bool>>,
+}
+
+impl Progress for Looks {
+    fn event(&self, event: Event) {
+        if let Event::Timed { key, .. } = event {
+            let info = self.node.snapshots().stat(&self.ns, &key);
+            let mut seen = self.seen.lock().expect("lock");
+            seen.push(info.expect("it is told of when it is there").durable);
+        }
+    }
+}
+
+/// Whoever put something on top of one before would lose it by a power cut: no blob is left from which the layer
+/// could be unpacked again.
+#[test]
+fn layers_whose_blobs_are_not_kept_are_on_the_disk_before_they_are_seen() {
+    let layout = simple();
+    for discard in [false, true] {
+        let store = Store::new();
+        let looks = Looks {
+            node: store.node.clone(),
+            ns: store.ns.clone(),
+            seen: Mutex::default(),
+        };
+        let source = Source::Path(layout.path().to_owned());
+        let mut request = ImportRequest::new(store.ns.clone(), source);
+        request.discard = discard;
+        store.node.import(request, &looks).expect("import");
+        assert_eq!(looks.seen.into_inner().expect("lock"), [discard; 2]);
+    }
 }
