@@ -140,8 +140,8 @@ impl Node {
     /// Checks the whole store.
     ///
     /// # Errors
-    /// When something cannot be looked at at all; `Canceled` when it was given up; with
-    /// [`FsckRequest::repair`] also when the store takes no changes.
+    /// When something cannot be looked at at all; `NotFound` when there is no such namespace; `Canceled` when
+    /// it was given up; with [`FsckRequest::repair`] also when the store takes no changes.
     pub fn fsck(
         &self,
         request: FsckRequest,

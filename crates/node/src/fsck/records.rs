@@ -6,7 +6,9 @@ use cairn_meta::{
     BundleRecord, Error, ImageRecord, IngestRecord, Key, Record, SnapshotRecord, Table, Tx, View,
     schema,
 };
-use cairn_types::{Digest, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey, SnapshotKind};
+use cairn_types::{
+    Digest, ErrorKind, ImageName, IngestRef, LeaseId, Namespace, SnapshotKey, SnapshotKind,
+};
 
 use super::{Blobs, Check, Finding, Severity, mend::stands_on};
 use crate::{Failure, gc::Item, lost, objects::word};
@@ -33,7 +35,10 @@ impl Records {
     pub(super) fn read(check: &mut Check<'_>) -> Result<Records, Failure> {
         let mut all = Records::default();
         let mut damaged = Vec::new();
-        each(check, &mut damaged, &schema::NAMESPACES, |_, _| ())?;
+        let mut spaces: HashSet<Namespace> = HashSet::new();
+        each(check, &mut damaged, &schema::NAMESPACES, |ns, _| {
+            spaces.insert(ns);
+        })?;
         each(check, &mut damaged, &schema::IMAGES, |key, record| {
             all.images.push((key, record))
         })?;
@@ -67,10 +72,18 @@ impl Records {
         each(check, &mut damaged, &schema::BUNDLES, |dir, record| {
             all.bundles.push((dir, record))
         })?;
-        each(check, &mut damaged, &schema::CONTAINERS, |_, _| ())?;
+        each(check, &mut damaged, &schema::CONTAINERS, |(ns, _), _| {
+            spaces.insert(ns);
+        })?;
         check.doubtful = !damaged.is_empty();
         if let Some(ns) = &check.request.namespace {
             all.limit(ns);
+            damaged.retain(|err| all.concerns(ns, err));
+            // A bundle's damaged record says of no namespace that there is one.
+            let names = |err: &Error| space_of(err) == Some(ns.as_str());
+            if !spaces.contains(ns) && all.is_empty() && !damaged.iter().any(names) {
+                return Err(no_such(ns));
+            }
         }
         all.damaged = damaged;
         check.report.blobs = all.blobs.len() as u64;
@@ -78,6 +91,31 @@ impl Records {
         check.report.images = all.images.len() as u64;
         check.report.bundles = all.bundles.len() as u64;
         Ok(all)
+    }
+
+    /// Whether nothing at all is left.
+    fn is_empty(&self) -> bool {
+        self.links.is_empty()
+            && self.snapshots.is_empty()
+            && self.images.is_empty()
+            && self.ingests.is_empty()
+            && self.leases.is_empty()
+            && self.bundles.is_empty()
+    }
+
+    /// Whether a damaged record is of this namespace, or of a blob that it sees; or may be, since of a bundle
+    /// nothing but its record says whose it is.
+    fn concerns(&self, ns: &Namespace, err: &Error) -> bool {
+        let Error::Corrupt { key, .. } = err else {
+            return true;
+        };
+        match key.split_once(' ') {
+            Some(("blob" | "blob-bytes", digest)) => {
+                Digest::parse(digest).is_ok_and(|digest| self.links.contains_key(&digest))
+            }
+            Some(("bundle", _)) | None => true,
+            Some(_) => space_of(err) == Some(ns.as_str()),
+        }
     }
 
     /// Leaves what is of one namespace, and the blobs that it sees.
@@ -96,6 +134,20 @@ impl Records {
         self.resources.retain(|(one, ..)| one == ns);
         self.bundles.retain(|(_, bundle)| bundle.namespace == *ns);
     }
+}
+
+/// The first name in the key of a damaged record: its namespace, where its table has them.
+fn space_of(err: &Error) -> Option<&str> {
+    match err {
+        Error::Corrupt { key, .. } => key.split(' ').nth(1),
+        _ => None,
+    }
+}
+
+fn no_such(ns: &Namespace) -> Failure {
+    Failure::new(ErrorKind::NotFound, "check namespace", "not found")
+        .object("namespace", ns)
+        .next("cairn namespaces ls")
 }
 
 /// Hands out every record of a table that proves itself, and collects what is wrong with the others.

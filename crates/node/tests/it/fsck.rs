@@ -21,8 +21,8 @@ use crate::common::*;
 
 /// Keeps what it hears.
 #[derive(Default)]
-struct Heard {
-    findings: Mutex<Vec<Finding>>,
+pub(crate) struct Heard {
+    pub(crate) findings: Mutex<Vec<Finding>>,
     told: Mutex<Vec<(&'static str, u64, u64)>>,
 }
 
@@ -416,7 +416,7 @@ fn leases_may_hold_what_is_not_here_and_not_be_gone_themselves() {
 }
 
 /// The store opened again with bytes that are no record in the place of the one whose line begins so.
-fn damaged(store: Store, begin: &str) -> Store {
+pub(crate) fn damaged(store: Store, begin: &str) -> Store {
     let origin = Origin {
         layout: 1,
         written_by: "a test".to_owned(),

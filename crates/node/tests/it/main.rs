@@ -14,6 +14,7 @@ mod df;
 mod diff;
 mod ends;
 mod fsck;
+mod fsck_one;
 mod fsck_trees;
 mod gc_beside;
 mod gc_stress;
