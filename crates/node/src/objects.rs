@@ -235,7 +235,7 @@ fn stood_on(
     let bundles: Vec<String> = bundles.map(|holder| word(&holder.name)).collect();
     let failure = match bundles.is_empty() {
         true => failure,
-        false => failure.next(format!("cairn bundle rm {}", bundles.join(" "))),
+        false => failure.next(remove_bundles(&bundles)),
     };
     let key = word(key.as_str());
     failure.next(format!("cairn snapshots rm --recursive {key}"))
@@ -251,7 +251,7 @@ fn caused_by(failure: Failure, causes: impl ExactSizeIterator<Item = String>) ->
     }
 }
 
-/// The failure of a removal that bundles are in the way of, all of which are told, as is how they go;
+/// The failure of a removal that bundles are in the way of: how many, the first of them, and how they go;
 /// `words` are what one does, and what several do.
 pub(crate) fn held_by_bundles(attempted: &str, bundles: &[String], words: (&str, &str)) -> Failure {
     let quoted: Vec<String> = bundles.iter().map(|dir| word(dir)).collect();
@@ -264,7 +264,17 @@ pub(crate) fn held_by_bundles(attempted: &str, bundles: &[String], words: (&str,
         1 => failure,
         _ => caused_by(failure, quoted.iter().map(|dir| format!("bundle {dir}"))),
     };
-    failure.next(format!("cairn bundle rm {}", quoted.join(" ")))
+    failure.next(remove_bundles(&quoted))
+}
+
+/// The command by which they go. Of more than are shown the first: who tries again is told of the others.
+fn remove_bundles(quoted: &[String]) -> String {
+    let some = quoted.iter().take(SHOWN).map(String::as_str);
+    let command = format!("cairn bundle rm {}", some.collect::<Vec<_>>().join(" "));
+    match quoted.len() > SHOWN {
+        true => format!("{command}; then try again"),
+        false => command,
+    }
 }
 
 /// A text as one word of a shell.
@@ -297,6 +307,16 @@ mod tests {
             durable: true,
             timing: None,
         }
+    }
+
+    #[test]
+    fn of_many_bundles_a_few_are_told() {
+        let dirs = |count: usize| (0..count).map(|n| format!("/run/{n}")).collect::<Vec<_>>();
+        let words = ("stands on it", "stand on it");
+        let next = |count| held_by_bundles(REMOVE_SNAPSHOT, &dirs(count), words).next.clone();
+        let five = "cairn bundle rm /run/0 /run/1 /run/2 /run/3 /run/4";
+        assert_eq!(next(SHOWN), [five]);
+        assert_eq!(next(1000), [format!("{five}; then try again")]);
     }
 
     #[test]
