@@ -298,9 +298,18 @@ pub fn io_reason(err: &std::io::Error) -> String {
 /// Commands of this program with the flags that lead to the same store and namespace.
 pub fn pointed(commands: &str, global: &Global) -> String {
     let env = |name| std::env::var_os(name).unwrap_or_default();
-    let flags = global.pointers().unwrap_or_default();
     let namespace = global.namespace.as_str();
     let known = namespace == NAMESPACE || *namespace == *env("CONTAINERD_NAMESPACE");
+    flagged(commands, global, (!known).then_some(namespace))
+}
+
+/// As [`pointed`], for what is about the whole store, in whichever namespace it was asked.
+pub fn pointed_at_store(commands: &str, global: &Global) -> String {
+    flagged(commands, global, None)
+}
+
+fn flagged(commands: &str, global: &Global, namespace: Option<&str>) -> String {
+    let flags = global.pointers().unwrap_or_default();
     let mut parts: Vec<String> = Vec::new();
     for part in commands.split("cairn ") {
         let Some(before) = parts.last_mut() else {
@@ -313,7 +322,7 @@ pub fn pointed(commands: &str, global: &Global) -> String {
         if command && !part.starts_with("--root ") && !part.starts_with("--address ") {
             before.pop();
             before.push_str(&flags);
-            if !known && !part.starts_with("-n ") {
+            if let Some(namespace) = namespace.filter(|_| !part.starts_with("-n ")) {
                 before.push_str(&format!(" -n {namespace}"));
             }
             before.push(' ');
@@ -433,6 +442,14 @@ error: cannot export image docker.io/library/busybx:1.36: not found
             "cairn gc; cairn df",
             "cairn --address /run/x.sock gc; cairn --address /run/x.sock df",
         );
+    }
+
+    #[test]
+    fn what_is_about_the_store_has_no_namespace() {
+        let line = "cairn df -n dev --root /r";
+        let cli = crate::args::Cli::try_parse_from(line.split(' ')).expect(line);
+        let pointed = pointed_at_store("cairn fsck", &cli.global);
+        assert_eq!(pointed, "cairn --root /r fsck");
     }
 
     #[test]

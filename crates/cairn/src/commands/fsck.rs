@@ -73,10 +73,15 @@ fn told(context: &Context, done: &Fsck) {
 }
 
 /// Says what leads on, as after an error, with the flags that lead to the same store.
-pub(super) fn advise(context: &Context, steps: Vec<String>) {
+fn advise(context: &Context, steps: Vec<String>) {
     let none = Problem::usage("");
     let problem = steps.into_iter().fold(none, |all, step| all.next(step));
-    for step in &problem.pointed_at(&context.global).next {
+    say_next(context, &problem.pointed_at(&context.global).next);
+}
+
+/// Says steps as they are.
+pub(super) fn say_next(context: &Context, steps: &[String]) {
+    for step in steps {
         let next = paint(context.out.stderr.color, Style::Cyan, "next");
         context.out.error_text(&format!("  {next}:      {step}\n"));
     }

@@ -1,10 +1,12 @@
 //! Verbs without a group: what the store is, what it takes, what can go.
 
-use super::{Context, Result, fsck::advise};
+use cairn_types::Algorithm;
+
+use super::{Context, Result, fsck::say_next};
 use crate::{
     args::DfArgs,
     client::Client,
-    error::{pointed, quote},
+    error::{pointed, pointed_at_store, quote},
     model::{Disk, Holder, Program, Scrub, Server, Time, Versions},
     size,
     table::Table,
@@ -13,9 +15,6 @@ use crate::{
 
 /// The version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Where in the store files without record are found, and removed, by `fsck`.
-const CHECKED: [&str; 2] = ["content/blobs/", "snapshots/"];
 
 /// `df`
 pub fn df(context: &Context, args: DfArgs) -> Result {
@@ -55,14 +54,26 @@ fn disk(context: &Context, disk: &Disk) -> Result {
     if context.out.quiet {
         return Ok(());
     }
-    let is_checked = |path: &str| CHECKED.iter().any(|place| path.starts_with(place));
     match disk.unexplained.iter().any(|one| is_checked(&one.path)) {
-        true => advise(context, vec!["cairn fsck".to_owned()]),
+        // Of one namespace alone it would not look for what is nobody's.
+        true => say_next(context, &[pointed_at_store("cairn fsck", &context.global)]),
         false => context
             .out
             .note("nothing here has made these or will remove them"),
     }
     Ok(())
+}
+
+/// Whether a path of the store's is where `fsck` finds, and removes, what no record speaks of.
+fn is_checked(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts.as_slice() {
+        ["content", "blobs", algorithm, _] => {
+            Algorithm::ALL.iter().any(|known| known.name() == *algorithm)
+        }
+        ["snapshots", name] => *name != "trash",
+        _ => false,
+    }
 }
 
 /// `why`
@@ -108,7 +119,8 @@ fn lets_go(holder: &Holder) -> Option<String> {
         ("bundle", _) => format!("cairn bundle rm {name}"),
         ("lease", _) => format!("cairn leases rm {name}"),
         ("ingest", _) => format!("cairn content abort {name}"),
-        ("blob", Some(label)) => format!("cairn content label {name} {}=", quote(label)),
+        // As a lease calls one.
+        ("blob" | "content", Some(label)) => format!("cairn content label {name} {}=", quote(label)),
         ("snapshot", Some(label)) => format!("cairn snapshots label {name} {}=", quote(label)),
         _ => return None,
     };
@@ -228,4 +240,40 @@ fn scrub(scrub: &Scrub) -> String {
         (count, _) => parts.push(format!("{count} damaged places: cairn fsck")),
     }
     parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_advised_where_it_finds_something() {
+        for (path, checked) in [
+            ("content/blobs/sha256/abc", true),
+            ("content/blobs/notes", false),
+            ("content/blobs/md5/abc", false),
+            ("content/notes", false),
+            ("snapshots/12", true),
+            ("snapshots/notes", true),
+            ("notes", false),
+            ("meta/notes", false),
+        ] {
+            assert_eq!(is_checked(path), checked, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_taken_off_whatever_a_blob_is_called() {
+        for kind in ["blob", "content"] {
+            let holder = Holder {
+                kind: kind.to_owned(),
+                name: "sha256:abc".to_owned(),
+                label: Some("containerd.io/gc.root".to_owned()),
+                through: Vec::new(),
+                frees: None,
+            };
+            let command = "cairn content label sha256:abc containerd.io/gc.root=";
+            assert_eq!(lets_go(&holder).as_deref(), Some(command));
+        }
+    }
 }
