@@ -24,7 +24,7 @@ use crate::{
 
 const NAME: &str = "scrub";
 const FILE_BYTES_MAX: u64 = 16 << 20;
-/// More are in the log alone.
+/// Of more those that were found first are in the log alone.
 const FINDINGS_MAX: usize = 1000;
 
 /// All of it.
@@ -233,7 +233,9 @@ impl Scrubbed {
             let findings = &mut state.findings;
             findings.retain(|known| !all.iter().any(|new| is_of(known, new)));
             findings.extend(all);
-            findings.truncate(FINDINGS_MAX);
+            // What was found last is what can be told of a disk that fails.
+            let more = findings.len().saturating_sub(FINDINGS_MAX);
+            findings.drain(..more);
         });
     }
 
@@ -265,5 +267,42 @@ pub(super) struct Turn<'a>(&'a AtomicBool);
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(name: String) -> Found {
+        Found {
+            is_loss: true,
+            kind: "blob-missing".to_owned(),
+            object: "blob".to_owned(),
+            name,
+            namespace: None,
+            path: None,
+            detail: String::new(),
+            meaning: String::new(),
+            next: Vec::new(),
+            found_at: 0,
+            tree: None,
+            mark: None,
+        }
+    }
+
+    #[test]
+    fn of_too_many_the_newest_are_kept() {
+        let scrubbed = Scrubbed::default();
+        for number in 0..FINDINGS_MAX + 2 {
+            scrubbed.keep(vec![found(number.to_string())]);
+        }
+        scrubbed.with(|state| {
+            let name = |found: Option<&Found>| found.map(|found| found.name.clone());
+            assert_eq!(state.findings.len(), FINDINGS_MAX);
+            assert_eq!(name(state.findings.first()), Some("2".to_owned()));
+            let last = (FINDINGS_MAX + 1).to_string();
+            assert_eq!(name(state.findings.last()), Some(last));
+        });
     }
 }
