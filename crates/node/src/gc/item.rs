@@ -30,11 +30,22 @@ impl Item {
         }
     }
 
-    /// For messages and tests.
-    #[cfg(test)]
+    /// What a person calls it, and what it is called by.
+    pub(super) fn named(&self) -> (&'static str, String) {
+        let name = match self {
+            Item::Blob(digest) => digest.to_string(),
+            Item::Snapshot(key) => key.to_string(),
+            Item::Image(name) => name.to_string(),
+            Item::Ingest(reference) => reference.to_string(),
+            Item::Container(id) => id.clone(),
+        };
+        (self.kind(), name)
+    }
+
+    /// What a person calls it. (To a lease a blob is `content`.)
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Item::Blob(_) => "content",
+            Item::Blob(_) => "blob",
             Item::Snapshot(_) => "snapshot",
             Item::Image(_) => "image",
             Item::Ingest(_) => "ingest",

@@ -181,9 +181,9 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         for (key, value, expected) in [
-            ("containerd.io/gc.ref.content", digest, vec!["content"]),
-            ("containerd.io/gc.ref.content.l.0", digest, vec!["content"]),
-            ("containerd.io/gc.ref.content/x", digest, vec!["content"]),
+            ("containerd.io/gc.ref.content", digest, vec!["blob"]),
+            ("containerd.io/gc.ref.content.l.0", digest, vec!["blob"]),
+            ("containerd.io/gc.ref.content/x", digest, vec!["blob"]),
             ("containerd.io/gc.ref.contents", digest, vec![]),
             ("containerd.io/gc.ref.content", "no digest", vec![]),
             (

@@ -72,16 +72,6 @@ impl Ways {
     }
 }
 
-fn named(item: &Item) -> (&'static str, String) {
-    match item {
-        Item::Blob(digest) => ("blob", digest.to_string()),
-        Item::Snapshot(key) => ("snapshot", key.to_string()),
-        Item::Image(name) => ("image", name.to_string()),
-        Item::Ingest(reference) => ("ingest", reference.to_string()),
-        Item::Container(id) => ("container", id.clone()),
-    }
-}
-
 impl Node {
     /// Whatever a person means by `text` in `ns`, and what keeps it: an image's name; a digest or at least 7
     /// hex digits of one, which may be a blob's and a snapshot's; a snapshot's key; an upload's reference.
@@ -160,7 +150,7 @@ impl Node {
 
     fn held_by(&self, ns: &Namespace, collection: &Collection, graph: &Graph, id: Id) -> Kept {
         let (whole, alone) = (Ways::to(graph, id, false), Ways::to(graph, id, true));
-        let name = |id: Id| named(graph.item(id));
+        let name = |id: Id| graph.item(id).named();
         let mut holders = Vec::new();
         for root in graph.roots().filter(|root| whole.length(*root).is_some()) {
             let (kind, holder) = name(root);
@@ -195,7 +185,7 @@ impl Node {
             });
         }
         holders.sort();
-        let (kind, name) = named(graph.item(id));
+        let (kind, name) = name(id);
         Kept {
             kind,
             name,
