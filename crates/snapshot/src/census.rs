@@ -52,7 +52,7 @@ pub struct Counted {
 impl Snapshots {
     /// What the directories take that are always there, and each name in them. Measures with `meter`, so that
     /// what it has counted elsewhere is not counted again.
-    pub fn census(&self, meter: &mut Meter) -> Result<(Usage, Vec<Counted>)> {
+    pub fn census(&self, meter: &mut Meter<'_>) -> Result<(Usage, Vec<Counted>)> {
         let failed = || sys("measure snapshots");
         let (mut own, found) = meter
             .entries(&self.inner.root, &[TRASH])

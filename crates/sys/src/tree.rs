@@ -18,7 +18,7 @@ use crate::{
     Dir, Error, Result, durable,
     fault::{self, Flaw},
     raw,
-    walk::{Level, Walk, open_same_mount},
+    walk::{Level, Walk, elsewhere, open_same_mount},
 };
 
 /// Bytes of names that one call to the kernel lists.
@@ -129,7 +129,7 @@ impl Dir {
         if fault::has(Flaw::NoTreeSync) {
             return Ok(());
         }
-        self.each_dir(&mut |dir| {
+        self.each_dir(true, &mut |dir| {
             let directories = each_file(dir, &mut durable::sync_file)?;
             dir.fsync()?;
             Ok(directories)
@@ -142,7 +142,7 @@ impl Dir {
         if fault::has(Flaw::NoTreeSync) {
             return Ok(());
         }
-        self.each_dir(&mut |dir| each_file(dir, &mut raw::begin_write))?;
+        self.each_dir(true, &mut |dir| each_file(dir, &mut raw::begin_write))?;
         self.sync_tree()
     }
 
@@ -153,8 +153,13 @@ impl Dir {
     }
 
     /// Visits this directory and all below it, without crossing mounts; a visit answers the directories in
-    /// the one it was given.
-    fn each_dir(&self, visit: &mut dyn FnMut(&Dir) -> Result<Vec<OsString>>) -> Result<()> {
+    /// the one it was given. With `all` it is an error when one that was on the way is moved meanwhile, by
+    /// which others may be missed.
+    fn each_dir(
+        &self,
+        all: bool,
+        visit: &mut dyn FnMut(&Dir) -> Result<Vec<OsString>>,
+    ) -> Result<()> {
         let name = OsString::from(".");
         let dir = open_same_mount(self, &name, false)?;
         let pending = visit(&dir)?;
@@ -162,16 +167,22 @@ impl Dir {
         loop {
             if let Some(name) = walk.here.pending.pop() {
                 match walk.open(&name) {
-                    Ok(dir) => {
-                        let pending = visit(&dir)?;
-                        walk.descend(Level { dir, name, pending })?;
-                    }
-                    // Mounted there, gone, or replaced since it was listed.
-                    Err(err) if skipped(err.errno()) => {}
+                    Ok(dir) => match visit(&dir) {
+                        Ok(pending) => walk.descend(Level { dir, name, pending })?,
+                        Err(err) if !all && elsewhere(err.errno()) => {}
+                        Err(err) => return Err(err),
+                    },
+                    Err(err) if elsewhere(err.errno()) => {}
                     Err(err) => return Err(err),
                 }
-            } else if walk.ascend()?.is_none() {
-                return Ok(());
+            } else {
+                let goes_on = match all {
+                    true => walk.ascend()?.is_some(),
+                    false => walk.rise(self)?,
+                };
+                if !goes_on {
+                    return Ok(());
+                }
             }
         }
     }
@@ -186,11 +197,11 @@ impl Dir {
             None => self.clone(),
             Some(above) => match self.open_dir(above) {
                 Ok(dir) => dir,
-                Err(err) if err.is(Errno::NOENT) => return Ok(false),
+                Err(err) if elsewhere(err.errno()) => return Ok(false),
                 Err(err) => return Err(err),
             },
         };
-        Ok(dir.try_stat(name)?.is_some())
+        Ok(seen(&dir, name)?.is_some())
     }
 }
 
@@ -210,7 +221,7 @@ fn each_file(dir: &Dir, visit: &mut dyn FnMut(&File) -> Result<()>) -> Result<Ve
             // Should it be a fifo by now, opening it does not wait.
             FileType::RegularFile => match dir.open_file(name, OFlags::NONBLOCK, 0) {
                 Ok(file) => visit(&file)?,
-                Err(err) if skipped(err.errno()) => {}
+                Err(err) if elsewhere(err.errno()) => {}
                 Err(err) => return Err(err),
             },
             // All there is to links and devices is in the directory.
@@ -222,24 +233,43 @@ fn each_file(dir: &Dir, visit: &mut dyn FnMut(&File) -> Result<()>) -> Result<Ve
 }
 
 /// Counts allocated bytes, which are blocks times 512, and inodes: each inode once, however many names
-/// lead there among all that one meter is shown. Does not cross mounts.
+/// lead there among all that one meter is shown. Does not cross mounts. What disappears or is moved meanwhile
+/// is counted once at most, as long as it is not moved to where the meter still comes by.
 #[derive(Default)]
-pub struct Meter {
+pub struct Meter<'w> {
     /// Inodes with more than one name that were counted, by device and number.
     linked: HashSet<(u64, u64)>,
+    /// Asked at every name whether to go on.
+    wanted: Option<&'w dyn Fn() -> bool>,
 }
 
-impl Meter {
+impl<'w> Meter<'w> {
+    /// One that counts for as long as it is `wanted`, and fails with `ECANCELED` from then on.
+    pub fn for_as_long(wanted: &'w dyn Fn() -> bool) -> Meter<'w> {
+        Meter {
+            linked: HashSet::new(),
+            wanted: Some(wanted),
+        }
+    }
+
+    fn go_on(&self, dir: &Dir) -> Result<()> {
+        match self.wanted.is_none_or(|wanted| wanted()) {
+            true => Ok(()),
+            false => Err(Error::new("measure", dir.label(), Errno::CANCELED)),
+        }
+    }
+
     /// A directory and all below it. What disappears meanwhile is not counted.
     pub fn tree(&mut self, dir: &Dir) -> Result<Usage> {
         let mut usage = Usage::default();
-        dir.each_dir(&mut |dir| self.enter(dir, &mut usage))?;
+        dir.each_dir(false, &mut |dir| self.enter(dir, &mut usage))?;
         Ok(usage)
     }
 
     /// Whatever is called `name`, with all below it; `None` when nothing is, or something is mounted there.
     pub fn entry(&mut self, dir: &Dir, name: &OsStr) -> Result<Option<Usage>> {
-        let Some(stat) = dir.try_stat(name)? else {
+        self.go_on(dir)?;
+        let Some(stat) = seen(dir, name)? else {
             return Ok(None);
         };
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -248,7 +278,7 @@ impl Meter {
         let measured = open_same_mount(dir, name, true).and_then(|dir| self.tree(&dir));
         match measured {
             Ok(usage) => Ok(Some(usage)),
-            Err(err) if skipped(err.errno()) => Ok(None),
+            Err(err) if elsewhere(err.errno()) => Ok(None),
             Err(err) => Err(err),
         }
     }
@@ -288,9 +318,10 @@ impl Meter {
         *usage += self.inode(&dir.self_stat()?);
         let mut directories = Vec::new();
         each_name(dir, |name, kind| {
+            self.go_on(dir)?;
             if kind == FileType::Directory {
                 directories.push(name.to_owned());
-            } else if let Some(stat) = dir.try_stat(name)? {
+            } else if let Some(stat) = seen(dir, name)? {
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                     directories.push(name.to_owned());
                 } else {
@@ -303,11 +334,12 @@ impl Meter {
     }
 }
 
-fn skipped(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::XDEV | Errno::NOENT | Errno::NOTDIR | Errno::LOOP
-    )
+/// What is there, if it can be told still.
+fn seen(dir: &Dir, name: &OsStr) -> Result<Option<Stat>> {
+    match dir.try_stat(name) {
+        Err(err) if elsewhere(err.errno()) => Ok(None),
+        stat => stat,
+    }
 }
 
 /// Unlinks all that is no directory in a directory just opened; answers the directories.

@@ -92,6 +92,48 @@ impl Walk {
         Ok(Some(std::mem::replace(&mut self.here, up)))
     }
 
+    /// Goes up to the nearest level that can be found again; whether there is one. Where a directory was moved
+    /// on the way down it is looked for from `top` on, by the names that led there. What was still to be
+    /// entered in one that is not found is left: it is somewhere else by now.
+    pub(crate) fn rise(&mut self, top: &Dir) -> Result<bool> {
+        while let Some(Above {
+            held,
+            name,
+            pending,
+        }) = self.above.pop()
+        {
+            let dir = match held {
+                Held::Open(dir) => Some(dir),
+                Held::Closed(device, inode) => match self.parent(device, inode) {
+                    Ok(dir) => Some(dir),
+                    Err(err) if elsewhere(err.errno()) => self.again(top, &name, (device, inode))?,
+                    Err(err) => return Err(err),
+                },
+            };
+            if let Some(dir) = dir {
+                self.here = Level { dir, name, pending };
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The level `name` below those that are left above, if it is where it was.
+    fn again(&self, top: &Dir, name: &OsStr, inode: (u64, u64)) -> Result<Option<Dir>> {
+        // The first of all is `top` itself, and has no name there.
+        let above = self.above.iter().skip(1).map(|above| &*above.name);
+        let mut dir = top.clone();
+        for name in above.chain(std::iter::once(name)) {
+            dir = match open_same_mount(&dir, name, false) {
+                Ok(dir) => dir,
+                Err(err) if elsewhere(err.errno()) => return Ok(None),
+                Err(err) => return Err(err),
+            };
+        }
+        let stat = dir.self_stat()?;
+        Ok(((stat.st_dev, stat.st_ino) == inode).then_some(dir))
+    }
+
     fn parent(&self, device: u64, inode: u64) -> Result<Dir> {
         let here = &self.here.dir;
         let up = OsStr::new("..");
@@ -105,6 +147,14 @@ impl Walk {
             Err(Error::new("openat2", here.shown(up), Errno::STALE))
         }
     }
+}
+
+/// Whether what was there when it was listed is mounted over, gone, moved or replaced.
+pub(crate) fn elsewhere(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::XDEV | Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE
+    )
 }
 
 /// Opens `name` as [`Walk::open`] does. `named` says whether it gets a label of its own: spelling out

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{cell::Cell, fs, os::unix::fs::symlink, path::Path};
 
 use cairn_sys::{Dir, Meter, OFlags, mount};
 use common::{dir, name};
@@ -247,6 +247,64 @@ fn one_meter_counts_an_inode_once_wherever_its_names_are() {
     ] {
         assert_eq!(root.has(Path::new(path)).expect(path), there, "{path}");
     }
+}
+
+/// A container that is at work moves directories while somebody measures: of those that are far above the walk
+/// the way back is found again, or they are left.
+#[test]
+fn what_is_moved_on_the_way_fails_no_measurement() {
+    const DEPTH: usize = 40;
+    const FILES: usize = 1000;
+    for above_too in [false, true] {
+        let (temp, root) = dir();
+        let place = |depth: usize| temp.path().join("tree").join("d/".repeat(depth));
+        for depth in 0..DEPTH {
+            fs::create_dir_all(place(depth).join("brother")).expect("mkdir");
+        }
+        fs::create_dir(place(DEPTH)).expect("mkdir");
+        for file in 0..FILES {
+            fs::write(place(DEPTH).join(file.to_string()), "").expect("write");
+        }
+        let all = 2 * DEPTH + 1 + FILES;
+        // Asked at each name, and in whatever order there are fewer than so many above the lowest ones.
+        let asked = Cell::new(0);
+        let wanted = || {
+            asked.set(asked.get() + 1);
+            if asked.get() == FILES / 2 {
+                fs::rename(place(5), temp.path().join("elsewhere")).expect("move");
+                if above_too {
+                    fs::rename(place(2), temp.path().join("tree/d/other")).expect("move");
+                }
+            }
+            true
+        };
+        let mut meter = Meter::for_as_long(&wanted);
+        let usage = meter.entry(&root, name("tree")).expect("measure");
+        let counted = usize::try_from(usage.expect("there").inodes).expect("few");
+        assert!(!temp.path().join("tree/d/d/d/d/d/d").exists(), "moved");
+        match above_too {
+            false => assert_eq!(counted, all),
+            // But for the brothers of those that are not where they were.
+            true => assert!((all - 3..=all).contains(&counted), "{counted} of {all}"),
+        }
+    }
+}
+
+#[test]
+fn nobody_measures_what_nobody_waits_for() {
+    let (temp, root) = dir();
+    for file in 0..100 {
+        fs::write(temp.path().join(file.to_string()), "").expect("write");
+    }
+    let asked = Cell::new(0);
+    let wanted = || {
+        asked.set(asked.get() + 1);
+        asked.get() < 10
+    };
+    let mut meter = Meter::for_as_long(&wanted);
+    let err = meter.entries(&root, &[]).expect_err("stopped");
+    assert!(err.is(Errno::CANCELED), "{err}");
+    assert_eq!(asked.get(), 10);
 }
 
 #[test]
