@@ -18,7 +18,7 @@ use cairn_content::Purpose as OfContent;
 use cairn_meta::Purpose as OfMeta;
 use cairn_snapshot::Purpose as OfSnapshots;
 use cairn_sys::{Dir, Meter};
-use cairn_types::{Classified, SnapshotKind, Usage};
+use cairn_types::{Classified, ErrorKind, SnapshotKind, Usage};
 
 use crate::{
     Failure, Node,
@@ -207,21 +207,23 @@ impl Seen {
 /// A measurement under way.
 struct Count<'n> {
     node: &'n Node,
-    meter: Meter,
+    wanted: &'n dyn Fn() -> bool,
+    meter: Meter<'n>,
     heads: BTreeMap<DiskKind, (u64, Usage)>,
     suspects: Vec<Suspect>,
 }
 
 impl Node {
-    /// Walks through all that is below the root, and says what it is there for. Takes the time of a `du`;
-    /// nobody waits for it.
+    /// Walks through all that is below the root, and says what it is there for, for as long as it is `wanted`.
+    /// Takes the time of a `du`; nobody waits for it.
     ///
     /// # Errors
-    /// When something cannot be looked at.
-    pub fn df_disk(&self) -> Result<DiskUsage, Failure> {
+    /// When something cannot be looked at; `Canceled` when it is not wanted any more.
+    pub fn df_disk(&self, wanted: &dyn Fn() -> bool) -> Result<DiskUsage, Failure> {
         let mut count = Count {
             node: self,
-            meter: Meter::default(),
+            wanted,
+            meter: Meter::for_as_long(wanted),
             heads: BTreeMap::new(),
             suspects: Vec::new(),
         };
@@ -230,6 +232,7 @@ impl Node {
             if count.suspects.is_empty() {
                 break;
             }
+            count.go_on()?;
             thread::sleep(BETWEEN);
             for room in Room::ALL {
                 count.look_again(room)?;
@@ -241,7 +244,20 @@ impl Node {
 
 impl Count<'_> {
     fn failed(&self, err: &dyn Classified) -> Failure {
+        if let Err(stopped) = self.go_on() {
+            return stopped;
+        }
         Failure::of(ATTEMPTED, err).object("store", self.node.root().display())
+    }
+
+    fn go_on(&self) -> Result<(), Failure> {
+        match (self.wanted)() {
+            true => Ok(()),
+            false => {
+                let kind = ErrorKind::Canceled;
+                Err(Failure::new(kind, ATTEMPTED, "it was stopped"))
+            }
+        }
     }
 
     fn open(&self, room: Room) -> Result<Dir, Failure> {

@@ -2,6 +2,7 @@
 //! after anything.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs,
     io::Write as _,
@@ -15,7 +16,7 @@ use cairn_node::{
     DiskKind, DiskRow, DiskUsage, EngineKind, Node, NodeOptions, RecordsImport, export_records,
     import_records,
 };
-use cairn_types::{ImageName, IngestRef, Labels, SnapshotKey};
+use cairn_types::{ErrorKind, ImageName, IngestRef, Labels, SnapshotKey};
 
 use crate::{
     common::*,
@@ -41,7 +42,7 @@ fn du(root: &Path) -> (u64, u64) {
 fn measured(node: &Node) -> DiskUsage {
     let mut tries = 0;
     loop {
-        let disk = node.df_disk().expect("measure");
+        let disk = node.df_disk(&|| true).expect("measure");
         let (all, seen) = (disk.all(), du(node.root()));
         if (all.bytes, all.inodes) == seen {
             return disk;
@@ -318,7 +319,7 @@ fn in_use_nothing_is_called_unexplained() {
                 }
             }
         });
-        let measured: Vec<_> = (0..12).map(|_| store.node.df_disk()).collect();
+        let measured: Vec<_> = (0..12).map(|_| store.node.df_disk(&|| true)).collect();
         stop.store(true, Ordering::Relaxed);
         for disk in measured {
             assert_eq!(disk.expect("measure").unexplained, []);
@@ -329,4 +330,20 @@ fn in_use_nothing_is_called_unexplained() {
     let rows = explained(&store.node);
     assert_eq!(total(&rows, DiskKind::Garbage.name()), 0);
     assert_eq!(total(&rows, DiskKind::Staging.name()), 0);
+}
+
+#[test]
+fn a_measurement_ends_when_nobody_waits_for_it() {
+    let store = Store::new();
+    store.import(simple().path()).expect("import");
+    // At once, and on its way through the files.
+    for names in [0, 10] {
+        let asked = Cell::new(0);
+        let wanted = || {
+            asked.set(asked.get() + 1);
+            asked.get() <= names
+        };
+        let stopped = store.node.df_disk(&wanted).expect_err("stopped");
+        assert_eq!(stopped.kind, ErrorKind::Canceled, "{stopped}");
+    }
 }
