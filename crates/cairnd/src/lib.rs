@@ -5,7 +5,7 @@
 //! - [`config`] is what can be chosen, [`options`] the flags, [`man`] what is generated from both;
 //! - [`calls`] surrounds every call, [`methods`] knows them all; [`maintain`] and [`scrub`] are what happens
 //!   unasked;
-//! - [`log`], [`metrics`], [`traces`], [`endpoint`] and [`notify`] are for those who run it;
+//! - [`log`], [`metrics`], [`traces`], [`endpoint`], [`notify`] and `opening` are for those who run it;
 //! - [`records`] are taken out of a stopped store and put in;
 //! - [`routes`] finds the service of a call; [`service`] has one file for each of them; they parse, call
 //!   the node and convert;
@@ -34,6 +34,7 @@ pub mod man;
 pub mod methods;
 pub mod metrics;
 pub mod notify;
+mod opening;
 pub mod options;
 pub mod records;
 pub mod routes;

@@ -17,6 +17,15 @@ pub fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
+/// Calls are served later than the manager waits for; within so much time it hears again.
+pub fn later(status: &str, within: Duration) {
+    let within = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);
+    tell(&[
+        NotifyState::ExtendTimeoutUsec(within),
+        NotifyState::Status(status),
+    ]);
+}
+
 /// One sentence for `systemctl status`.
 pub fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);

@@ -31,7 +31,7 @@ use crate::{
     maintain::{self, Activity},
     man,
     metrics::{Metrics, Socket},
-    notify,
+    notify, opening,
     options::{Command, ConfigVerb, Flags, Options},
     records,
     scrub::Scrubber,
@@ -141,7 +141,7 @@ fn start(flags: &Flags, config: &Config, log: &Log) -> Result<(), String> {
             discard_layers: config.unpack.discard_layers,
             registry: config.registry.clone().into(),
         };
-        Node::open(options).map_err(reason)
+        opening::open(options).map_err(reason)
     };
     let sharing = config.metadata.content_sharing_policy.into();
     let node = open(config.root.clone(), sharing)?;

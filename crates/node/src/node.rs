@@ -125,6 +125,15 @@ struct Layout {
 impl Node {
     /// Opens the store at `options.root`, making it when absent, and recovers what a crash left.
     pub fn open(options: NodeOptions) -> Result<Node, Failure> {
+        Node::open_telling(options, &|| ())
+    }
+
+    /// As [`Node::open`]. Tells `gets_on` again and again while layers are unpacked that a power cut may have
+    /// torn, which can take minutes.
+    pub fn open_telling(
+        options: NodeOptions,
+        gets_on: &(dyn Fn() + Sync),
+    ) -> Result<Node, Failure> {
         let root = options.root;
         let open_failure = |err: &dyn cairn_types::Classified| {
             Failure::of(ATTEMPTED, err).object("store", root.display())
@@ -194,7 +203,7 @@ impl Node {
         };
         node.sweep_uploads()?;
         if !recovered.unproven.is_empty() {
-            node.prove();
+            node.prove(gets_on);
         }
         Ok(node)
     }

@@ -55,7 +55,7 @@ impl Node {
         if self.torn_of(ns, digest)?.is_none() {
             return Ok(());
         }
-        self.prove();
+        self.prove(&|| ());
         let Some((of, key)) = self.torn_of(ns, digest)? else {
             return Ok(());
         };

@@ -106,7 +106,9 @@ impl Walk {
                 Held::Open(dir) => Some(dir),
                 Held::Closed(device, inode) => match self.parent(device, inode) {
                     Ok(dir) => Some(dir),
-                    Err(err) if elsewhere(err.errno()) => self.again(top, &name, (device, inode))?,
+                    Err(err) if elsewhere(err.errno()) => {
+                        self.again(top, &name, (device, inode))?
+                    }
                     Err(err) => return Err(err),
                 },
             };

@@ -68,9 +68,9 @@ fn disk(context: &Context, disk: &Disk) -> Result {
 fn is_checked(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
-        ["content", "blobs", algorithm, _] => {
-            Algorithm::ALL.iter().any(|known| known.name() == *algorithm)
-        }
+        ["content", "blobs", algorithm, _] => Algorithm::ALL
+            .iter()
+            .any(|known| known.name() == *algorithm),
         ["snapshots", name] => *name != "trash",
         _ => false,
     }
@@ -120,7 +120,9 @@ fn lets_go(holder: &Holder) -> Option<String> {
         ("lease", _) => format!("cairn leases rm {name}"),
         ("ingest", _) => format!("cairn content abort {name}"),
         // As a lease calls one.
-        ("blob" | "content", Some(label)) => format!("cairn content label {name} {}=", quote(label)),
+        ("blob" | "content", Some(label)) => {
+            format!("cairn content label {name} {}=", quote(label))
+        }
         ("snapshot", Some(label)) => format!("cairn snapshots label {name} {}=", quote(label)),
         _ => return None,
     };

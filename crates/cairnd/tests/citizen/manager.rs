@@ -9,7 +9,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::daemon::{PATIENCE, Place, quiet, run};
+use cairn_meta::{View, schema};
+use cairn_node::{EngineKind, ImportRequest, Node, NodeOptions, Silent, Source};
+use cairn_types::{Labels, Namespace, SnapshotKey};
+
+use crate::{
+    common::{archive::Archive, layer::Layer},
+    daemon::{PATIENCE, Place, quiet, run},
+};
 
 /// A manager that hears.
 struct Manager(UnixDatagram);
@@ -61,6 +68,55 @@ fn it_is_told_of_each_stage() {
     daemon.signal(rustix::process::Signal::TERM);
     manager.until("STOPPING=1");
     assert!(daemon.ended().success());
+}
+
+/// A store after a power cut: a layer that may be torn, and on top of it what somebody wrote.
+fn torn(place: &Place) {
+    let node = Node::open(NodeOptions::new(place.path("root"), EngineKind::Redb)).unwrap();
+    let layer = Layer::new().dir("etc/").file("etc/motd", "hello");
+    let archive = Archive::new("docker.io/shop/web:1", &[layer.bytes()]);
+    fs::write(place.path("web.tar"), &archive.bytes).unwrap();
+    let ns = Namespace::parse("default").unwrap();
+    let source = Source::Path(place.path("web.tar"));
+    let request = ImportRequest::new(ns.clone(), source);
+    node.import(request, &Silent).unwrap();
+    let layer = node.snapshots().list(&ns).unwrap().remove(0).key;
+    let own = SnapshotKey::parse("work").unwrap();
+    let prepared = node
+        .snapshots()
+        .prepare(&ns, &own, Some(&layer), Labels::new());
+    prepared.unwrap();
+    let written = node.meta().write(|tx| {
+        for (key, mut record) in tx.scan(&schema::SNAPSHOTS, &())? {
+            record.boot_id = "another".to_owned();
+            tx.put(&schema::SNAPSHOTS, &key, &record)?;
+        }
+        Ok::<_, cairn_meta::Error>(())
+    });
+    written.unwrap();
+}
+
+/// Or it would end the daemon, which would begin anew, for ever.
+#[test]
+fn it_is_asked_for_time_to_unpack_layers_again() {
+    let place = Place::new();
+    torn(&place);
+    let mut command = place.command();
+    let manager = Manager::at(&place, &mut command);
+    let mut daemon = place.spawn(command);
+    let heard = manager.until("READY=1");
+    let asked = |text: &String| text.starts_with("EXTEND_TIMEOUT_USEC=");
+    assert!(heard.iter().any(asked), "{heard:?}");
+    assert!(daemon.stop().success());
+    // There is nothing to unpack any more.
+    let mut daemon = {
+        let mut command = place.command();
+        command.env("NOTIFY_SOCKET", place.path("notify"));
+        place.spawn(command)
+    };
+    let heard = manager.until("READY=1");
+    assert!(!heard.iter().any(asked), "{heard:?}");
+    assert!(daemon.stop().success());
 }
 
 #[test]

@@ -10,23 +10,31 @@ use super::{
 };
 use crate::Node;
 
-/// Nobody waits for what an opening sees on its way.
-struct Unheard;
+/// Nobody waits for what is seen on the way, but somebody may for its end.
+struct Unheard<'a> {
+    gets_on: &'a (dyn Fn() + Sync),
+}
 
-impl FsckWatcher for Unheard {
+impl FsckWatcher for Unheard<'_> {
     fn found(&self, finding: Finding) {
         tracing::debug!("{} {}: {}", finding.object, finding.name, finding.detail);
     }
 
     fn progress(&self, _: &'static str, _: u64, _: u64) {}
+
+    fn has_read(&self, _: u64) -> bool {
+        (self.gets_on)();
+        true
+    }
 }
 
 impl Node {
     /// Unpacks the trees again that an opening found to be unproven, each before what stands on it. One of
     /// which the layer is not here or is damaged stays as it is, and nothing is mounted over it: the next
-    /// opening tries again, and so does a repair.
-    pub(crate) fn prove(&self) {
-        let mut check = Check::new(self, FsckRequest::default(), &Unheard);
+    /// opening tries again, and so does a repair. Tells `gets_on` at each of them, and at whatever is read.
+    pub(crate) fn prove(&self, gets_on: &(dyn Fn() + Sync)) {
+        let unheard = Unheard { gets_on };
+        let mut check = Check::new(self, FsckRequest::default(), &unheard);
         let read = Records::read(&mut check).and_then(|records| {
             check.images(&records)?;
             Ok(records)
@@ -39,6 +47,7 @@ impl Node {
             if !self.snapshots().is_unproven(one.record) {
                 continue;
             }
+            gets_on();
             let (ns, key) = (one.ns, one.key);
             match check.prove(&one) {
                 Ok(()) => tracing::warn!(

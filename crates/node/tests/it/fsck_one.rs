@@ -29,10 +29,15 @@ fn damaged_in(name: &str) -> (Store, String) {
     let (store, layout) = (Store::new(), simple());
     for space in ["default", "other"] {
         let source = Source::Path(layout.path().to_owned());
-        let imported = store.node.import(ImportRequest::new(ns(space), source), &Silent);
+        let imported = store
+            .node
+            .import(ImportRequest::new(ns(space), source), &Silent);
         imported.expect("import");
     }
-    store.node.settle(std::time::Duration::ZERO).expect("settle");
+    store
+        .node
+        .settle(std::time::Duration::ZERO)
+        .expect("settle");
     let all = store.node.snapshots().list(&store.ns).expect("snapshots");
     let top = all.iter().find(|one| one.parent.is_some()).expect("top");
     let (top, bottom) = (&top.key, top.parent.as_ref().expect("parent"));
@@ -59,13 +64,20 @@ fn records_of_blobs_are_those_of_all_who_see_them() {
     let source = Source::Path(layout.path().to_owned());
     let request = ImportRequest::new(ns("other"), source);
     store.node.import(request, &Silent).expect("import");
-    store.node.settle(std::time::Duration::ZERO).expect("settle");
+    store
+        .node
+        .settle(std::time::Duration::ZERO)
+        .expect("settle");
     let own = crate::fsck::parts(&layout)[4].clone();
     let begin = format!("{{\"table\":\"blob\",\"key\":[\"{own}\"],");
     let store = damaged(store, &begin);
     assert_eq!(mended(&store, "default"), []);
     let found = mended(&store, "other");
-    assert!(found.iter().any(|one| one.name == format!("blob {own}") && one.repaired));
+    assert!(
+        found
+            .iter()
+            .any(|one| one.name == format!("blob {own}") && one.repaired)
+    );
 }
 
 #[test]
@@ -84,7 +96,9 @@ fn a_namespace_that_is_not_there_is_not_whole() {
         assert!(failed.to_string().contains("typo"), "{failed}");
     }
     // One that was made and holds nothing is.
-    let made = store.node.namespace_create(&ns("empty"), Default::default());
+    let made = store
+        .node
+        .namespace_create(&ns("empty"), Default::default());
     made.expect("create");
     assert_eq!(mended(&store, "empty"), []);
 }
