@@ -12,7 +12,10 @@ use std::{
 };
 
 use cairn_meta::schema;
-use cairn_sys::Meter;
+use cairn_sys::{
+    Meter,
+    census::{self, Counted, number, still_there},
+};
 use cairn_types::{Algorithm, Digest, Usage};
 
 use crate::{Content, Result, error::sys};
@@ -23,36 +26,22 @@ const PART: usize = 1024;
 const BLOBS: &str = "blobs";
 const INGESTS: &str = "ingest";
 
-/// What a file among those of the content is there for.
+/// Of what there are records among the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// It is a recorded blob.
+pub enum Stored {
+    /// A blob.
     Blob,
-    /// It is what came of a recorded upload.
+    /// What came of an upload.
     Ingest,
-    /// Somebody is at work on it: a document that is being written, or a blob on its way in or out.
-    Changing,
-    /// It has no record any more, and goes.
-    Leaving,
-    /// No record speaks of it.
-    Unknown,
 }
 
-/// A name among the content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// Below the directory of the content: `blobs/sha256/HEX`, `ingest/12`.
-    pub path: PathBuf,
-    /// Why it is there.
-    pub purpose: Purpose,
-    /// What it takes with all that is in it.
-    pub usage: Usage,
-}
+/// What a file among those of the content is there for.
+pub type Purpose = census::Purpose<Stored>;
 
 impl Content {
     /// What the directories take that are always there, and each name in them. Measures with `meter`, so that
     /// what it has counted elsewhere is not counted again.
-    pub fn census(&self, meter: &mut Meter<'_>) -> Result<(Usage, Vec<Counted>)> {
+    pub fn census(&self, meter: &mut Meter<'_>) -> Result<(Usage, Vec<Counted<Purpose>>)> {
         let failed = || sys("measure content");
         let root = &self.inner.root;
         let blobs = root.open_dir(OsStr::new(BLOBS)).map_err(failed())?;
@@ -76,24 +65,15 @@ impl Content {
             }
         }
         let purposes = self.purposes(&paths)?;
-        let all = paths.into_iter().zip(purposes).zip(usages);
-        let counted = all.map(|((path, purpose), usage)| Counted {
-            path,
-            purpose,
-            usage,
-        });
-        Ok((own, counted.collect()))
+        let names = paths.into_iter().zip(usages);
+        Ok((own, Counted::all(names, purposes)))
     }
 
-    /// What names that were [`Purpose::Unknown`] are there for now; `None` of those that are gone.
+    /// What names that had no purpose are there for now; `None` of those that are gone.
     pub fn look_again(&self, paths: &[PathBuf]) -> Result<Vec<Option<Purpose>>> {
         let purposes = self.purposes(paths)?;
-        let looked = paths.iter().zip(purposes).map(|(path, purpose)| {
-            let is_there = self.inner.root.has(path);
-            let is_there = is_there.map_err(sys("look at content"))?;
-            Ok(is_there.then_some(purpose))
-        });
-        looked.collect()
+        let looked = still_there(&self.inner.root, paths, purposes);
+        looked.map_err(sys("look at content"))
     }
 
     fn purposes(&self, paths: &[PathBuf]) -> Result<Vec<Purpose>> {
@@ -119,20 +99,20 @@ impl Content {
 
     fn purpose_of_blob(&self, digest: &Digest) -> Result<Purpose> {
         if self.is_recorded(digest)? {
-            return Ok(Purpose::Blob);
+            return Ok(Purpose::Recorded(Stored::Blob));
         }
         let Some(_changing) = self.inner.changing.try_lock(digest) else {
-            return Ok(Purpose::Changing);
+            return Ok(Purpose::Making);
         };
         if self.is_recorded(digest)? {
-            return Ok(Purpose::Blob);
+            return Ok(Purpose::Recorded(Stored::Blob));
         }
         if self.is_left(digest) {
             return Ok(Purpose::Leaving);
         }
         // Its record is lost, and not the use.
         Ok(match self.is_seen(digest)? {
-            true => Purpose::Blob,
+            true => Purpose::Recorded(Stored::Blob),
             false => Purpose::Unknown,
         })
     }
@@ -143,16 +123,17 @@ impl Content {
         recorded: &HashSet<u64>,
         ending: &HashSet<u64>,
     ) -> Purpose {
-        if let Some(number) = name.strip_prefix("put-").and_then(number) {
+        let put = name.strip_prefix("put-");
+        if let Some(number) = put.and_then(|put| number(OsStr::new(put))) {
             let given = self.inner.puts.load(Ordering::Relaxed);
             return match number < given {
-                true => Purpose::Changing,
+                true => Purpose::Making,
                 // Of another process, which is gone.
                 false => Purpose::Unknown,
             };
         }
-        match number(name) {
-            Some(id) if recorded.contains(&id) => Purpose::Ingest,
+        match number(OsStr::new(name)) {
+            Some(id) if recorded.contains(&id) => Purpose::Recorded(Stored::Ingest),
             Some(id) if ending.contains(&id) => Purpose::Leaving,
             _ => Purpose::Unknown,
         }
@@ -175,10 +156,4 @@ impl Content {
             after = end;
         }
     }
-}
-
-/// A number as names have it.
-fn number(text: &str) -> Option<u64> {
-    let number: u64 = text.parse().ok()?;
-    (number.to_string() == text).then_some(number)
 }

@@ -46,7 +46,7 @@ use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, N
 pub use self::{
     adopt::{Adopted, PutBy, UNREAD},
     blob::{Blob, Proof},
-    census::{Counted, Purpose},
+    census::{Purpose, Stored},
     check::{Flaw, Mended},
     error::{Error, Result},
     ingest::{Ingest, IngestInfo},

@@ -313,7 +313,11 @@ mod tests {
     fn of_many_bundles_a_few_are_told() {
         let dirs = |count: usize| (0..count).map(|n| format!("/run/{n}")).collect::<Vec<_>>();
         let words = ("stands on it", "stand on it");
-        let next = |count| held_by_bundles(REMOVE_SNAPSHOT, &dirs(count), words).next.clone();
+        let next = |count| {
+            held_by_bundles(REMOVE_SNAPSHOT, &dirs(count), words)
+                .next
+                .clone()
+        };
         let five = "cairn bundle rm /run/0 /run/1 /run/2 /run/3 /run/4";
         assert_eq!(next(SHOWN), [five]);
         assert_eq!(next(1000), [format!("{five}; then try again")]);

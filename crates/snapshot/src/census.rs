@@ -6,12 +6,14 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsStr,
     path::{Path, PathBuf},
 };
 
 use cairn_meta::schema;
-use cairn_sys::Meter;
+use cairn_sys::{
+    Meter,
+    census::{self, Counted, number, still_there},
+};
 use cairn_types::{SnapshotKind, Usage};
 
 use crate::{
@@ -23,36 +25,14 @@ use crate::{
 /// Records in one look; with one of the engines nothing is committed during a look.
 const PART: usize = 1024;
 
-/// What a directory among those of the snapshots is there for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// It is a record's.
-    Recorded(SnapshotKind),
-    /// Its number was given out since the opening, and no record has it yet.
-    Staged,
-    /// It has no record any more, and goes; at the next opening if not before.
-    Leaving,
-    /// A tree that was mended by another, which has its place: it goes at the next opening.
-    Replaced,
-    /// No record speaks of it.
-    Unknown,
-}
-
-/// A name among the snapshots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// Below the directory of snapshots: `12`, `trash/7`.
-    pub path: PathBuf,
-    /// Why it is there.
-    pub purpose: Purpose,
-    /// What it takes with all that is in it.
-    pub usage: Usage,
-}
+/// What a directory among those of the snapshots is there for. One whose number was given out since the
+/// opening is being made.
+pub type Purpose = census::Purpose<SnapshotKind>;
 
 impl Snapshots {
     /// What the directories take that are always there, and each name in them. Measures with `meter`, so that
     /// what it has counted elsewhere is not counted again.
-    pub fn census(&self, meter: &mut Meter<'_>) -> Result<(Usage, Vec<Counted>)> {
+    pub fn census(&self, meter: &mut Meter<'_>) -> Result<(Usage, Vec<Counted<Purpose>>)> {
         let failed = || sys("measure snapshots");
         let (mut own, found) = meter
             .entries(&self.inner.root, &[TRASH])
@@ -65,14 +45,7 @@ impl Snapshots {
             .map(|(name, usage)| (PathBuf::from(name), usage))
             .unzip();
         let purposes = self.purposes(&paths)?;
-        let all = paths.into_iter().zip(purposes).zip(usages);
-        let mut counted: Vec<Counted> = all
-            .map(|((path, purpose), usage)| Counted {
-                path,
-                purpose,
-                usage,
-            })
-            .collect();
+        let mut counted = Counted::all(paths.into_iter().zip(usages), purposes);
         counted.extend(trash.1.into_iter().map(|(name, usage)| Counted {
             path: Path::new(TRASH).join(name),
             purpose: Purpose::Leaving,
@@ -81,15 +54,11 @@ impl Snapshots {
         Ok((own, counted))
     }
 
-    /// What names that were [`Purpose::Unknown`] are there for now; `None` of those that are gone.
+    /// What names that had no purpose are there for now; `None` of those that are gone.
     pub fn look_again(&self, paths: &[PathBuf]) -> Result<Vec<Option<Purpose>>> {
         let purposes = self.purposes(paths)?;
-        let looked = paths.iter().zip(purposes).map(|(path, purpose)| {
-            let is_there = self.inner.root.has(path);
-            let is_there = is_there.map_err(sys("look at snapshots"))?;
-            Ok(is_there.then_some(purpose))
-        });
-        looked.collect()
+        let looked = still_there(&self.inner.root, paths, purposes);
+        looked.map_err(sys("look at snapshots"))
     }
 
     fn purposes(&self, paths: &[PathBuf]) -> Result<Vec<Purpose>> {
@@ -104,7 +73,7 @@ impl Snapshots {
                 Some(kind) => Purpose::Recorded(*kind),
                 None if leaving.contains(&id) => Purpose::Leaving,
                 None if replaced.contains(&id) => Purpose::Replaced,
-                None if self.is_own(id) => Purpose::Staged,
+                None if self.is_own(id) => Purpose::Making,
                 None => Purpose::Unknown,
             }
         };
@@ -132,11 +101,4 @@ impl Snapshots {
             after = end;
         }
     }
-}
-
-/// A snapshot's number, written as directories are named.
-fn number(name: &OsStr) -> Option<u64> {
-    let text = name.to_str()?;
-    let id: u64 = text.parse().ok()?;
-    (id.to_string() == text).then_some(id)
 }

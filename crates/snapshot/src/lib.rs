@@ -47,7 +47,7 @@ use cairn_types::{
 };
 
 pub use self::{
-    census::{Counted, Purpose},
+    census::Purpose,
     error::{Error, Result},
     lifecycle::Erased,
     recover::Recovered,

@@ -6,6 +6,7 @@
 //! [`Dir`], never joined to a string. What a processor has beyond its kind ([`cpu`]) is no matter of the
 //! kernel's and here for its `unsafe`.
 
+pub mod census;
 pub mod cpu;
 mod dir;
 pub mod durable;

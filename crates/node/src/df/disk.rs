@@ -14,10 +14,12 @@ use std::{
     thread,
 };
 
-use cairn_content::Purpose as OfContent;
+use cairn_content::Stored;
 use cairn_meta::Purpose as OfMeta;
-use cairn_snapshot::Purpose as OfSnapshots;
-use cairn_sys::{Dir, Meter};
+use cairn_sys::{
+    Dir, Meter,
+    census::{Counted, Purpose},
+};
 use cairn_types::{Classified, ErrorKind, SnapshotKind, Usage};
 
 use crate::{
@@ -199,8 +201,13 @@ enum Seen {
 }
 
 impl Seen {
-    fn of(kind: Option<DiskKind>) -> Seen {
-        kind.map_or(Seen::Unknown, Seen::Known)
+    /// By what it is there for now, if it still is.
+    fn of<R>(now: Option<Purpose<R>>, recorded: fn(R) -> DiskKind) -> Seen {
+        match now.map(|purpose| kind_of(purpose, recorded)) {
+            None => Seen::Gone,
+            Some(None) => Seen::Unknown,
+            Some(Some(kind)) => Seen::Known(kind),
+        }
     }
 }
 
@@ -288,17 +295,23 @@ impl Count<'_> {
         let census = self.node.content().census(&mut self.meter);
         let (own, counted) = census.map_err(|err| self.failed(&err))?;
         self.own(own);
-        for one in counted {
-            self.found(Room::Content, one.path, of_content(one.purpose), one.usage);
-        }
+        self.counted(Room::Content, counted, of_stored);
         let census = self.node.snapshots().census(&mut self.meter);
         let (own, counted) = census.map_err(|err| self.failed(&err))?;
         self.own(own);
-        for one in counted {
-            let kind = of_snapshots(one.purpose);
-            self.found(Room::Snapshots, one.path, kind, one.usage);
-        }
+        self.counted(Room::Snapshots, counted, of_snapshot);
         Ok(())
+    }
+
+    fn counted<R>(
+        &mut self,
+        room: Room,
+        counted: Vec<Counted<Purpose<R>>>,
+        recorded: fn(R) -> DiskKind,
+    ) {
+        for one in counted {
+            self.found(room, one.path, kind_of(one.purpose, recorded), one.usage);
+        }
     }
 
     /// What directories take that are always there.
@@ -352,18 +365,12 @@ impl Count<'_> {
             Room::Content => {
                 let looked = self.node.content().look_again(paths);
                 let looked = looked.map_err(|err| self.failed(&err))?.into_iter();
-                let seen = |now: Option<OfContent>| {
-                    now.map_or(Seen::Gone, |purpose| Seen::of(of_content(purpose)))
-                };
-                Ok(looked.map(seen).collect())
+                Ok(looked.map(|now| Seen::of(now, of_stored)).collect())
             }
             Room::Snapshots => {
                 let looked = self.node.snapshots().look_again(paths);
                 let looked = looked.map_err(|err| self.failed(&err))?.into_iter();
-                let seen = |now: Option<OfSnapshots>| {
-                    now.map_or(Seen::Gone, |purpose| Seen::of(of_snapshots(purpose)))
-                };
-                Ok(looked.map(seen).collect())
+                Ok(looked.map(|now| Seen::of(now, of_snapshot)).collect())
             }
         }
     }
@@ -415,24 +422,27 @@ fn of_meta(purpose: OfMeta) -> Option<DiskKind> {
     }
 }
 
-fn of_content(purpose: OfContent) -> Option<DiskKind> {
+fn kind_of<R>(purpose: Purpose<R>, recorded: fn(R) -> DiskKind) -> Option<DiskKind> {
     match purpose {
-        OfContent::Blob => Some(DiskKind::Content),
-        OfContent::Ingest => Some(DiskKind::Ingests),
-        OfContent::Changing => Some(DiskKind::Staging),
-        OfContent::Leaving => Some(DiskKind::Garbage),
-        OfContent::Unknown => None,
+        Purpose::Recorded(what) => Some(recorded(what)),
+        Purpose::Making => Some(DiskKind::Staging),
+        Purpose::Leaving => Some(DiskKind::Garbage),
+        Purpose::Replaced => Some(DiskKind::Replaced),
+        Purpose::Unknown => None,
     }
 }
 
-fn of_snapshots(purpose: OfSnapshots) -> Option<DiskKind> {
-    match purpose {
-        OfSnapshots::Recorded(SnapshotKind::Committed) => Some(DiskKind::Committed),
-        OfSnapshots::Recorded(SnapshotKind::Active) => Some(DiskKind::Active),
-        OfSnapshots::Recorded(SnapshotKind::View) => Some(DiskKind::Views),
-        OfSnapshots::Staged => Some(DiskKind::Staging),
-        OfSnapshots::Leaving => Some(DiskKind::Garbage),
-        OfSnapshots::Replaced => Some(DiskKind::Replaced),
-        OfSnapshots::Unknown => None,
+fn of_stored(stored: Stored) -> DiskKind {
+    match stored {
+        Stored::Blob => DiskKind::Content,
+        Stored::Ingest => DiskKind::Ingests,
+    }
+}
+
+fn of_snapshot(kind: SnapshotKind) -> DiskKind {
+    match kind {
+        SnapshotKind::Committed => DiskKind::Committed,
+        SnapshotKind::Active => DiskKind::Active,
+        SnapshotKind::View => DiskKind::Views,
     }
 }
