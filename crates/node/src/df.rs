@@ -1,11 +1,11 @@
 //! Where the space went.
 
 mod disk;
+mod parts;
 
-use std::collections::HashMap;
+use cairn_types::{ChainId, Classified, ErrorKind, ImageName, Namespace, SnapshotKey};
 
-use cairn_types::{ChainId, Classified, Digest, ErrorKind, ImageName, Namespace, SnapshotKey};
-
+pub(crate) use self::parts::{Holders, Part, Parts};
 pub use self::disk::{DiskKind, DiskRow, DiskUsage, Unexplained};
 use crate::{
     Failure, GcCount, Node,
@@ -46,19 +46,11 @@ pub struct ImageUsage {
     pub unique_size: u64,
 }
 
-/// Something of an image's on the disk. A blob is there once for all namespaces, and so may a layer be,
-/// which is told by its directory's number.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Part {
-    Blob(Digest),
-    Layer(u64),
-}
-
-/// An image's parts with their bytes.
-struct Parts {
+/// An image's parts.
+struct ImageParts {
     namespace: Namespace,
     name: ImageName,
-    of: HashMap<Part, u64>,
+    of: Parts,
     unpacked: bool,
 }
 
@@ -73,33 +65,24 @@ impl Node {
                 all.push(self.parts(&ns, name, &tree)?);
             }
         }
-        let mut holders: HashMap<&Part, u32> = HashMap::new();
-        for part in all.iter().flat_map(|image| image.of.keys()) {
-            *holders.entry(part).or_default() += 1;
-        }
-        let sum = |image: &Parts, wanted: &dyn Fn(&Part) -> bool| -> u64 {
-            let parts = image.of.iter().filter(|(part, _)| wanted(part));
-            parts.map(|(_, bytes)| bytes).sum()
-        };
-        let usage = |image: &Parts| ImageUsage {
+        let holders: Holders<'_> = all.iter().map(|image| &image.of).collect();
+        let usage = |image: &ImageParts| ImageUsage {
             namespace: image.namespace.clone(),
             name: image.name.clone(),
-            content_size: sum(image, &|part| matches!(part, Part::Blob(_))),
-            unpacked_size: image
-                .unpacked
-                .then(|| sum(image, &|part| matches!(part, Part::Layer(_)))),
-            unique_size: sum(image, &|part| holders.get(part) == Some(&1)),
+            content_size: image.of.content_size(),
+            unpacked_size: image.unpacked.then(|| image.of.snapshot_size()),
+            unique_size: holders.unique_size(&image.of),
         };
         let mut usages: Vec<ImageUsage> = all.iter().map(usage).collect();
         usages.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Ok(usages)
     }
 
-    fn parts(&self, ns: &Namespace, name: ImageName, tree: &Tree) -> Result<Parts, Failure> {
-        let mut of = HashMap::new();
+    fn parts(&self, ns: &Namespace, name: ImageName, tree: &Tree) -> Result<ImageParts, Failure> {
+        let mut of = Parts::default();
         for blob in tree.everything() {
             if self.has_blob(ns, &blob.digest)? {
-                of.insert(Part::Blob(blob.digest.clone()), blob.size);
+                of.add(Part::Blob(blob.digest.clone()), blob.size);
             }
         }
         let mut unpacked = false;
@@ -112,7 +95,7 @@ impl Node {
             for chain in ChainId::stack(&config.rootfs.diff_ids) {
                 let key = SnapshotKey::from(&chain);
                 match self.snapshots().stat(ns, &key) {
-                    Ok(info) => drop(of.insert(Part::Layer(info.id), info.usage.bytes)),
+                    Ok(info) => of.add(Part::Layer(info.id), info.usage.bytes),
                     Err(err) if err.kind() == ErrorKind::NotFound => whole = false,
                     Err(err) => {
                         return Err(Failure::of(ATTEMPTED, &err).object("snapshot", key));
@@ -121,7 +104,7 @@ impl Node {
             }
             unpacked |= whole;
         }
-        Ok(Parts {
+        Ok(ImageParts {
             namespace: ns.clone(),
             name,
             of,

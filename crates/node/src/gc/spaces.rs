@@ -1,11 +1,12 @@
 //! What each namespace has, and what of it nobody else does.
 
-use std::collections::HashMap;
-
 use cairn_types::Namespace;
 
 use super::item::Item;
-use crate::{Failure, Node, df::Part};
+use crate::{
+    Failure, Node,
+    df::{Holders, Part, Parts},
+};
 
 /// What one namespace takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ impl Node {
     /// Each namespace that has anything, by name. Asks the records alone.
     pub fn df_namespaces(&self) -> Result<Vec<NamespaceUsage>, Failure> {
         let collection = self.marked(None, &mut |_| ())?;
-        let mut all: Vec<(&Namespace, HashMap<Part, u64>)> = Vec::new();
+        let mut all: Vec<(&Namespace, Parts)> = Vec::new();
         for (ns, space) in &collection.spaces {
             let graph = &space.graph;
             let parts = graph.all().filter_map(|id| {
@@ -37,21 +38,12 @@ impl Node {
             });
             all.push((ns, parts.collect()));
         }
-        let mut holders: HashMap<&Part, u32> = HashMap::new();
-        for part in all.iter().flat_map(|(_, parts)| parts.keys()) {
-            *holders.entry(part).or_default() += 1;
-        }
-        let usage = |(ns, parts): &(&Namespace, HashMap<Part, u64>)| {
-            let sum = |wanted: &dyn Fn(&Part) -> bool| -> u64 {
-                let parts = parts.iter().filter(|(part, _)| wanted(part));
-                parts.map(|(_, bytes)| bytes).sum()
-            };
-            NamespaceUsage {
-                namespace: (*ns).clone(),
-                content_size: sum(&|part| matches!(part, Part::Blob(_))),
-                snapshot_size: sum(&|part| matches!(part, Part::Layer(_))),
-                unique_size: sum(&|part| holders.get(part) == Some(&1)),
-            }
+        let holders: Holders<'_> = all.iter().map(|(_, parts)| parts).collect();
+        let usage = |(ns, parts): &(&Namespace, Parts)| NamespaceUsage {
+            namespace: (*ns).clone(),
+            content_size: parts.content_size(),
+            snapshot_size: parts.snapshot_size(),
+            unique_size: holders.unique_size(parts),
         };
         Ok(all.iter().map(usage).collect())
     }
