@@ -105,6 +105,18 @@ impl Store {
         released.expect("release");
     }
 
+    /// Imports an image, removes it and collects, again and again for as long as others do something beside.
+    pub fn turn_over(&self, path: &Path, going: impl Fn() -> bool) {
+        while going() {
+            let imported = self.import(path).expect("import");
+            for image in imported {
+                let removed = self.node.remove_image(&self.ns, &image.name, false);
+                removed.expect("remove");
+            }
+            self.node.gc(false).expect("collect");
+        }
+    }
+
     /// Nothing at all is in the store.
     #[track_caller]
     pub fn assert_empty(&self) {

@@ -273,17 +273,7 @@ fn in_use_nothing_is_called_unexplained() {
     let stop = AtomicBool::new(false);
     let going = || !stop.load(Ordering::Relaxed);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            let name = ImageName::parse("docker.io/shop/web:1").expect("name");
-            while going() {
-                store.import(web.path()).expect("import");
-                store
-                    .node
-                    .remove_image(&store.ns, &name, false)
-                    .expect("remove");
-                store.node.gc(false).expect("collect");
-            }
-        });
+        scope.spawn(|| store.turn_over(web.path(), going));
         scope.spawn(|| {
             for number in 0_u64.. {
                 if !going() {

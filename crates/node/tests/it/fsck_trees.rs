@@ -392,17 +392,7 @@ fn a_store_in_use_gives_no_false_alarm() {
     let stop = AtomicBool::new(false);
     let going = || !stop.load(Ordering::Relaxed);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            let name = ImageName::parse("docker.io/shop/web:1").expect("name");
-            while going() {
-                store.import(simple.path()).expect("import");
-                store
-                    .node
-                    .remove_image(&store.ns, &name, false)
-                    .expect("remove");
-                store.node.gc(false).expect("collect");
-            }
-        });
+        scope.spawn(|| store.turn_over(simple.path(), going));
         scope.spawn(|| {
             for number in 0_u64.. {
                 if !going() {
