@@ -78,6 +78,10 @@ impl Node {
             return Ok(None);
         }
         let read = self.meta().read(|view| {
+            let link = (ns.clone(), digest.clone());
+            if view.get(&schema::BLOB_LINKS, &link)?.is_none() {
+                return Ok(None);
+            }
             for id in unproven {
                 let record = view.get(&schema::SNAPSHOTS, &id)?;
                 let torn = record.filter(|record| self.snapshots().is_unproven(record));

@@ -217,6 +217,11 @@ fn blobs_stay_that_torn_layers_of_others_need() {
     store.node.gc(false).expect("collect");
     let here = store.node.content().exists(&other, &upper);
     assert!(here.expect("look"), "a snapshot needs it");
+    // Where nobody has it nothing is refused for its sake.
+    let deleted = store.node.content().delete(&other, &upper);
+    deleted.expect("delete");
+    let absent = store.node.remove_blob(&store.ns, &upper);
+    assert_eq!(absent.expect_err("absent").kind, ErrorKind::NotFound);
 }
 
 /// What may not be whole is nobody else's, or the next flush would say that it is.
