@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Those of [`Node::open`].
-pub fn open(options: NodeOptions) -> Result<Node, Failure> {
+pub(crate) fn open(options: NodeOptions) -> Result<Node, Failure> {
     let told: Mutex<Option<Instant>> = Mutex::new(None);
     Node::open_telling(options, &|| {
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,8 +5,8 @@ mod parts;
 
 use cairn_types::{ChainId, Classified, ErrorKind, ImageName, Namespace, SnapshotKey};
 
-pub(crate) use self::parts::{Holders, Part, Parts};
 pub use self::disk::{DiskKind, DiskRow, DiskUsage, Unexplained};
+pub(crate) use self::parts::{Holders, Part, Parts};
 use crate::{
     Failure, GcCount, Node,
     store::StoreBlobs,
