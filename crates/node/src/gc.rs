@@ -192,6 +192,8 @@ impl Node {
         }
         sweep.secure(&dead)?;
         sweep.items(&dead, &mut |left| observe(GcStep::Left(left)))?;
+        let put_off = sweep.put_off(&dead);
+        sweep.items(&put_off, &mut |left| observe(GcStep::Left(left)))?;
         self.content().remove_left();
         sweep.report.took = began.elapsed();
         Ok(sweep.report)

@@ -50,8 +50,8 @@ pub(super) struct Collection {
     watch: Watch,
     pub(super) spaces: BTreeMap<Namespace, Space>,
     bundles: HashMap<String, (Namespace, Id)>,
-    /// Blobs from which trees have to be unpacked again that a power cut may have torn, and those.
-    torn: HashMap<Digest, Vec<(Namespace, Id)>>,
+    /// Blobs from which trees may have to be unpacked again, which a power cut has torn or could tear, and those.
+    sources: HashMap<Digest, HashSet<(Namespace, Id)>>,
     /// Only these may be dead.
     only: Option<Arc<HashSet<Place>>>,
     marking: bool,
@@ -71,7 +71,7 @@ impl Collection {
             watch: node.meta().watch().map_err(failed)?,
             spaces: BTreeMap::new(),
             bundles: HashMap::new(),
-            torn: HashMap::new(),
+            sources: HashMap::new(),
             only,
             marking: false,
         };
@@ -214,31 +214,40 @@ impl Collection {
         }
     }
 
-    /// One that may be torn needs its layer, whatever else does.
+    /// One that may be torn needs its layer, whatever else does. One that is whole and not known to be on the disk
+    /// does not: it is put there before its layer goes.
     fn set_snapshot(&mut self, ns: Namespace, key: SnapshotKey, record: &SnapshotRecord) {
         let mut facts = Facts::of_snapshot(record);
         let item = Item::Snapshot(key);
-        if let Some(blob) = &record.blob
-            && self.snapshots.is_unproven(record)
-        {
-            facts.refs.push(Item::Blob(blob.clone()));
-            let id = self.space(ns.clone()).graph.id(item.clone());
-            let trees = self.torn.entry(blob.clone()).or_default();
-            trees.push((ns.clone(), id));
+        if let Some(blob) = &record.blob {
+            let unproven = self.snapshots.is_unproven(record);
+            if unproven {
+                facts.refs.push(Item::Blob(blob.clone()));
+            }
+            if unproven || !record.durable {
+                let id = self.space(ns.clone()).graph.id(item.clone());
+                let trees = self.sources.entry(blob.clone()).or_default();
+                trees.insert((ns.clone(), id));
+            } else if self.sources.contains_key(blob) {
+                let id = self.space(ns.clone()).graph.id(item.clone());
+                let trees = self.sources.entry(blob.clone()).or_default();
+                trees.remove(&(ns.clone(), id));
+            }
         }
         self.set(ns, item, facts);
     }
 
-    /// Whether a tree that stays has to be unpacked again from this blob, in whichever namespace: the last
-    /// one that has the blob need not be the one that has the tree.
-    fn is_torn(&self, digest: &Digest) -> bool {
-        let stays = |(ns, id): &(Namespace, Id)| {
+    /// Whether a tree is here that may have to be unpacked again from this blob, in whichever namespace: the last
+    /// one that has the blob need not be the one that has the tree. A dead one counts as long as it is recorded,
+    /// since somebody may take it.
+    fn is_source(&self, digest: &Digest) -> bool {
+        let is_here = |(ns, id): &(Namespace, Id)| {
             let space = self.spaces.get(ns);
-            space.is_some_and(|space| space.graph.is_alive(*id))
+            space.is_some_and(|space| space.graph.is_there(*id))
         };
-        self.torn
+        self.sources
             .get(digest)
-            .is_some_and(|all| all.iter().any(stays))
+            .is_some_and(|all| all.iter().any(is_here))
     }
 
     /// What was known of it; of a blob only its label record may change, never its size.
@@ -404,15 +413,31 @@ impl Collection {
     }
 
     /// Its name, if it is dead still.
-    pub(super) fn condemned(&self, (ns, id): &(Namespace, Id)) -> Option<Place> {
+    pub(super) fn if_dead(&self, (ns, id): &(Namespace, Id)) -> Option<Place> {
         let graph = &self.spaces.get(ns)?.graph;
-        let item = graph.item(*id);
-        let stays = match item {
-            Item::Blob(digest) => self.is_torn(digest),
+        let dead = graph.is_dead(*id);
+        dead.then(|| (ns.clone(), graph.item(*id).clone()))
+    }
+
+    /// Its name, if it is dead still and may go now.
+    pub(super) fn condemned(&self, one: &(Namespace, Id)) -> Option<Place> {
+        let place = self.if_dead(one)?;
+        match &place.1 {
+            Item::Blob(digest) if self.is_source(digest) => None,
+            _ => Some(place),
+        }
+    }
+
+    /// Of what is dead, what had to wait for trees that go as well.
+    pub(super) fn put_off(&self, dead: &[(Namespace, Id)]) -> Vec<(Namespace, Id)> {
+        let is_source = |one: &&(Namespace, Id)| match self.if_dead(one) {
+            Some((_, Item::Blob(digest))) => self.sources.contains_key(&digest),
             _ => false,
         };
-        let dead = graph.is_dead(*id) && !stays;
-        dead.then(|| (ns.clone(), item.clone()))
+        match self.sources.is_empty() {
+            true => Vec::new(),
+            false => dead.iter().filter(is_source).cloned().collect(),
+        }
     }
 }
 

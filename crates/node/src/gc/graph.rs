@@ -165,10 +165,9 @@ impl Graph {
         node.there && node.reach == Reach::Not
     }
 
-    /// Its record is there and something leads to it.
-    pub(super) fn is_alive(&self, id: Id) -> bool {
-        let node = self.node(id);
-        node.there && node.reach > Reach::Not
+    /// Its record is there.
+    pub(super) fn is_there(&self, id: Id) -> bool {
+        self.node(id).there
     }
 
     /// All that are there.

@@ -100,10 +100,15 @@ impl<'n> Sweep<'n> {
             return Ok(());
         }
         let collection = lock(&self.collection);
-        let going = dead.iter().filter_map(|one| collection.condemned(one));
+        let going = dead.iter().filter_map(|one| collection.if_dead(one));
         let going = going.collect();
         drop(collection);
         self.node.secure(&going)
+    }
+
+    /// Blobs that had to wait for the trees that may be unpacked from them.
+    pub(super) fn put_off(&self, dead: &[(Namespace, Id)]) -> Vec<(Namespace, Id)> {
+        lock(&self.collection).put_off(dead)
     }
 
     /// Removes what is dead, in the order given, if it is dead still. Told `removed` how many are left

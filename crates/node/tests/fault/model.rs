@@ -5,12 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cairn_meta::Watch;
+use cairn_meta::{Watch, schema};
 use cairn_node::{Caller, EngineKind, Node, NodeOptions, Pins, Resource};
+use cairn_snapshot::StagedLayer;
 use cairn_sys::steer;
 use cairn_types::{
     Classified, Descriptor, Digest, ErrorKind, ImageName, Labels, LeaseId, Namespace, SnapshotKey,
-    SnapshotKind,
+    SnapshotKind, Usage,
 };
 use tempfile::TempDir;
 
@@ -122,6 +123,28 @@ impl Model {
             if let Some(place) = things.iter().find(|place| kept.contains(*place)) {
                 return Err(format!("{place:?} was removed while something led to it"));
             }
+        }
+        let now_gone = |one: &Digest| {
+            let gone = |(_, thing): &Place| *thing == Thing::Blob(one.clone());
+            things.iter().any(gone)
+        };
+        let durable = |place: &(Namespace, SnapshotKey)| {
+            let snapshots = changes.iter().filter_map(|one| one.of(&schema::SNAPSHOTS));
+            let mut snapshots = snapshots.map(|change| change.expect("a sound record"));
+            snapshots.any(|(of, record)| of == *place && record.is_some_and(|it| it.durable))
+        };
+        let torn_by_a_power_cut = self.records.snapshots.iter().find(|(place, record)| {
+            let (ns, key) = place;
+            let stays = !things.contains(&(ns.clone(), Thing::Snapshot(key.clone())));
+            stays
+                && !record.durable
+                && !durable(place)
+                && record.blob.as_ref().is_some_and(now_gone)
+        });
+        if let (COLLECTOR, Some((place, _))) = (who, torn_by_a_power_cut) {
+            return Err(format!(
+                "{place:?} is not on the disk, and its blob was removed"
+            ));
         }
         let relied = lock(&self.world.relied);
         if who == REMOVER
@@ -286,6 +309,23 @@ impl World {
         let prepared = snapshots.prepare(&self.ns, &work, parent.as_ref(), Labels::new());
         prepared.expect("prepare");
         let committed = snapshots.commit(&self.ns, &key(text), &work, Labels::new());
+        committed.expect("commit");
+    }
+
+    /// A layer as it comes of an unpacking: not on the disk yet, and to be had again from a blob.
+    pub fn layer(&self, text: &str, blob: &Digest) {
+        let snapshots = self.node.snapshots();
+        let layer = StagedLayer {
+            staged: snapshots.stage().expect("stage"),
+            key: key(text),
+            parent: None,
+            usage: Usage::default(),
+            diff_id: None,
+            blob: Some(blob.clone()),
+            timing: None,
+            labels: Labels::new(),
+        };
+        let committed = snapshots.commit_stack(&self.ns, vec![layer]);
         committed.expect("commit");
     }
 

@@ -93,6 +93,25 @@ fn a_flat_lease_takes_a_snapshot_with_what_it_stands_on() {
     check(script, ALL);
 }
 
+/// Before the layer is on the disk, a power cut would leave nothing of it.
+#[test]
+fn a_lease_takes_a_layer_whose_blob_is_going() {
+    let script = Script {
+        setting: |world| {
+            let packed = world.blob("packed", &[]);
+            world.layer("young", &packed);
+        },
+        actors: |world| {
+            let takes = |world: &World| {
+                world.lease("l", Labels::new());
+                world.hold_if_there("l", &Resource::Snapshot(key("young")));
+            };
+            vec![world.collector(1), world.actor("client", takes)]
+        },
+    };
+    check(script, ALL);
+}
+
 /// Tables are read one after the other: what goes from one that is not read yet to one that was.
 #[test]
 fn a_lease_hands_over_to_another() {
