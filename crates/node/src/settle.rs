@@ -40,17 +40,11 @@ impl Node {
         Ok(true)
     }
 
-    /// For whoever removes a blob from a namespace, before: layers that are to be unpacked from it after a power
-    /// cut are put on the disk, if they are not there, and those that one may have torn are unpacked again.
+    /// For whoever removes a blob from a namespace, before he condemns it, since this relies on it: layers that a
+    /// power cut may have torn are unpacked from it again.
     ///
     /// # Errors
     /// `FailedPrecondition` when such a one cannot be unpacked now, and no other namespace has the blob.
-    pub fn secure_blob(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
-        self.renew_from(ns, digest)?;
-        self.secure(&HashSet::from([(ns.clone(), Item::Blob(digest.clone()))]))
-    }
-
-    /// The half of [`Node::secure_blob`] that relies on the blob itself: not for who has condemned it.
     pub(crate) fn renew_from(&self, ns: &Namespace, digest: &Digest) -> Result<(), Failure> {
         if self.torn_of(ns, digest)?.is_none() {
             return Ok(());

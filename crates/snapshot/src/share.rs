@@ -10,7 +10,7 @@
 //! layer says nothing about what a client committed under it, and a layer that was unpacked on it has the
 //! attributes of its directories.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use cairn_meta::{SnapshotRecord, Timestamp, Tx, View, schema};
 use cairn_types::{Labels, Namespace, SnapshotKey, SnapshotKind};
@@ -81,6 +81,7 @@ impl Snapshots {
         self.check_writable()?;
         let now = Timestamp::now();
         let (namespace, stack) = (ns.clone(), stack.to_vec());
+        let inner = Arc::clone(&self.inner);
         // Asked again: what others had may have been removed, and its files be on their way out.
         let found = self.inner.meta.write(move |tx| {
             let mut found = find(tx, &namespace, &stack, &lost)?;
@@ -89,20 +90,17 @@ impl Snapshots {
                 record.created_at = now;
                 record.updated_at = now;
                 insert(tx, &namespace, key, record)?;
+                // Before anybody can see it.
+                if !record.durable {
+                    let id = (namespace.clone(), key.clone());
+                    lock(&inner.pending).insert(id, Waiting::of(record));
+                }
             }
             Ok::<_, Error>(found)
         })?;
-        let mut pending = lock(&self.inner.pending);
-        let mut taken = Vec::with_capacity(found.theirs.len());
-        for (key, record) in found.theirs {
-            if !record.durable {
-                pending.insert((ns.clone(), key.clone()), Waiting::of(&record));
-            }
-            taken.push(key);
-        }
         Ok(Shared {
             here: found.here,
-            taken,
+            taken: found.theirs.into_iter().map(|(key, _)| key).collect(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Layers that are unpacked aside and become snapshots together.
 
+use std::sync::Arc;
+
 use cairn_meta::{SnapshotRecord, Timestamp, Tx, View, schema};
 use cairn_sys::Dir;
 use cairn_types::{
@@ -130,10 +132,19 @@ impl Snapshots {
             records.push((layer.key, record));
             trees.push(layer.staged);
         }
-        let namespace = ns.clone();
+        let (namespace, inner) = (ns.clone(), Arc::clone(&self.inner));
         let taken = self.inner.meta.write(move |tx| {
             let layers = records.into_iter();
-            let taken = layers.map(|(key, record)| take(tx, &namespace, key, &record));
+            let taken = layers.map(|(key, record)| {
+                let taken = take(tx, &namespace, key, &record)?;
+                // Before anybody can see it: whoever removes blobs asks what waits for the disk. One that is
+                // not recorded after all waits in vain, until the next flush.
+                if let (Taken::New(key), false) = (&taken, durable) {
+                    let id = (namespace.clone(), key.clone());
+                    lock(&inner.pending).insert(id, Waiting::of(&record));
+                }
+                Ok(taken)
+            });
             taken.collect::<Result<Vec<Taken>>>()
         });
         let taken = match taken {
@@ -146,22 +157,12 @@ impl Snapshots {
             }
         };
         let mut lost = Vec::new();
-        let mut pending = lock(&self.inner.pending);
         for (staged, taken) in trees.into_iter().zip(taken) {
-            let key = match taken {
-                Taken::New(key) => key,
-                Taken::Known(key, id) => {
-                    lost.push((staged, key, id));
-                    continue;
-                }
-            };
-            let (tree, since) = (staged.id, now);
-            staged.keep();
-            if !durable {
-                pending.insert((ns.clone(), key), Waiting { tree, since });
+            match taken {
+                Taken::New(_) => staged.keep(),
+                Taken::Known(key, id) => lost.push((staged, key, id)),
             }
         }
-        drop(pending);
         for (staged, key, id) in lost {
             if !self.has_tree(id)? && self.restore(ns, &key, id, staged)? {
                 tracing::warn!("the tree of snapshot {key} was missing and is put in its place");

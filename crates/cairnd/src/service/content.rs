@@ -6,10 +6,7 @@ mod write;
 use std::{borrow::Cow, pin::Pin};
 
 use cairn_content::{BlobInfo, IngestInfo};
-use cairn_node::{
-    Resource,
-    events::{Event, What},
-};
+use cairn_node::Resource;
 use cairn_proto::containerd::services::content::v1::{
     AbortRequest, DeleteContentRequest, Info, InfoRequest, InfoResponse, ListContentRequest,
     ListContentResponse, ListStatusesRequest, ListStatusesResponse, ReadContentRequest,
@@ -152,14 +149,9 @@ impl Content for Service {
         about("digest", &digest);
         let (node, caller) = (self.node.clone(), caller::of(&request)?);
         blocking(move || {
-            node.secure_blob(&caller.ns, &digest).map_err(of_failure)?;
-            node.content()
-                .delete(&caller.ns, &digest)
-                .map_err(|err| of(&err))?;
-            node.let_go(&caller, &Resource::Content(digest.clone()))
-                .map_err(of_failure)?;
-            node.happened(Event::of(&caller.ns, What::ContentDeleted { digest }));
-            Ok(())
+            node.remove_blob(&caller.ns, &digest).map_err(of_failure)?;
+            node.let_go(&caller, &Resource::Content(digest))
+                .map_err(of_failure)
         })
         .await?;
         Ok(Response::new(()))
