@@ -14,6 +14,7 @@ use cairn_integration::{
     image::{Layer, Layout, Packing, digest, noise},
     peers::{self, Containerd},
     registry::Registry,
+    wait,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -272,8 +273,10 @@ fn it_is_as_slow_as_it_is_told() {
     assert_eq!(code, LATE);
     assert!(came.len() <= 230_000, "{}", came.len());
 
-    // Three at once take as long as one.
+    // Three at once take as long as one; whoever was too late is to be gone.
     scene.proxy.throttle(4 << 20);
+    let gone = || scene.proxy.fetching() == 0;
+    wait::until(gone, || "one is still being sent".to_owned());
     scene.proxy.forget();
     let fetch = |name: &str| curl(&[], &scene.work.path().join(name), &scene.url()).status;
     std::thread::scope(|scope| {
