@@ -23,38 +23,50 @@ pub struct Blob {
     file: File,
     digest: Digest,
     size: u64,
-    position: u64,
-    /// Of everything before `position`.
-    hasher: Hasher,
+    /// What it was when it was opened.
+    mark: Mark,
+    /// Of everything that was read of it as [`Read`].
+    proof: Proof,
     /// Where it is noted if it turns out to be damaged, or whole.
     doubts: Doubts,
     proven: Proven,
     caching: Caching,
 }
 
-/// What was read of a blob from its beginning on, by somebody who hands it on piece by piece.
+/// What was read of a blob from its beginning on.
 pub struct Proof {
     hasher: Hasher,
     bytes: u64,
-    /// What the file was at the beginning.
-    mark: Option<Mark>,
+}
+
+impl Proof {
+    fn new(digest: &Digest) -> Proof {
+        Proof {
+            hasher: Hasher::new(digest.algorithm()),
+            bytes: 0,
+        }
+    }
+
+    fn take(&mut self, piece: &[u8]) {
+        self.hasher.update(piece);
+        self.bytes += piece.len() as u64;
+    }
 }
 
 impl Blob {
     pub(crate) fn new(
-        file: File,
+        (file, mark): (File, Mark),
         digest: Digest,
         size: u64,
         doubts: Doubts,
         proven: Proven,
     ) -> Blob {
-        let hasher = Hasher::new(digest.algorithm());
         Blob {
             file,
+            mark,
+            proof: Proof::new(&digest),
             digest,
             size,
-            position: 0,
-            hasher,
             doubts,
             proven,
             caching: Caching::Kept,
@@ -91,17 +103,12 @@ impl Blob {
     /// Whether this process has seen all bytes of it, and the file is the same since. What the disk forgets after
     /// that is found by whoever reads all of it.
     pub fn is_proven(&self) -> bool {
-        let mark = Mark::of(&self.file);
-        !self.doubts.has(&self.digest) && mark.is_ok_and(|mark| self.proven.has(&self.digest, mark))
+        !self.doubts.has(&self.digest) && self.proven.has(&self.digest, self.mark)
     }
 
     /// Begins to prove what is read by [`Blob::read_at`] from the first byte to the last.
     pub fn begin_proof(&self) -> Proof {
-        Proof {
-            hasher: Hasher::new(self.digest.algorithm()),
-            bytes: 0,
-            mark: Mark::of(&self.file).ok(),
-        }
+        Proof::new(&self.digest)
     }
 
     /// Takes in the next piece, before it is handed out: the last one is not, if all of them are not the blob.
@@ -109,19 +116,8 @@ impl Blob {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] with the last piece of a damaged one.
     pub fn prove_piece(&self, proof: &mut Proof, piece: &[u8]) -> io::Result<()> {
-        proof.hasher.update(piece);
-        proof.bytes += piece.len() as u64;
-        if proof.bytes < self.size {
-            return Ok(());
-        }
-        let actual = proof.hasher.clone().finish();
-        if actual != self.digest {
-            return Err(self.damaged(&format!("its bytes hash to {actual}")));
-        }
-        if let Some(mark) = proof.mark {
-            self.proven.add(&self.digest, mark);
-        }
-        Ok(())
+        proof.take(piece);
+        self.judge(proof)
     }
 
     /// Reads all of it, and does not move. A part of it can be believed after that.
@@ -129,13 +125,28 @@ impl Blob {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] of a damaged one; what reading has.
     pub fn prove(&self) -> io::Result<()> {
-        let mark = Mark::of(&self.file)?;
-        let (hasher, bytes) = hash_file(&self.file, Hasher::new(self.digest.algorithm()))?;
-        let actual = hasher.finish();
-        if bytes != self.size || actual != self.digest {
-            return Err(self.damaged(&format!("its {bytes} bytes hash to {actual}")));
+        let mut proof = self.begin_proof();
+        read_file(&self.file, Caching::Kept, |piece| {
+            proof.take(piece);
+            true
+        })?;
+        if proof.bytes != self.size {
+            let text = format!("it has {} bytes instead of {}", proof.bytes, self.size);
+            return Err(self.damaged(&text));
         }
-        self.proven.add(&self.digest, mark);
+        self.judge(&proof)
+    }
+
+    /// Whether what was read is the blob, once that is all of it.
+    fn judge(&self, proof: &Proof) -> io::Result<()> {
+        if proof.bytes < self.size {
+            return Ok(());
+        }
+        let actual = proof.hasher.clone().finish();
+        if actual != self.digest {
+            return Err(self.damaged(&format!("its bytes hash to {actual}")));
+        }
+        self.proven.add(&self.digest, self.mark);
         Ok(())
     }
 
@@ -152,26 +163,20 @@ impl Read for Blob {
             return Ok(0);
         }
         let got = match self.caching {
-            Caching::Kept => self.file.read_at(buffer, self.position)?,
-            Caching::Aside => raw::read_once(&self.file, buffer, self.position, self.caching)
+            Caching::Kept => self.file.read_at(buffer, self.proof.bytes)?,
+            Caching::Aside => raw::read_once(&self.file, buffer, self.proof.bytes, self.caching)
                 .map_err(|err| io::Error::from(err.errno()))?,
         };
-        let end = self.position + got as u64;
+        let end = self.proof.bytes + got as u64;
         if end > self.size {
             return Err(self.damaged("it is longer than its record says"));
         }
         if got == 0 && end < self.size {
             return Err(self.damaged("it is shorter than its record says"));
         }
-        self.hasher.update(&buffer[..got]);
-        self.position = end;
-        if end == self.size {
-            // Proven together with the last bytes; a later read finds the end and the same proof.
-            let actual = self.hasher.clone().finish();
-            if actual != self.digest {
-                return Err(self.damaged(&format!("its bytes hash to {actual}")));
-            }
-        }
+        // Proven together with the last bytes; a later read finds the end and the same proof.
+        self.proof.take(&buffer[..got]);
+        self.judge(&self.proof)?;
         Ok(got)
     }
 }

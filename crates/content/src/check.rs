@@ -24,6 +24,7 @@ use crate::{
     error::{io as io_failed, sys},
     is_missing,
     locks::Held,
+    proven::Mark,
     small::SMALL_BYTES_MAX,
 };
 
@@ -241,10 +242,7 @@ impl Content {
         let (dir, name) = self.place(digest);
         let stat = dir.try_stat(name);
         let stat = stat.map_err(sys(format!("look at blob {digest}")))?;
-        Ok(stat.map(|stat| {
-            let (inode, seconds, nanos) = (stat.st_ino, stat.st_mtime, stat.st_mtime_nsec);
-            format!("{inode} {seconds}.{nanos:09}")
-        }))
+        Ok(stat.map(|stat| Mark::of(&stat).to_string()))
     }
 
     /// Opens the file of a blob, or says why there is nothing to be read.

@@ -40,7 +40,7 @@ use std::{
 };
 
 use cairn_meta::{ReadOnly, Store, Timestamp, View, schema};
-use cairn_sys::{Dir, OFlags, durable};
+use cairn_sys::{Dir, OFlags, durable, raw};
 use cairn_types::{Algorithm, Classified, Digest, ErrorKind, IngestRef, Labels, Namespace};
 
 pub use self::{
@@ -56,7 +56,7 @@ use self::{
     check::Doubts,
     error::{io, sys},
     locks::Locks,
-    proven::Proven,
+    proven::{Mark, Proven},
 };
 
 /// What is known of a blob in a namespace.
@@ -251,13 +251,15 @@ impl Content {
             Err(err) if is_missing(&err) => return Err(damaged("its file is missing".to_owned())),
             Err(err) => return Err(sys(attempted())(err)),
         };
-        let length = file.metadata().map_err(io(attempted(), "fstat"))?.len();
+        let stat = raw::stat(&file).map_err(sys(attempted()))?;
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
         if length != size {
             return Err(damaged(format!(
                 "its file has {length} bytes instead of {size}"
             )));
         }
         let (doubts, proven) = (self.inner.doubts.clone(), self.inner.proven.clone());
+        let file = (file, Mark::of(&stat));
         Ok(Blob::new(file, digest.clone(), size, doubts, proven))
     }
 

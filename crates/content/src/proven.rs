@@ -2,33 +2,44 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io,
-    os::unix::fs::MetadataExt,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use cairn_sys::Stat;
 use cairn_types::Digest;
 
 /// Most of them that are known at a time; a few MiB. Forgotten, one is proven again.
 const KNOWN_MAX: usize = 16 << 10;
 
-/// What tells a file from any other of its name, and from what it was before somebody wrote to it.
+/// What tells a blob's file from any that comes in its place, and from what it was before somebody wrote to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
     inode: u64,
-    size: u64,
-    modified: (i64, i64),
+    seconds: i64,
+    nanos: u64,
 }
 
 impl Mark {
-    pub(crate) fn of(file: &File) -> io::Result<Mark> {
-        let stat = file.metadata()?;
-        Ok(Mark {
-            inode: stat.ino(),
-            size: stat.size(),
-            modified: (stat.mtime(), stat.mtime_nsec()),
-        })
+    // The types of the fields differ by processor.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
+    pub(crate) fn of(stat: &Stat) -> Mark {
+        Mark {
+            inode: stat.st_ino,
+            seconds: stat.st_mtime.into(),
+            nanos: stat.st_mtime_nsec.try_into().unwrap_or(0),
+        }
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mark {
+            inode,
+            seconds,
+            nanos,
+        } = self;
+        write!(f, "{inode} {seconds}.{nanos:09}")
     }
 }
 

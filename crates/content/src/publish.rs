@@ -176,8 +176,8 @@ impl Content {
     /// All bytes of this file were seen, and they are the blob's.
     fn believe(&self, digest: &Digest, file: &File) {
         self.inner.doubts.remove(digest);
-        if let Ok(mark) = Mark::of(file) {
-            self.inner.proven.add(digest, mark);
+        if let Ok(stat) = raw::stat(file) {
+            self.inner.proven.add(digest, Mark::of(&stat));
         }
     }
 

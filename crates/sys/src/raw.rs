@@ -161,16 +161,19 @@ pub fn read_at(file: &File, length: usize, offset: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What is known of an open file.
+pub fn stat(file: &File) -> Result<rustix::fs::Stat> {
+    fault::call("fstat", || shown(file), || rustix::fs::fstat(file))
+}
+
 /// How many bytes a file has.
 pub fn length(file: &File) -> Result<u64> {
-    let stat = fault::call("fstat", || shown(file), || rustix::fs::fstat(file))?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    Ok(u64::try_from(stat(file)?.st_size).unwrap_or(0))
 }
 
 /// The number of a file on its file system.
 pub fn inode(file: &File) -> Result<u64> {
-    let stat = fault::call("fstat", || shown(file), || rustix::fs::fstat(file))?;
-    Ok(stat.st_ino)
+    Ok(stat(file)?.st_ino)
 }
 
 /// Reads at most `limit` bytes from the file's position to its end; more are `EFBIG`.
