@@ -1,11 +1,8 @@
 //! What every name among the files of the records is there for, and what it takes on the disk.
 
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsStr, path::Path};
 
-use cairn_sys::{Dir, Meter};
+use cairn_sys::{Dir, Meter, census};
 use cairn_types::Usage;
 
 use crate::{Error, Store, copy, engine, import, journal, rebuild, reserve};
@@ -28,15 +25,7 @@ pub enum Purpose {
 }
 
 /// A name among the records' files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// Below their directory: `redb/journal.a`, `reserve`.
-    pub path: PathBuf,
-    /// Why it is there.
-    pub purpose: Purpose,
-    /// What it takes with all that is in it.
-    pub usage: Usage,
-}
+pub type Counted = census::Counted<Purpose>;
 
 impl Store {
     /// What the directories take that are always there, and each name in them; `dir` is where these records
