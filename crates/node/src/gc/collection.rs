@@ -224,14 +224,14 @@ impl Collection {
             if unproven {
                 facts.refs.push(Item::Blob(blob.clone()));
             }
-            if unproven || !record.durable {
+            let is_source = unproven || !record.durable;
+            if is_source || self.sources.contains_key(blob) {
                 let id = self.space(ns.clone()).graph.id(item.clone());
                 let trees = self.sources.entry(blob.clone()).or_default();
-                trees.insert((ns.clone(), id));
-            } else if self.sources.contains_key(blob) {
-                let id = self.space(ns.clone()).graph.id(item.clone());
-                let trees = self.sources.entry(blob.clone()).or_default();
-                trees.remove(&(ns.clone(), id));
+                match is_source {
+                    true => trees.insert((ns.clone(), id)),
+                    false => trees.remove(&(ns.clone(), id)),
+                };
             }
         }
         self.set(ns, item, facts);
